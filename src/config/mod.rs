@@ -1,0 +1,4 @@
+//! The configuration: its model, its layers and its diagnostics.
+
+pub mod duration;
+pub mod model;

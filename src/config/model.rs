@@ -1,0 +1,329 @@
+//! The configuration as its user writes it, one struct a TOML table.
+//!
+//! The doc comments here are the reference: `unstale config schema` prints
+//! them as JSON Schema, which is checked in as `config/unstale.schema.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::duration::Span;
+
+/// Everything that `unstale.toml` may hold.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The database whose changes are followed.
+    pub postgres: Postgres,
+    /// The cache that is kept fresh.
+    pub redis: Redis,
+    /// Bounds of the pipeline between them.
+    #[serde(default)]
+    pub pipeline: Pipeline,
+    /// The operator's listener: metrics, health, `why`.
+    #[serde(default)]
+    pub admin: Admin,
+    /// What the daemon says, and where.
+    #[serde(default)]
+    pub log: Log,
+    /// The caches, by name.
+    #[serde(default)]
+    pub caches: Caches,
+    /// The tables whose changes matter, and what they reach.
+    #[serde(default)]
+    pub tables: Vec<Table>,
+}
+
+/// `[postgres]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// `postgres://user@host:port/database?sslmode=…`, or `postgres:///database?host=/socket/folder&user=…`.
+    /// The parameters are libpq's: sslmode, sslrootcert, sslcert, sslkey, channel_binding,
+    /// application_name, connect_timeout, keepalives, keepalives_idle, keepalives_interval,
+    /// keepalives_count. The password may also come from UNSTALE_POSTGRES__PASSWORD,
+    /// PGPASSWORD, `password_file` or `.pgpass`.
+    #[schemars(with = "String")]
+    pub url: SecretString,
+    /// A file that holds the password alone (a mounted secret).
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// The publication that the daemon reads.
+    #[serde(default = "unstale")]
+    pub publication: String,
+    /// The logical replication slot, and the name of this daemon's state in Redis.
+    #[serde(default = "unstale")]
+    pub slot: String,
+    /// How often the database is told what has been applied. Lowered by itself where
+    /// `wal_sender_timeout` asks for more.
+    #[serde(default = "one_second")]
+    pub status_interval: Span,
+    /// How long a lookup or a look at the catalog may run.
+    #[serde(default = "thirty_seconds")]
+    pub statement_timeout: Span,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://user:password@host:port/db`, `rediss://…` for TLS, or `unix:///path?db=1`.
+    #[schemars(with = "String")]
+    pub url: SecretString,
+    /// A file that holds the password alone (a mounted secret).
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// A CA certificate (PEM) to trust for `rediss://`, beside the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// What stands before every cache's key. Django writes `KEY_PREFIX:VERSION:`.
+    #[serde(default)]
+    pub key_prefix: String,
+    /// How long to wait for an answer. What is not answered by then may have happened,
+    /// and is done again on a new connection.
+    #[serde(default = "two_seconds")]
+    pub timeout: Span,
+    /// The time to live of a cache that names none.
+    #[serde(default = "five_minutes")]
+    pub default_ttl: Span,
+}
+
+/// `[pipeline]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pipeline {
+    /// Past this many keys and lookup rows, a transaction drops whole caches instead
+    /// (those with the most keys first).
+    pub max_keys_per_transaction: usize,
+    /// How many keys may be decoded ahead while Redis or the gate is slow.
+    /// Then the stream waits: nothing is lost, Postgres keeps it.
+    pub max_keys_ahead: usize,
+    /// How many keys one step in Redis removes at the most. Bounds how long Redis is
+    /// busy with it.
+    pub max_keys_per_script: usize,
+    /// `/readyz` fails when the oldest change that is not applied is older than this.
+    pub max_lag: Span,
+    /// How long a shutdown may take to finish what is under way.
+    pub drain_timeout: Span,
+    /// For how many keys the daemon remembers why they were dropped (`unstale why`).
+    pub remembered_drops: usize,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/why` are served. Not for the public: it has no login.
+    pub listen: std::net::SocketAddr,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,unstale::pipeline=debug`.
+    pub level: String,
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+    /// Append to this file instead of writing to standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of words and `field=value`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[caches]`: settings of all caches, and the caches by name.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct Caches {
+    /// The time zone (a name that Postgres knows) in which a day begins and ends,
+    /// for queries that name `$timezone`.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    /// `[caches.NAME]`
+    #[serde(flatten)]
+    pub by_name: BTreeMap<String, Cache>,
+}
+
+/// `[caches.NAME]`: one kind of value.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// The key's template, such as `v1:deal_stats:{org_id}:{days}`. It begins with literal
+    /// text. A scoped cache has `{generation}` behind its scope's parameters.
+    pub key: String,
+    /// The SQL that computes the value: named `$parameters`, one JSON column, no row if
+    /// there is nothing to cache.
+    pub query: Option<Query>,
+    /// Parameters whose values are all known, such as `days = [7, 30, 90, 365]`. A rule
+    /// need not give them: all of them are meant.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Vec<Scalar>>,
+    /// The parameters that a rule gives of a cache whose others are open-ended. One step
+    /// then drops all entries of that scope.
+    #[serde(default)]
+    pub scope: Option<Vec<String>>,
+    /// How long an entry lives at most. Default: `redis.default_ttl`.
+    #[serde(default)]
+    pub ttl: Option<Span>,
+    /// The group that commands name: `strategic`, `api`, or a name of your own.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// What goes first when there is much to do.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// A cache's SQL: in place, or in a file (relative to the configuration's folder).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Query {
+    /// The SQL itself.
+    Inline(String),
+    /// `{ file = "path" }`
+    File {
+        /// Relative to the folder of the configuration file.
+        file: PathBuf,
+    },
+}
+
+/// A value of an enumerated parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// A whole number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}
+
+/// What goes first when there is much to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// The default.
+    #[default]
+    Medium,
+    /// When nothing else waits.
+    Low,
+}
+
+/// `[[tables]]`: a table and what its changes reach.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// `table` or `schema.table`, written as in SQL: what is not in double quotes is
+    /// folded to lower case. The schema is `public` unless said.
+    pub name: String,
+    /// The rules, in any order: all that match apply.
+    #[serde(default)]
+    pub invalidates: Vec<Rule>,
+}
+
+/// One rule: which entries of one cache a changed row reaches.
+///
+/// Beside the settings below it gives the parameters of the cache's key, each by the
+/// column that holds it: `org_id = "organization_id"`. The old and the new row both count.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct Rule {
+    /// The cache.
+    pub cache: String,
+    /// The operations it is for. Default: all. TRUNCATE counts as a delete.
+    #[serde(default)]
+    pub on: Option<Vec<Operation>>,
+    /// An UPDATE that leaves all these columns as they were reaches nothing.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+    /// A condition on the row's own values: `=`, `<>`, `in`, `is null`, `and`, `or`, `not`.
+    /// Bare columns are those of the row at hand (the old, then the new one); `old.` and
+    /// `new.` name one of them.
+    #[serde(default, rename = "where")]
+    pub condition: Option<String>,
+    /// A query that finds the parameters: it reads the set `changed`, which holds the old
+    /// and new rows of many changes, always as `changed.column`, and returns columns
+    /// named like the parameters.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// Drop every entry of the cache. With `via`: if it returns any row.
+    #[serde(default)]
+    pub whole: bool,
+    /// The parameters of the cache's key, each with the column that holds it.
+    #[serde(flatten)]
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// What happened to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// INSERT, COPY, a row arriving by UPDATE of its partition key.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+    /// TRUNCATE; never written in a rule, where it counts as a delete.
+    #[serde(skip)]
+    Truncate,
+}
+
+fn unstale() -> String {
+    "unstale".to_owned()
+}
+fn utc() -> String {
+    "UTC".to_owned()
+}
+fn one_second() -> Span {
+    Span::seconds(1)
+}
+fn two_seconds() -> Span {
+    Span::seconds(2)
+}
+fn thirty_seconds() -> Span {
+    Span::seconds(30)
+}
+fn five_minutes() -> Span {
+    Span::seconds(300)
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline {
+            max_keys_per_transaction: 100_000,
+            max_keys_ahead: 100_000,
+            max_keys_per_script: 500,
+            max_lag: Span::seconds(30),
+            drain_timeout: Span::seconds(10),
+            remembered_drops: 10_000,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { listen: std::net::SocketAddr::from(([127, 0, 0, 1], 9187)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".to_owned(), format: LogFormat::Text, file: None }
+    }
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Caches { timezone: utc(), by_name: BTreeMap::new() }
+    }
+}

@@ -1,0 +1,20 @@
+//! Unstale keeps Redis as fresh as Postgres.
+//!
+//! It reads Postgres logical replication, maps every row change to the cache
+//! keys that depended on the row, and removes exactly those. `ARCHITECTURE.md`
+//! tells the guarantee, the protocol and how the rooms below fit together;
+//! each room's own documentation carries the argument for what it does.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod lsn;
+pub mod mapping;
+pub mod metrics;
+pub mod pgoutput;
+pub mod pipeline;
+pub mod postgres;
+pub mod sandbox;
+pub mod snapshot;
+pub mod store;
