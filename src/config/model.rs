@@ -48,6 +48,10 @@ pub struct Postgres {
     /// PGPASSWORD, `password_file` or `.pgpass`.
     #[schemars(with = "String")]
     pub url: SecretString,
+    /// The password, where the URL has none: by UNSTALE_…__PASSWORD rather than in a file.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
@@ -73,10 +77,14 @@ pub struct Redis {
     /// `redis://user:password@host:port/db`, `rediss://…` for TLS, or `unix:///path?db=1`.
     #[schemars(with = "String")]
     pub url: SecretString,
+    /// The password, where the URL has none: by UNSTALE_…__PASSWORD rather than in a file.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// A CA certificate (PEM) to trust for `rediss://`, beside the system's.
+    /// The CA certificate (PEM) to trust for `rediss://`, instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What stands before every cache's key. Django writes `KEY_PREFIX:VERSION:`.
@@ -207,7 +215,9 @@ pub enum Scalar {
 }
 
 /// What goes first when there is much to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Before all others.
@@ -264,7 +274,9 @@ pub struct Rule {
 }
 
 /// What happened to a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// INSERT, COPY, a row arriving by UPDATE of its partition key.

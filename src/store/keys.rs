@@ -1,0 +1,35 @@
+//! The names of the control keys. A Redis may serve several databases: each daemon's
+//! keys carry its slot's name.
+
+/// The control keys of one slot.
+#[derive(Debug, Clone)]
+pub struct ControlKeys {
+    /// The hash that holds the whole [`State`](super::state::State).
+    pub state: String,
+    /// The certificate: holds the watermark, expires unless renewed (rule 11).
+    pub fresh: String,
+    /// What stands before a cache key, in braces, to make the key of its lease. The
+    /// braces put both into the same slot of a cluster.
+    pub lease_prefix: String,
+}
+
+impl ControlKeys {
+    /// The keys for the slot of that name.
+    #[must_use]
+    pub fn new(slot: &str) -> Self {
+        ControlKeys {
+            state: format!("unstale:{slot}:state"),
+            fresh: format!("unstale:{slot}:fresh"),
+            lease_prefix: format!("unstale:{slot}:lease:"),
+        }
+    }
+
+    /// The literal prefix of the leases of all keys that begin with `prefix`.
+    #[must_use]
+    pub fn leases_of(&self, prefix: &[u8]) -> Vec<u8> {
+        let mut key = self.lease_prefix.clone().into_bytes();
+        key.push(b'{');
+        key.extend_from_slice(prefix);
+        key
+    }
+}

@@ -1,0 +1,236 @@
+//! One connection to Redis, from its opening to its first error.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo, Script, ServerErrorKind, TlsCertificates,
+    Value,
+};
+use secrecy::ExposeSecret;
+
+use super::error::StoreError;
+use super::keys::ControlKeys;
+use super::state::{Field, Nonce, State};
+use crate::config::model;
+use crate::lsn::Lsn;
+
+static STEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/step.lua")));
+static DECLARE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/declare.lua")));
+
+/// How long a certificate stands that is not renewed (rule 11).
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(10);
+
+/// Where Redis is and how to log in there: checked once, used for every session.
+#[derive(Clone)]
+pub struct Address {
+    client: Client,
+    timeout: Duration,
+}
+
+impl Address {
+    /// Reads the configuration and the files that it names.
+    pub fn new(config: &model::Redis) -> Result<Self, StoreError> {
+        let file = |path: &std::path::Path| {
+            std::fs::read(path)
+                .map_err(|e| StoreError::Unusable(format!("cannot read {}: {e}", path.display())))
+        };
+        let mut info = config
+            .url
+            .expose_secret()
+            .into_connection_info()
+            .map_err(|e| StoreError::Unusable(format!("redis.url: {e}")))?;
+        let password = match (&config.password, &config.password_file) {
+            (Some(password), _) => Some(password.expose_secret().to_owned()),
+            (None, Some(path)) => Some(
+                String::from_utf8_lossy(&file(path)?).trim_end_matches(['\r', '\n']).to_owned(),
+            ),
+            (None, None) => None,
+        };
+        if let Some(password) = password {
+            let settings = info.redis_settings().clone().set_password(password);
+            info = info.set_redis_settings(settings);
+        }
+        let client = match &config.ca_file {
+            None => Client::open(info)?,
+            Some(path) => {
+                let root_cert = Some(file(path)?);
+                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
+            }
+        };
+        Ok(Address { client, timeout: config.timeout.get() })
+    }
+}
+
+/// A connection that never reconnects by itself. After an error it must be dropped: what
+/// was under way may have happened.
+pub struct Session {
+    connection: MultiplexedConnection,
+    keys: ControlKeys,
+    server: Server,
+}
+
+/// Who answers at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Changes with every restart.
+    pub run_id: String,
+    /// Such as `7.0.15`.
+    pub version: String,
+}
+
+/// What one step is to do, beside moving the chain on.
+#[derive(Debug)]
+pub struct Step<'a, K> {
+    /// The nonce of the last acknowledged step.
+    pub expected: &'a Nonce,
+    /// This step's. Equal to `expected` for a step that only renews the certificate.
+    pub nonce: &'a Nonce,
+    /// Keys to remove, with their leases.
+    pub keys: &'a [K],
+    /// What else changes in the state.
+    pub fields: &'a [Field],
+    /// The watermark to certify, if it is to be.
+    pub certify: Option<Lsn>,
+}
+
+/// What a step found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done. For each key the life that remained, in ms: -1 without expiry, -2 for a key
+    /// that was not there.
+    Done(Vec<i64>),
+    /// The chain is broken: this nonce was found (empty: there is no state).
+    Broken(Nonce),
+}
+
+impl Session {
+    /// Connects and makes sure that a primary answers.
+    pub async fn open(address: &Address, keys: ControlKeys) -> Result<Self, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(address.timeout))
+            .set_response_timeout(Some(address.timeout));
+        let connecting = address.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection =
+            tokio::time::timeout(address.timeout * 2, connecting).await.map_err(|_| {
+                StoreError::Lost(format!("no connection within {:?}", address.timeout * 2))
+            })??;
+        let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or_default()
+                .trim()
+        };
+        if field("role") != "master" {
+            return Err(StoreError::Refused {
+                code: "READONLY".to_owned(),
+                message: format!("its role is {}", field("role")),
+            });
+        }
+        let server = Server {
+            run_id: field("run_id").to_owned(),
+            version: field("redis_version").to_owned(),
+        };
+        Ok(Session { connection, keys, server })
+    }
+
+    /// Who answers.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The names of the control keys.
+    #[must_use]
+    pub fn keys(&self) -> &ControlKeys {
+        &self.keys
+    }
+
+    /// A handle for commands outside of the chain, on the same connection.
+    #[must_use]
+    pub fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// The state, if there is one.
+    pub async fn state(&mut self) -> Result<Option<State>, StoreError> {
+        let fields: HashMap<String, String> =
+            redis::cmd("HGETALL").arg(&self.keys.state).query_async(&mut self.connection).await?;
+        Ok(State::read(fields))
+    }
+
+    /// One step of the chain.
+    pub async fn step<K: AsRef<[u8]>>(
+        &mut self,
+        step: &Step<'_, K>,
+    ) -> Result<Outcome, StoreError> {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(STEP.get_hash())
+            .arg(step.keys.len() + 2)
+            .arg(&self.keys.state)
+            .arg(&self.keys.fresh);
+        for key in step.keys {
+            command.arg(key.as_ref());
+        }
+        command.arg(step.expected.as_str()).arg(step.nonce.as_str()).arg(&self.keys.lease_prefix);
+        match step.certify {
+            Some(watermark) => command.arg(millis(CERTIFICATE_LIFE)).arg(watermark.to_string()),
+            None => command.arg(0).arg(""),
+        };
+        for (field, value) in step.fields {
+            command.arg(field).arg(value);
+        }
+        match self.evaluate(&STEP, &command).await? {
+            Value::Array(lives) => lives
+                .into_iter()
+                .map(|life| match life {
+                    Value::Int(ms) => Ok(ms),
+                    other => Err(StoreError::Lost(format!("unexpected answer {other:?}"))),
+                })
+                .collect::<Result<_, _>>()
+                .map(Outcome::Done),
+            Value::BulkString(nonce) => {
+                Ok(Outcome::Broken(Nonce::found(String::from_utf8_lossy(&nonce).into_owned())))
+            }
+            other => Err(StoreError::Lost(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Makes the state invalid, whatever it was, and takes the chain: the first act of
+    /// every gap (rule 8a).
+    pub async fn declare_invalid(&mut self, state: &State) -> Result<(), StoreError> {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(DECLARE.get_hash()).arg(2).arg(&self.keys.state).arg(&self.keys.fresh);
+        command.arg("nonce").arg(state.nonce.as_str());
+        for (field, value) in state.fields() {
+            command.arg(field).arg(value);
+        }
+        self.evaluate(&DECLARE, &command).await.map(drop)
+    }
+
+    /// Runs a script by its hash. A server that does not know it (a restart, a SCRIPT
+    /// FLUSH) ran nothing: it is given the text and asked again.
+    async fn evaluate(
+        &mut self,
+        script: &Script,
+        command: &redis::Cmd,
+    ) -> Result<Value, StoreError> {
+        let unknown = redis::ErrorKind::Server(ServerErrorKind::NoScript);
+        match command.query_async(&mut self.connection).await {
+            Err(error) if error.kind() == unknown => {
+                script.prepare_invoke().load_async(&mut self.connection).await?;
+                Ok(command.query_async(&mut self.connection).await?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+}
+
+fn millis(life: Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX)
+}
