@@ -1,1 +1,168 @@
-//! Every metric.
+//! Every metric: its name, its help, its labels. No label takes a row's value.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// Why the metrics could not be made or printed: two of one name, a bug.
+pub type MetricsError = prometheus::Error;
+
+/// The registry and all that is in it. Cloning shares it.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Transactions applied.
+    pub transactions: IntCounter,
+    /// Row changes applied, by table and operation.
+    pub changes: IntCounterVec,
+    /// WAL that the server has written and that is not applied.
+    pub replication_lag_bytes: IntGauge,
+    /// Age of the oldest transaction that was received and is not applied.
+    pub replication_lag_seconds: Gauge,
+    /// WAL that the slot holds back on the server's disk.
+    pub slot_retained_bytes: IntGauge,
+    /// WAL that may still be written before the server gives up the slot.
+    pub slot_safe_wal_bytes: IntGauge,
+    /// Transactions that are committed and not visible yet.
+    pub parked_transactions: IntGauge,
+    /// Connections made anew, by service.
+    pub reconnects: IntCounterVec,
+    /// Keys removed, there or not, by cache.
+    pub invalidations: IntCounterVec,
+    /// Keys removed that were there, by cache.
+    pub invalidated_present: IntCounterVec,
+    /// From the commit's time (the server's clock) to the acknowledgement by Redis.
+    pub commit_to_invalidated: Histogram,
+    /// Whole caches dropped, by cache and reason.
+    pub escalations: IntCounterVec,
+    /// Gaps declared, by reason.
+    pub gaps: IntCounterVec,
+    /// When the last gap was declared.
+    pub last_gap_timestamp: IntGauge,
+    /// Whether the last attempt to reach the service succeeded.
+    pub service_up: IntGaugeVec,
+    /// The watermark.
+    pub applied_lsn: Gauge,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Result<Self, MetricsError> {
+        let make = Maker(Registry::new_custom(Some("unstale".to_owned()), None)?);
+        let build_info = make.gauges("build_info", "The version of this program.", &["version"])?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        make.0.register(Box::new(Process))?;
+        Ok(Metrics {
+            transactions: make.counter("transactions_total", "Transactions applied.")?,
+            changes: make.counters("changes_total", "Row changes applied.", &["table", "op"])?,
+            replication_lag_bytes: make.gauge("replication_lag_bytes", "WAL that the server has written and that is not applied.")?,
+            replication_lag_seconds: make.float("replication_lag_seconds", "Age of the oldest transaction that was received, is visible or may be, and is not applied.")?,
+            slot_retained_bytes: make.gauge("slot_retained_bytes", "WAL that the slot holds back on the server's disk.")?,
+            slot_safe_wal_bytes: make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set.")?,
+            parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
+            reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
+            invalidations: make.counters("invalidations_total", "Keys removed, whether they were there or not.", &["cache"])?,
+            invalidated_present: make.counters("invalidated_present_total", "Keys removed that were there.", &["cache"])?,
+            commit_to_invalidated: make.histogram("commit_to_invalidated_seconds", "From the commit (the server's clock) to Redis' acknowledgement.")?,
+            escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
+            gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
+            last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
+            service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
+            applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
+            registry: make.0,
+        })
+    }
+
+    /// The text that Prometheus reads (exposition format 0.0.4).
+    pub fn text(&self) -> Result<String, MetricsError> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+}
+
+struct Maker(Registry);
+
+impl Maker {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, MetricsError> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, MetricsError> {
+        self.register(IntCounter::new(name, help)?)
+    }
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, MetricsError> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, MetricsError> {
+        self.register(IntGauge::new(name, help)?)
+    }
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, MetricsError> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+    fn float(&self, name: &str, help: &str) -> Result<Gauge, MetricsError> {
+        self.register(Gauge::new(name, help)?)
+    }
+    fn histogram(&self, name: &str, help: &str) -> Result<Histogram, MetricsError> {
+        // From a quarter of a millisecond (a round trip) to minutes (a standby that hangs).
+        let buckets = prometheus::exponential_buckets(0.000_25, 2.0, 20)?;
+        self.register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+    }
+}
+
+/// `process_resident_memory_bytes`, read when asked for. (The prometheus crate's own
+/// process collector would bring an old copy of procfs for one number.)
+struct Process;
+
+impl Collector for Process {
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let read = || -> Option<MetricFamily> {
+            let status = std::fs::read_to_string("/proc/self/status").ok()?;
+            let kib: i64 = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:"))?
+                .trim()
+                .trim_end_matches(" kB")
+                .parse()
+                .ok()?;
+            let gauge = IntGauge::new("process_resident_memory_bytes", "Resident memory.").ok()?;
+            gauge.set(kib * 1024);
+            gauge.collect().pop()
+        };
+        read().into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_names_every_metric_with_the_prefix() {
+        let metrics = Metrics::new().unwrap();
+        metrics.changes.with_label_values(&["deals_deal", "insert"]).inc();
+        let text = metrics.text().unwrap();
+        assert!(
+            text.contains("unstale_changes_total{op=\"insert\",table=\"deals_deal\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("unstale_build_info{"), "{text}");
+        assert!(text.contains("unstale_process_resident_memory_bytes "), "{text}");
+        assert!(
+            text.lines().all(|line| line.starts_with("unstale_") || line.starts_with("# ")),
+            "{text}"
+        );
+    }
+}

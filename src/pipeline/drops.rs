@@ -1,0 +1,123 @@
+//! Why a key was dropped last: what `unstale why` answers from.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use hashbrown::HashMap;
+use serde::Serialize;
+
+use crate::lsn::Lsn;
+use crate::mapping::changes::Origin;
+use crate::snapshot::Xid;
+
+/// One removal.
+#[derive(Debug, Clone, Copy)]
+pub struct Drop {
+    /// The first change that asked for it.
+    pub origin: Origin,
+    /// Its transaction.
+    pub xid: Xid,
+    /// Where that transaction's commit ends.
+    pub lsn: Lsn,
+    /// When Redis acknowledged it.
+    pub at: SystemTime,
+    /// Whether the key was there.
+    pub present: bool,
+}
+
+/// The last drops, of a bounded number of keys.
+#[derive(Debug)]
+pub struct Drops {
+    by_key: HashMap<Box<[u8]>, (u64, Drop), foldhash::fast::RandomState>,
+    /// Oldest first; an entry whose number is not the key's last one is void.
+    order: VecDeque<(u64, Box<[u8]>)>,
+    next: u64,
+    capacity: usize,
+}
+
+impl Drops {
+    /// Remembers at most `capacity` keys.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Drops { by_key: HashMap::default(), order: VecDeque::new(), next: 0, capacity }
+    }
+
+    /// Notes a removal.
+    pub fn note(&mut self, key: &[u8], drop: Drop) {
+        if self.capacity == 0 {
+            return;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.by_key.insert(key.into(), (number, drop));
+        self.order.push_back((number, key.into()));
+        // Void entries count too: twice the capacity bounds the queue.
+        while self.by_key.len() > self.capacity || self.order.len() > 2 * self.capacity {
+            let Some((number, key)) = self.order.pop_front() else { return };
+            if self.by_key.get(&key).is_some_and(|(last, _)| *last == number) {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+
+    /// The last removal of this key, if it is remembered.
+    #[must_use]
+    pub fn last(&self, key: &[u8]) -> Option<Drop> {
+        self.by_key.get(key).map(|(_, drop)| *drop)
+    }
+}
+
+/// A removal as the admin listener tells it.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// The end of the transaction's commit.
+    pub lsn: String,
+    /// The transaction.
+    pub xid: u32,
+    /// The table that changed.
+    pub table: String,
+    /// What happened to its row.
+    pub operation: String,
+    /// The rule: its place in the configuration.
+    pub rule: String,
+    /// The cache.
+    pub cache: String,
+    /// Seconds since.
+    pub age_seconds: f64,
+    /// Whether the key was there.
+    pub present: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Operation;
+    use crate::mapping::model::{CacheId, RuleId};
+
+    fn drop(lsn: u64) -> Drop {
+        let origin = Origin { rule: RuleId(0), cache: CacheId(0), operation: Operation::Update };
+        Drop { origin, xid: Xid(1), lsn: Lsn(lsn), at: SystemTime::UNIX_EPOCH, present: true }
+    }
+
+    #[test]
+    fn the_last_drop_of_a_key_is_told() {
+        let mut drops = Drops::new(2);
+        drops.note(b"a", drop(1));
+        drops.note(b"a", drop(2));
+        assert_eq!(drops.last(b"a").unwrap().lsn, Lsn(2));
+        assert!(drops.last(b"b").is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_go_first() {
+        let mut drops = Drops::new(3);
+        for i in 0..1000_u64 {
+            drops.note(b"hot", drop(i));
+            drops.note(format!("{}", i % 5).as_bytes(), drop(i));
+        }
+        assert!(drops.by_key.len() <= 3 && drops.order.len() <= 6);
+        assert_eq!(drops.last(b"hot").unwrap().lsn, Lsn(999));
+        assert_eq!(drops.last(b"4").unwrap().lsn, Lsn(999));
+        assert!(drops.last(b"1").is_none());
+    }
+}
