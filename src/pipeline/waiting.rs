@@ -108,16 +108,25 @@ impl Waiting {
         self.parked.is_empty()
     }
 
-    /// When the longest waiting arrived.
+    /// When the last one arrived.
     #[must_use]
-    pub fn oldest(&self) -> Option<Instant> {
-        self.parked.front().map(|(_, transaction)| transaction.received_at)
+    pub fn newest(&self) -> Option<Instant> {
+        self.parked.back().map(|(_, transaction)| transaction.received_at)
     }
 
-    /// Keeps what waits within `max` keys: the largest transactions drop whole caches
-    /// instead of their keys. Waiting must not cost memory without bound, nor hold up what
-    /// could go ahead.
-    pub fn limit(&mut self, max: usize) {
+    /// When the first after the `already` oldest arrived.
+    #[must_use]
+    pub fn oldest_from(&self, already: usize) -> Option<Instant> {
+        self.parked.get(already).map(|(_, transaction)| transaction.received_at)
+    }
+
+    /// What still waits was not visible: it gives back its share of the room for decoding
+    /// ahead, or those behind it could not go ahead of it. To keep the memory bounded all
+    /// the same, past `max` keys the largest transactions drop whole caches instead.
+    pub fn park(&mut self, max: usize) {
+        for (_, transaction) in &mut self.parked {
+            transaction.share = None;
+        }
         let mut total: usize = self.parked.iter().map(|(_, t)| t.changes.len()).sum();
         while total > max {
             let Some((_, largest)) = self.parked.iter_mut().max_by_key(|(_, t)| t.changes.len()) else { return };

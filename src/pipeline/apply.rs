@@ -1,0 +1,172 @@
+//! The task that applies batches to Redis, and then, and only then, reports them.
+//!
+//! Why it is safe to acknowledge (rule 6): Postgres may forget what lies below the
+//! position that the feedback task reports. That position comes from here, after the step
+//! that carries it was acknowledged by Redis, and it is the watermark that the gate
+//! computed for this batch: everything below it was in this batch or an earlier one.
+//!
+//! * Killed before the step: Postgres streams it again.
+//! * Killed after the step, before the feedback: streamed again, removed again, harmless.
+//! * The answer was lost: the chain does the same step again.
+//!
+//! A large batch goes in several steps; only the last moves the watermark, and the
+//! frontier moves with the first: a fill that reads it must not believe a replica that
+//! lacks a transaction of which some keys are gone already.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info, warn};
+
+use super::batch::{Batch, Cause};
+use super::chain::Chain;
+use super::drops::Drop;
+use super::end::End;
+use super::status::Status;
+use crate::lsn::Lsn;
+use crate::mapping::Mapping;
+use crate::mapping::changes::Key;
+use crate::mapping::model::CacheId;
+use crate::postgres::feedback::clock_now;
+use crate::store::state;
+
+/// How often the certificate is renewed, and the chain looked at on an idle database.
+const RENEW: Duration = Duration::from_secs(1);
+
+/// The task's state.
+pub struct Applier {
+    /// From the gate.
+    pub batches: mpsc::Receiver<Batch>,
+    /// The way to Redis.
+    pub chain: Chain,
+    /// The rules.
+    pub mapping: Arc<Mapping>,
+    /// The watermark that Redis has acknowledged.
+    pub watermark: Lsn,
+    /// The greatest commit END ever applied.
+    pub frontier: Lsn,
+    /// Bound of a step.
+    pub max_keys_per_script: usize,
+    /// To the feedback task.
+    pub applied: watch::Sender<Lsn>,
+    /// What is known.
+    pub status: Arc<Status>,
+}
+
+impl Applier {
+    /// Runs until the gate has ended and everything is applied.
+    pub async fn run(mut self) -> Result<(), End> {
+        let mut renew = tokio::time::interval(RENEW);
+        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = renew.tick() => {
+                    let certify = self.certifies();
+                    self.chain.renew(certify).await?;
+                }
+                batch = self.batches.recv() => match batch {
+                    Some(batch) => self.apply(batch).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn certifies(&self) -> Option<Lsn> {
+        self.status.may_certify().then_some(self.watermark)
+    }
+
+    async fn apply(&mut self, mut batch: Batch) -> Result<(), End> {
+        self.frontier = self.frontier.max(batch.frontier().unwrap_or(Lsn::ZERO));
+        let frontier = state::frontier(self.frontier);
+        if !batch.whole.is_empty() {
+            self.drop_whole(&batch, frontier.clone()).await?;
+        }
+        let (keys, causes): (Vec<Key>, Vec<Cause>) = std::mem::take(&mut batch.keys).into_iter().unzip();
+        let mut lives = Vec::with_capacity(keys.len());
+        let mut rest = keys.as_slice();
+        while rest.len() > self.max_keys_per_script {
+            let (some, more) = rest.split_at(self.max_keys_per_script);
+            lives.extend(self.chain.step(some, std::slice::from_ref(&frontier), None).await?);
+            rest = more;
+        }
+        let mut fields = vec![frontier, state::watermark(batch.watermark)];
+        if !batch.whole.is_empty() {
+            fields.push(state::closed(&[]));
+        }
+        fields.extend(batch.suspects.take().map(state::suspects));
+        self.watermark = batch.watermark;
+        let certify = self.certifies();
+        lives.extend(self.chain.step(rest, &fields, certify).await?);
+        // From here on Redis has it, and Postgres may be told.
+        self.applied.send_replace(self.watermark);
+        self.status.applied(self.watermark);
+        self.count(&batch, &keys, &causes, &lives);
+        Ok(())
+    }
+
+    /// Rule 9, and a gap in small: the caches are closed first (no lease is given for
+    /// them), then their leases go, then their values; the batch's last step opens them.
+    async fn drop_whole(&mut self, batch: &Batch, frontier: state::Field) -> Result<(), End> {
+        let (mut names, mut prefixes) = (Vec::new(), Vec::new());
+        for (&id, (escalation, cause)) in &batch.whole {
+            let Some(cache) = self.mapping.cache(id) else { continue };
+            self.status.metrics.escalations.with_label_values(&[&cache.name, escalation.as_str()]).inc();
+            let lsn = batch.transactions.get(cause.transaction).map(|t| t.end_lsn).unwrap_or_default();
+            info!(cache = %cache.name, reason = escalation.as_str(), %lsn, rule = self.mapping.describe(cause.origin.rule), "dropping a whole cache");
+            names.push(cache.name.as_ref());
+            prefixes.push(cache.prefix.as_ref());
+        }
+        self.chain.step(&[], &[state::closed(&names), frontier], None).await?;
+        let removed = self.chain.purge(&prefixes).await?;
+        info!(caches = names.join(","), removed, "dropped whole caches");
+        Ok(())
+    }
+
+    fn count(&self, batch: &Batch, keys: &[Key], causes: &[Cause], lives: &[i64]) {
+        let metrics = &self.status.metrics;
+        metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
+        for ((table, operation), rows) in &batch.counts {
+            let name = self.mapping.table_name(*table);
+            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
+        }
+        let now = clock_now();
+        for trace in &batch.transactions {
+            let micros = now.saturating_sub(trace.committed_at).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "a histogram's value is a float")]
+            metrics.commit_to_invalidated.observe(micros as f64 / 1e6);
+        }
+        let mut by_cache = hashbrown::HashMap::<CacheId, (u64, u64)>::new();
+        let at = SystemTime::now();
+        self.status.with_drops(|drops| {
+            for ((key, cause), life) in keys.iter().zip(causes).zip(lives) {
+                let present = *life != -2;
+                let counts = by_cache.entry(cause.origin.cache).or_default();
+                counts.0 += 1;
+                counts.1 += u64::from(present);
+                if let Some(trace) = batch.transactions.get(cause.transaction) {
+                    drops.note(key.as_bytes(), Drop { origin: cause.origin, xid: trace.xid, lsn: trace.end_lsn, at, present });
+                }
+            }
+        });
+        for (cache, (all, present)) in by_cache {
+            let Some(cache) = self.mapping.cache(cache) else { continue };
+            metrics.invalidations.with_label_values(&[&cache.name]).inc_by(all);
+            metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(present);
+        }
+        debug!(
+            transactions = batch.transactions.len(),
+            keys = keys.len(),
+            watermark = %batch.watermark,
+            xid = batch.transactions.last().map(|t| t.xid.0),
+            lsn = batch.transactions.last().map(|t| t.end_lsn.to_string()),
+            "applied"
+        );
+        if lives.len() != keys.len() {
+            warn!(keys = keys.len(), answers = lives.len(), "Redis answered for another number of keys than were removed");
+        }
+    }
+}

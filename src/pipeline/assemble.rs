@@ -1,0 +1,188 @@
+//! From messages to transactions: keeps what a transaction touches while its rows go by.
+//! Pure: bytes in, transactions out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+
+use super::lookups::LookupPlans;
+use super::transaction::Transaction;
+use crate::config::model::Operation;
+use crate::lsn::Lsn;
+use crate::mapping::Mapping;
+use crate::mapping::changes::ChangeSet;
+use crate::mapping::plan::TablePlan;
+use crate::mapping::types::TypeNames;
+use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
+use crate::pgoutput::error::DecodeError;
+use crate::pgoutput::message::{Begin, Commit, Message, Relation};
+
+/// The protocol that the pipeline asks for.
+pub const PROTOCOL: Protocol = Protocol::V1;
+
+/// Why the stream cannot be followed any further.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The bytes are no message.
+    #[error("malformed message at {lsn}: {source}; report it with this line, and drop the slot to start anew if it persists")]
+    Malformed {
+        /// Where in the WAL.
+        lsn: Lsn,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// A message came where none of its kind can.
+    #[error("at {lsn}, {what}: the stream does not follow the protocol; report it with this line")]
+    OutOfPlace {
+        /// Where in the WAL.
+        lsn: Lsn,
+        /// What came.
+        what: &'static str,
+    },
+}
+
+/// Assembles the transactions of one replication connection.
+pub struct Assembler {
+    mapping: Arc<Mapping>,
+    max_keys: usize,
+    decoder: Decoder,
+    types: TypeNames,
+    relations: HashMap<u32, Table, foldhash::fast::RandomState>,
+    plans: Arc<LookupPlans>,
+    open: Option<Open>,
+}
+
+struct Table {
+    relation: Relation,
+    /// `None`: no rule cares.
+    plan: Option<TablePlan>,
+}
+
+struct Open {
+    begin: Begin,
+    changes: ChangeSet,
+}
+
+impl Assembler {
+    /// For a new connection. A transaction past `max_keys` keys drops whole caches.
+    #[must_use]
+    pub fn new(mapping: Arc<Mapping>, max_keys: usize) -> Self {
+        Assembler {
+            mapping,
+            max_keys,
+            decoder: Decoder::new(PROTOCOL, Streaming::Off),
+            types: TypeNames::default(),
+            relations: HashMap::default(),
+            plans: Arc::default(),
+            open: None,
+        }
+    }
+
+    /// Whether a transaction has begun and not ended.
+    #[must_use]
+    pub fn is_inside_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// What is wrong with the tables as they are now: mapped columns that are gone.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let plans = self.relations.values().filter_map(|table| table.plan.as_ref());
+        plans.flat_map(|plan| plan.problems().iter().cloned()).collect()
+    }
+
+    /// Takes one message. `Some`: a transaction is complete.
+    pub fn take(&mut self, lsn: Lsn, data: &[u8]) -> Result<Step, StreamError> {
+        let decoded = self.decoder.decode(data).map_err(|source| StreamError::Malformed { lsn, source })?;
+        let out_of_place = |what| Err(StreamError::OutOfPlace { lsn, what });
+        match decoded.message {
+            Message::Insert(insert) => {
+                let Some((plan, changes)) = self.row(insert.relation, lsn)? else { return Ok(Step::Nothing) };
+                plan.apply(Operation::Insert, None, Some(insert.new), changes);
+                changes.limit(self.max_keys);
+            }
+            Message::Update(update) => {
+                let Some((plan, changes)) = self.row(update.relation, lsn)? else { return Ok(Step::Nothing) };
+                plan.apply(Operation::Update, update.old, Some(update.new), changes);
+                changes.limit(self.max_keys);
+            }
+            Message::Delete(delete) => {
+                let Some((plan, changes)) = self.row(delete.relation, lsn)? else { return Ok(Step::Nothing) };
+                plan.apply(Operation::Delete, Some(delete.old), None, changes);
+                changes.limit(self.max_keys);
+            }
+            Message::Truncate(truncate) => {
+                for relation in truncate.relations {
+                    if let Some((plan, changes)) = self.row(relation, lsn)? {
+                        plan.truncate(changes);
+                    }
+                }
+            }
+            Message::Begin(begin) => {
+                if self.open.is_some() {
+                    return out_of_place("a transaction begins inside of another");
+                }
+                self.open = Some(Open { begin, changes: ChangeSet::default() });
+            }
+            Message::Commit(commit) => {
+                let Some(open) = self.open.take() else {
+                    return out_of_place("a transaction ends that never began");
+                };
+                return Ok(Step::Transaction(self.complete(open, commit)));
+            }
+            Message::Relation(relation) => return Ok(self.describe(relation)),
+            Message::Type(r#type) => self.types.insert(r#type.id, r#type.namespace, r#type.name),
+            Message::Origin(_) | Message::Logical(_) => {}
+            _ => return out_of_place("a message of a streamed or prepared transaction, which was not asked for"),
+        }
+        Ok(Step::Nothing)
+    }
+
+    fn row(&mut self, relation: u32, lsn: Lsn) -> Result<Option<(&TablePlan, &mut ChangeSet)>, StreamError> {
+        let Some(table) = self.relations.get(&relation) else {
+            return Err(StreamError::OutOfPlace { lsn, what: "a row of a table that was not described" });
+        };
+        let Some(open) = &mut self.open else {
+            return Err(StreamError::OutOfPlace { lsn, what: "a row outside of a transaction" });
+        };
+        Ok(table.plan.as_ref().map(|plan| (plan, &mut open.changes)))
+    }
+
+    fn complete(&self, open: Open, commit: Commit) -> Transaction {
+        Transaction {
+            xid: open.begin.xid,
+            commit_lsn: commit.commit_lsn,
+            end_lsn: commit.end_lsn,
+            committed_at: commit.commit_time,
+            received_at: Instant::now(),
+            changes: open.changes,
+            plans: Arc::clone(&self.plans),
+            share: None,
+        }
+    }
+
+    /// A table's shape. The server repeats it for many reasons; only another one matters.
+    fn describe(&mut self, relation: Relation) -> Step {
+        if self.relations.get(&relation.id).is_some_and(|known| known.relation == relation) {
+            return Step::Nothing;
+        }
+        let plan = self.mapping.plan(&relation, &self.types);
+        if let Some(plan) = &plan {
+            Arc::make_mut(&mut self.plans).replace(plan.lookups());
+        }
+        self.relations.insert(relation.id, Table { relation, plan });
+        Step::Described
+    }
+}
+
+/// What a message led to.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing to hand on.
+    Nothing,
+    /// A table has a new shape: [`Assembler::problems`] may have changed.
+    Described,
+    /// A transaction is complete.
+    Transaction(Transaction),
+}

@@ -1,0 +1,198 @@
+//! This daemon's end of the nonce chain: steps that are done exactly in order, on
+//! whatever connection there is.
+//!
+//! A step is tried until Redis acknowledges it: each try on a new session carries the same
+//! nonce, so that a try whose answer was lost is recognised. Only a broken chain ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use tracing::{info, warn};
+
+use super::end::End;
+use super::gap::GapReason;
+use super::status::{Health, Status};
+use crate::lsn::Lsn;
+use crate::mapping::changes::Key;
+use crate::store::error::StoreError;
+use crate::store::keys::ControlKeys;
+use crate::store::purge::purge;
+use crate::store::session::{Address, Outcome, Server, Session, Step};
+use crate::store::state::{Field, Nonce, Nonces, State};
+
+/// The chain, and the session that it is worked on.
+pub struct Chain {
+    address: Address,
+    keys: ControlKeys,
+    session: Option<Session>,
+    /// Who answered last.
+    server: Option<Server>,
+    nonces: Nonces,
+    acknowledged: Nonce,
+    status: Arc<Status>,
+}
+
+impl Chain {
+    /// Connects once. The chain is not ours until it is claimed or declared anew.
+    pub async fn open(address: Address, keys: ControlKeys, status: Arc<Status>) -> Result<Self, End> {
+        let nonces = Nonces::new().map_err(|e| End::Again(format!("no random numbers: {e}")))?;
+        let mut chain = Chain {
+            address,
+            keys,
+            session: None,
+            server: None,
+            nonces,
+            acknowledged: Nonce::found(String::new()),
+            status,
+        };
+        chain.connect().await?;
+        Ok(chain)
+    }
+
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        match Session::open(&self.address, self.keys.clone()).await {
+            Ok(session) => {
+                if self.status.redis(Health::Up) {
+                    info!(version = session.server().version, run_id = session.server().run_id, "connected to Redis");
+                }
+                if self.server.as_ref().is_some_and(|before| before.run_id != session.server().run_id) {
+                    warn!("Redis has restarted");
+                }
+                self.server = Some(session.server().clone());
+                self.session = Some(session);
+                Ok(())
+            }
+            Err(error) => {
+                self.lose(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// After any error the session is not used again.
+    fn lose(&mut self, error: &StoreError) {
+        self.session = None;
+        if self.status.redis(Health::Down(error.to_string())) {
+            warn!(%error, "Redis is not available; what waits for it is kept");
+        }
+    }
+
+    /// A session, however long it takes. (A wrong password is waited for too: the caller
+    /// has been connected before, so it is being rotated.)
+    async fn session(&mut self) -> &mut Session {
+        let mut pauses = backoff();
+        while self.session.is_none() {
+            self.status.metrics.reconnects.with_label_values(&["redis"]).inc();
+            if self.connect().await.is_err() {
+                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            }
+        }
+        // The loop ends with a session in place.
+        match &mut self.session {
+            Some(session) => session,
+            #[expect(clippy::unreachable, reason = "the loop above ends only when there is a session")]
+            None => unreachable!("a session"),
+        }
+    }
+
+    /// The state as it is. One try.
+    pub async fn state(&mut self) -> Result<Option<State>, End> {
+        let answer = match &mut self.session {
+            Some(session) => session.state().await,
+            None => Err(StoreError::Lost("no connection".to_owned())),
+        };
+        answer.map_err(|error| {
+            self.lose(&error);
+            End::from(error)
+        })
+    }
+
+    /// Takes over a chain whose last nonce is `found`.
+    pub async fn claim(&mut self, found: Nonce) -> Result<(), End> {
+        self.acknowledged = found;
+        self.step(&[], &[], None).await.map(drop)
+    }
+
+    /// Declares the state invalid, whatever it was, and takes the chain (rule 8a).
+    pub async fn declare_invalid(&mut self, mut state: State) -> Result<(), End> {
+        state.valid = false;
+        state.nonce = self.nonces.fresh();
+        loop {
+            let declared = self.session().await.declare_invalid(&state).await;
+            match declared {
+                Ok(()) => {
+                    self.acknowledged = state.nonce;
+                    return Ok(());
+                }
+                Err(error) => self.lose_and_pause(&error).await,
+            }
+        }
+    }
+
+    /// One step, until it is acknowledged. Gives the life that remained of each key.
+    pub async fn step(&mut self, keys: &[Key], fields: &[Field], certify: Option<Lsn>) -> Result<Vec<i64>, End> {
+        let nonce = self.nonces.fresh();
+        self.attempt(&nonce, keys, fields, certify).await
+    }
+
+    /// Looks whether the chain is as it was left, and renews the certificate.
+    pub async fn renew(&mut self, certify: Option<Lsn>) -> Result<(), End> {
+        let nonce = self.acknowledged.clone();
+        self.attempt(&nonce, &[], &[], certify).await.map(drop)
+    }
+
+    async fn attempt(
+        &mut self,
+        nonce: &Nonce,
+        keys: &[Key],
+        fields: &[Field],
+        certify: Option<Lsn>,
+    ) -> Result<Vec<i64>, End> {
+        loop {
+            let expected = self.acknowledged.clone();
+            let step = Step { expected: &expected, nonce, keys, fields, certify };
+            let outcome = self.session().await.step(&step).await;
+            match outcome {
+                Ok(Outcome::Done(lives)) => {
+                    self.acknowledged = nonce.clone();
+                    return Ok(lives);
+                }
+                Ok(Outcome::Broken(found)) => {
+                    warn!(%found, %expected, "the nonce in Redis is not the last one written: it lost writes, or somebody else wrote");
+                    return Err(End::Gap(GapReason::ChainBroken));
+                }
+                Err(error) => self.lose_and_pause(&error).await,
+            }
+        }
+    }
+
+    /// Drops everything under `prefixes`. After a lost session the chain is looked at before
+    /// the purge starts anew: what was purged may be back.
+    pub async fn purge(&mut self, prefixes: &[&[u8]]) -> Result<u64, End> {
+        loop {
+            let purged = purge(self.session().await, prefixes).await;
+            match purged {
+                Ok(removed) => return Ok(removed),
+                Err(error) => self.lose_and_pause(&error).await,
+            }
+            self.renew(None).await?;
+        }
+    }
+
+    async fn lose_and_pause(&mut self, error: &StoreError) {
+        self.lose(error);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    backon::ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

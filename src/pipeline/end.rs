@@ -1,0 +1,49 @@
+//! How a run ends, and what follows from it.
+
+use super::assemble::StreamError;
+use super::gap::GapReason;
+use crate::postgres::error::{Class, Kind, PgError};
+use crate::store::error::StoreError;
+
+/// Why a run of the pipeline ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was asked to, and everything under way was finished.
+    Stopped,
+    /// A connection was lost, or could not be made: try again.
+    Again(String),
+    /// Everything managed must be dropped, then try again.
+    Gap(GapReason),
+    /// Another session holds the slot: wait.
+    SlotBusy(Option<i32>),
+    /// Something outside must be mended; nothing may be cached until it is.
+    Blocked(String),
+    /// No retry can help. (Once changes have flowed, that is not believed any more: a
+    /// password that is being rotated looks the same.)
+    Hopeless(String),
+    /// The stream or the program is broken: going on could lose changes.
+    Broken(String),
+}
+
+impl From<PgError> for End {
+    fn from(error: PgError) -> Self {
+        match (error.kind(), error.class()) {
+            (Kind::SlotBusy { pid }, _) => End::SlotBusy(pid),
+            (_, Class::Retry) => End::Again(error.to_string()),
+            (_, Class::Stop) => End::Hopeless(error.to_string()),
+            (_, Class::Bug) => End::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        if error.is_hopeless() { End::Hopeless(error.to_string()) } else { End::Again(error.to_string()) }
+    }
+}
+
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        End::Broken(error.to_string())
+    }
+}

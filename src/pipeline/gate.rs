@@ -1,0 +1,271 @@
+//! The task between the stream and Redis: the visibility gate, the lookups, and the
+//! watch over what no stream tells.
+//!
+//! The gate (rule 1). Postgres writes a commit to the WAL, then waits for synchronous
+//! standbys, and only then makes the transaction visible. The stream tells of the commit as
+//! soon as it is written. Whoever reads in between reads the old row; a removal made that
+//! early would be followed by a fill of the old value. So before a transaction's keys are
+//! handed on, a snapshot of the streaming primary must show it. One query serves all that
+//! waits; the snapshot is asked for after they arrived, so it can only err by being early,
+//! which parks them a little longer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::batch::{Batch, Trace};
+use super::end::End;
+use super::gap::GapReason;
+use super::lookups::{LookupPlans, Lookups};
+use super::status::Status;
+use super::suspects::Suspects;
+use super::transaction::Transaction;
+use super::waiting::{Arrival, Waiting};
+use crate::mapping::Mapping;
+use crate::mapping::changes::ChangeSet;
+use crate::postgres::gate::Gate as Snapshots;
+use crate::postgres::publication::Publication;
+use crate::postgres::server::wal_insert;
+use crate::postgres::slot::SlotState;
+use crate::postgres::suspects::{XactStatus, xact_status};
+
+/// Bounds of one batch: past them the rest waits for the next.
+const MAX_TRANSACTIONS: usize = 4096;
+const MAX_KEYS: usize = 20_000;
+
+/// How often the publication, the suspects and the slot are looked at.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How often an idle database's progress is written down.
+const IDLE_PROGRESS: Duration = Duration::from_secs(1);
+
+/// The task's state.
+pub struct Gate {
+    /// From the stream.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// To Redis.
+    pub batches: mpsc::Sender<Batch>,
+    /// Who waits.
+    pub waiting: Waiting,
+    /// A connection to the server that streams.
+    pub snapshots: Snapshots,
+    /// The lookups on that connection.
+    pub lookups: Lookups,
+    /// The rules.
+    pub mapping: Arc<Mapping>,
+    /// What may never come through.
+    pub suspects: Suspects,
+    /// The list in Redis is not this one.
+    pub suspects_changed: bool,
+    /// The publication as it was at the start.
+    pub publication: String,
+    /// Its name, and the slot's.
+    pub names: Names,
+    /// What may be kept parked, in keys.
+    pub max_parked_keys: usize,
+    /// What is known.
+    pub status: Arc<Status>,
+}
+
+/// What is watched on the server.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The publication.
+    pub publication: String,
+    /// The slot.
+    pub slot: String,
+}
+
+impl Gate {
+    /// Runs until the stream has ended and all that is visible is handed on.
+    pub async fn run(mut self) -> Result<(), End> {
+        let mut watch = tokio::time::interval(WATCH);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle = tokio::time::interval(IDLE_PROGRESS);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = self.waiting.watermark();
+        let mut open = true;
+        while open {
+            let before = self.waiting.len();
+            tokio::select! {
+                biased;
+                _ = watch.tick() => {
+                    self.watch().await?;
+                    continue;
+                }
+                arrival = self.arrivals.recv() => match arrival {
+                    Some(first) => self.take_what_waits(first),
+                    None => open = false,
+                },
+                () = tokio::time::sleep(self.patience()), if !self.waiting.is_empty() => {}
+                _ = idle.tick(), if self.waiting.watermark() > written => {
+                    written = self.waiting.watermark();
+                    self.hand_on(Batch { watermark: written, ..Batch::default() }).await?;
+                    continue;
+                }
+            }
+            if self.waiting.is_empty() {
+                continue;
+            }
+            if let Some(batch) = self.admit(before).await? {
+                written = batch.watermark;
+                self.hand_on(batch).await?;
+            }
+        }
+        // The last progress is worth writing down: it frees WAL while the daemon is away.
+        if self.waiting.watermark() > written {
+            self.hand_on(Batch { watermark: self.waiting.watermark(), ..Batch::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes `first` and whatever else has arrived, within the bounds of a batch.
+    fn take_what_waits(&mut self, first: Arrival) {
+        let mut next = Some(first);
+        let (mut transactions, mut keys) = (0, 0);
+        while let Some(arrival) = next {
+            if let Arrival::Transaction(transaction) = &arrival {
+                self.suspects_changed |= self.suspects.came_through(transaction.xid);
+                transactions += 1;
+                keys += transaction.changes.len();
+            }
+            self.waiting.arrive(arrival);
+            if transactions >= MAX_TRANSACTIONS || keys >= MAX_KEYS {
+                return;
+            }
+            next = self.arrivals.try_recv().ok();
+        }
+    }
+
+    /// How long to wait before the parked are looked at again: a fraction of what the
+    /// newest has waited, so that a short wait stays short and a long one costs little.
+    fn patience(&self) -> Duration {
+        let waited = self.waiting.newest().map_or(Duration::ZERO, |since| since.elapsed());
+        (waited / 4).clamp(Duration::from_micros(100), Duration::from_millis(50))
+    }
+
+    /// Lets go what has become visible, with its lookups done. The first `already` of those
+    /// that wait were parked before.
+    async fn admit(&mut self, already: usize) -> Result<Option<Batch>, End> {
+        // What was parked before was seen by nobody: its wait is no lag.
+        let since = self.waiting.oldest_from(already).unwrap_or_else(Instant::now);
+        self.status.taken_up(since);
+        let snapshot = self.snapshots.current_snapshot().await?;
+        let admitted = self.waiting.admit(&snapshot);
+        self.waiting.park(self.max_parked_keys);
+        self.status.parked(self.waiting.len(), self.suspects.len());
+        if admitted.transactions.is_empty() {
+            self.status.put_back();
+            return Ok(None);
+        }
+        let mut batch = Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
+        self.collect(admitted.transactions, &mut batch).await?;
+        if std::mem::take(&mut self.suspects_changed) {
+            batch.suspects = Some(self.suspects.write());
+        }
+        Ok(Some(batch))
+    }
+
+    /// Puts the transactions into the batch: their own keys as they are, their lookups
+    /// together, as far as they were compiled alike.
+    async fn collect(&mut self, transactions: Vec<Transaction>, batch: &mut Batch) -> Result<(), End> {
+        let mut together: Option<(Arc<LookupPlans>, ChangeSet)> = None;
+        for mut transaction in transactions {
+            if together.as_ref().is_some_and(|(plans, _)| !Arc::ptr_eq(plans, &transaction.plans)) {
+                self.look_up(together.take(), batch).await?;
+            }
+            batch.count(&transaction.changes);
+            let index = batch.transactions.len();
+            batch.transactions.push(Trace {
+                xid: transaction.xid,
+                end_lsn: transaction.end_lsn,
+                committed_at: transaction.committed_at,
+            });
+            batch.add(&mut transaction.changes, index);
+            batch.shares.extend(transaction.share.take());
+            if transaction.changes.lookups().next().is_some() {
+                let (_, changes) = together.get_or_insert_with(|| (Arc::clone(&transaction.plans), ChangeSet::default()));
+                changes.merge(transaction.changes);
+            }
+        }
+        self.look_up(together.take(), batch).await?;
+        batch.settle();
+        Ok(())
+    }
+
+    async fn look_up(
+        &mut self,
+        together: Option<(Arc<LookupPlans>, ChangeSet)>,
+        batch: &mut Batch,
+    ) -> Result<(), End> {
+        let Some((plans, mut changes)) = together else { return Ok(()) };
+        let complaints = self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
+        if !complaints.is_empty() {
+            self.status.lookup_problems(complaints);
+        }
+        batch.add(&mut changes, batch.transactions.len().saturating_sub(1));
+        Ok(())
+    }
+
+    async fn hand_on(&mut self, batch: Batch) -> Result<(), End> {
+        if batch.since.is_none() {
+            self.status.taken_up(Instant::now());
+        }
+        // A closed channel: the other side has ended, and its reason ends the run.
+        self.batches.send(batch).await.map_err(|_| End::Again("the applier has ended".to_owned()))
+    }
+
+    /// Looks at what the stream does not tell: the publication, the suspects, the slot.
+    async fn watch(&mut self) -> Result<(), End> {
+        let client = self.snapshots.client();
+        let publication = Publication::read(client, &self.names.publication).await?;
+        if publication.is_none_or(|found| found.fingerprint().to_string() != self.publication) {
+            warn!(publication = self.names.publication, "the publication has changed");
+            return Err(End::Gap(GapReason::PublicationChanged));
+        }
+        self.watch_suspects().await?;
+        self.watch_slot().await
+    }
+
+    async fn watch_suspects(&mut self) -> Result<(), End> {
+        if self.suspects.is_empty() {
+            return Ok(());
+        }
+        let client = self.snapshots.client();
+        let snapshot = self.snapshots.current_snapshot().await?;
+        let inserted = wal_insert(client).await?;
+        self.suspects.note_ended(&snapshot, inserted);
+        for xid in self.suspects.due(self.waiting.passed()) {
+            match xact_status(client, xid).await? {
+                XactStatus::Aborted => {
+                    info!(%xid, "a suspect rolled back");
+                    self.suspects.clear(xid);
+                    self.suspects_changed = true;
+                }
+                // Its record may have just been written; the snapshot decides again.
+                XactStatus::InProgress => {}
+                XactStatus::Committed | XactStatus::TooOld => {
+                    warn!(%xid, "a transaction committed that did not come through the stream as a whole");
+                    return Err(End::Gap(GapReason::Suspect));
+                }
+            }
+        }
+        self.status.parked(self.waiting.len(), self.suspects.len());
+        Ok(())
+    }
+
+    async fn watch_slot(&mut self) -> Result<(), End> {
+        let client = self.snapshots.client();
+        let Some(slot) = SlotState::read(client, &self.names.slot).await? else { return Ok(()) };
+        let end = wal_insert(client).await?;
+        self.status.heard_of_server(end);
+        let retained = slot.restart_lsn.map_or(0, |restart| end.bytes_since(restart));
+        let metrics = &self.status.metrics;
+        metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));
+        metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.unwrap_or(-1));
+        Ok(())
+    }
+}

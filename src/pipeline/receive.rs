@@ -1,0 +1,132 @@
+//! The task that reads the stream: decodes ahead while Redis answers, as far as there is
+//! room.
+//!
+//! When there is none it stops reading. Postgres then stops sending and keeps the WAL:
+//! nothing is lost and nothing is buffered without bound. The feedback goes on meanwhile,
+//! it has the other half of the connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{Assembler, Step};
+use super::end::End;
+use super::status::Status;
+use super::transaction::Transaction;
+use super::waiting::Arrival;
+use crate::lsn::Lsn;
+use crate::postgres::frames::{Frame, FrameReader};
+
+/// A stream that is silent this long is dead, though the connection may look alive: the
+/// server answers the feedback, which asks it to. As Postgres' own `wal_receiver_timeout`.
+const DEAD: Duration = Duration::from_secs(60);
+
+/// The reading end.
+pub struct Receiver {
+    /// Lends frames.
+    pub reader: FrameReader,
+    /// Makes transactions of them.
+    pub assembler: Assembler,
+    /// Where they go.
+    pub arrivals: mpsc::Sender<Arrival>,
+    /// How many keys may be decoded ahead.
+    pub room: Arc<Semaphore>,
+    /// All the room that there is.
+    pub room_total: u32,
+    /// What is known.
+    pub status: Arc<Status>,
+    /// The server wants feedback now.
+    pub asked: Arc<Notify>,
+    /// Stop reading, finish.
+    pub stop: CancellationToken,
+    /// The feedback has said goodbye: the server's answer can be waited for.
+    pub goodbye: CancellationToken,
+}
+
+impl Receiver {
+    /// Reads until it is stopped or the stream fails.
+    pub async fn run(mut self) -> Result<(), End> {
+        let stopped = self.read().await?;
+        if stopped {
+            // The channel's end tells the gate that nothing more comes.
+            drop(self.arrivals);
+            self.goodbye.cancelled().await;
+            self.reader.drain(Duration::from_secs(2)).await?;
+        }
+        Ok(())
+    }
+
+    /// `true`: it was stopped.
+    async fn read(&mut self) -> Result<bool, End> {
+        let mut progress = Lsn::ZERO;
+        loop {
+            let mut received = Lsn::ZERO;
+            let mut server_end = Lsn::ZERO;
+            while let Some(frame) = self.reader.next()? {
+                match frame {
+                    Frame::XLogData { wal_start, wal_end, data, .. } => {
+                        server_end = server_end.max(wal_end);
+                        match self.assembler.take(wal_start, data)? {
+                            Step::Nothing => {}
+                            Step::Described => self.status.table_problems(self.assembler.problems()),
+                            Step::Transaction(transaction) => {
+                                received = transaction.end_lsn;
+                                if self.hand_on(transaction).await {
+                                    return Ok(true);
+                                }
+                            }
+                        }
+                    }
+                    Frame::Keepalive { wal_end, reply_requested, .. } => {
+                        server_end = server_end.max(wal_end);
+                        if reply_requested {
+                            self.asked.notify_one();
+                        }
+                        // All that committed before this position has been sent, except
+                        // where a transaction is being sent right now.
+                        if wal_end > progress && !self.assembler.is_inside_transaction() {
+                            progress = wal_end;
+                            received = wal_end;
+                            if self.send(Arrival::Progress(wal_end)).await {
+                                return Ok(true);
+                            }
+                        }
+                    }
+                    Frame::CopyDone => return Err(End::Again("the server ended the stream".to_owned())),
+                }
+            }
+            self.status.heard(received, server_end);
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(true),
+                filled = tokio::time::timeout(DEAD, self.reader.fill()) => match filled {
+                    Ok(filled) => filled?,
+                    Err(_) => return Err(End::Again(format!("Postgres was silent for {DEAD:?}"))),
+                },
+            }
+        }
+    }
+
+    /// Waits for room, then hands the transaction on. `true`: it was stopped instead.
+    async fn hand_on(&mut self, mut transaction: Transaction) -> bool {
+        let keys = u32::try_from(transaction.changes.len()).unwrap_or(u32::MAX);
+        let share = keys.saturating_add(1).min(self.room_total);
+        let room = Arc::clone(&self.room);
+        tokio::select! {
+            biased;
+            share = room.acquire_many_owned(share) => transaction.share = share.ok(),
+            () = self.stop.cancelled() => return true,
+        }
+        self.send(Arrival::Transaction(transaction)).await
+    }
+
+    async fn send(&self, arrival: Arrival) -> bool {
+        tokio::select! {
+            biased;
+            // A closed channel: the gate has ended, and its reason ends the run.
+            sent = self.arrivals.send(arrival) => sent.is_err(),
+            () = self.stop.cancelled() => true,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One run: from connecting to the first thing that ends it.
+//!
+//! Four tasks, each a story of its own: *receive* decodes ahead, *gate* decides what may
+//! be applied, *apply* changes Redis, *feedback* tells Postgres. They end in that order
+//! when the run is asked to stop, each when the one before it has said all it had. When
+//! one fails, the others are ended where they stand: whatever was under way was not
+//! acknowledged, and comes again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::apply::Applier;
+use super::assemble::Assembler;
+use super::chain::Chain;
+use super::end::End;
+use super::feedback::Feedback;
+use super::gap::GapReason;
+use super::gate::{Gate, Names};
+use super::lookups::Lookups;
+use super::receive::Receiver;
+use super::start::{self, Footing, Stream};
+use super::status::{Phase, Status};
+use super::waiting::Waiting;
+use crate::config::model::Config;
+use crate::lsn::Lsn;
+use crate::mapping::Mapping;
+use crate::postgres::conninfo::ConnectOptions;
+use crate::postgres::gate::Gate as Snapshots;
+use crate::store::keys::ControlKeys;
+use crate::store::session::Address;
+
+/// How many transactions may wait between two tasks.
+const QUEUE: usize = 8192;
+
+/// What every run needs.
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Where Postgres is.
+    pub connect: ConnectOptions,
+    /// Where Redis is.
+    pub address: Address,
+    /// The rules.
+    pub mapping: Arc<Mapping>,
+    /// What is known.
+    pub status: Arc<Status>,
+}
+
+/// Runs until something ends it. `forced`: the run before found that everything must be
+/// dropped.
+pub async fn run(context: &Context, forced: &mut Option<GapReason>, stop: &CancellationToken) -> End {
+    let starting = async {
+        context.status.enter(Phase::Connecting);
+        let keys = ControlKeys::new(&context.config.postgres.slot);
+        let mut chain = Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
+        let stream = start::stream(context, &mut chain, *forced).await?;
+        Ok::<_, End>((chain, stream))
+    };
+    let (chain, stream) = tokio::select! {
+        started = starting => match started {
+            Ok(started) => started,
+            Err(end) => return end,
+        },
+        () = stop.cancelled() => return End::Stopped,
+    };
+    match follow(context, chain, stream, forced, stop).await {
+        Ok(()) => End::Stopped,
+        Err(end) => end,
+    }
+}
+
+async fn follow(
+    context: &Context,
+    mut chain: Chain,
+    mut stream: Stream,
+    forced: &mut Option<GapReason>,
+    stop: &CancellationToken,
+) -> Result<(), End> {
+    let mut tasks = Tasks::default();
+    let asked = Arc::new(Notify::new());
+    let goodbye = CancellationToken::new();
+    let (applied, reported) = watch::channel(Lsn::ZERO);
+    // The feedback first: a purge may take longer than the server's patience.
+    let (reader, writer) = stream.halves.take().ok_or_else(|| End::Broken("the stream was taken twice".to_owned()))?;
+    let patience = stream.wal_sender_timeout.map_or(Duration::MAX, |timeout| timeout / 4);
+    tasks.spawn(
+        "feedback",
+        Feedback {
+            writer,
+            applied: reported,
+            asked: Arc::clone(&asked),
+            interval: context.config.postgres.status_interval.get().min(patience),
+            status: Arc::clone(&context.status),
+            goodbye: goodbye.clone(),
+        }
+        .run(),
+    );
+    let footing = tokio::select! {
+        footing = start::settle(context, &mut chain, &stream) => footing?,
+        end = tasks.first_to_end() => return Err(end),
+        () = stop.cancelled() => return Ok(()),
+    };
+    *forced = None;
+    let Footing { watermark, frontier, suspects } = footing;
+    context.status.begin_run(watermark);
+    applied.send_replace(watermark);
+
+    let config = &context.config.pipeline;
+    let (to_gate, arrivals) = mpsc::channel(QUEUE);
+    let (to_redis, batches) = mpsc::channel(1);
+    let room_total = u32::try_from(config.max_keys_ahead).unwrap_or(u32::MAX);
+    tasks.spawn(
+        "receive",
+        Receiver {
+            reader,
+            assembler: Assembler::new(Arc::clone(&context.mapping), config.max_keys_per_transaction),
+            arrivals: to_gate,
+            room: Arc::new(Semaphore::new(config.max_keys_ahead)),
+            room_total,
+            status: Arc::clone(&context.status),
+            asked,
+            stop: stop.clone(),
+            goodbye,
+        }
+        .run(),
+    );
+    let postgres = &context.config.postgres;
+    tasks.spawn(
+        "gate",
+        Gate {
+            arrivals,
+            batches: to_redis,
+            waiting: Waiting::new(watermark),
+            snapshots: Snapshots::prepare(stream.client).await?,
+            lookups: Lookups::new(config.max_keys_per_transaction),
+            mapping: Arc::clone(&context.mapping),
+            suspects,
+            suspects_changed: false,
+            publication: stream.found.identity.publication.clone(),
+            names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
+            max_parked_keys: config.max_keys_ahead,
+            status: Arc::clone(&context.status),
+        }
+        .run(),
+    );
+    tasks.spawn(
+        "apply",
+        Applier {
+            batches,
+            chain,
+            mapping: Arc::clone(&context.mapping),
+            watermark,
+            frontier,
+            max_keys_per_script: config.max_keys_per_script,
+            applied,
+            status: Arc::clone(&context.status),
+        }
+        .run(),
+    );
+    context.status.enter(Phase::Streaming);
+    info!(slot = postgres.slot, %watermark, "streaming");
+    tasks.until_all_end(context, stop).await
+}
+
+/// The tasks of a run, by name. Dropping it ends them.
+#[derive(Default)]
+struct Tasks(FuturesUnordered<Task>);
+
+struct Task {
+    name: &'static str,
+    handle: JoinHandle<Result<(), End>>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Future for Task {
+    type Output = (&'static str, Result<(), End>);
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        let name = self.name;
+        std::pin::Pin::new(&mut self.handle).poll(cx).map(|joined| {
+            let result = joined.unwrap_or_else(|failed| {
+                Err(End::Broken(format!("the task {name} ended by itself: {failed}")))
+            });
+            (name, result)
+        })
+    }
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<(), End>> + Send + 'static) {
+        self.0.push(Task { name, handle: tokio::spawn(task) });
+    }
+
+    /// Why the first task ended that did.
+    async fn first_to_end(&mut self) -> End {
+        match self.0.next().await {
+            Some((_, Err(end))) => end,
+            Some((name, Ok(()))) => End::Broken(format!("the task {name} ended early")),
+            None => End::Broken("there is no task".to_owned()),
+        }
+    }
+
+    /// Waits for all to end by themselves, once asked to stop within a bound.
+    async fn until_all_end(mut self, context: &Context, stop: &CancellationToken) -> Result<(), End> {
+        let within = context.config.pipeline.drain_timeout.get();
+        let deadline = async {
+            stop.cancelled().await;
+            context.status.enter(Phase::Draining);
+            tokio::time::sleep(within).await;
+        };
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.0.next() => match ended {
+                    Some((_, Ok(()))) => {}
+                    Some((_, Err(_))) if stop.is_cancelled() => {}
+                    Some((_, Err(end))) => return Err(end),
+                    None => return Ok(()),
+                },
+                () = &mut deadline => {
+                    let hung: Vec<_> = self.0.iter().map(|task| task.name).collect();
+                    error!(
+                        hung = hung.join(", "),
+                        "not finished within {within:?} (pipeline.drain_timeout): ended where they stood; nothing is lost, it is streamed again at the next start"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! What the daemon knows of itself: written by the pipeline, read by `/readyz`, the
+//! metrics and `why`.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::drops::Drops;
+use super::gap::GapReason;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+
+/// What the pipeline is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "phase", content = "detail", rename_all = "snake_case")]
+pub enum Phase {
+    /// Connecting, or about to.
+    Connecting,
+    /// Another session holds the slot.
+    WaitingForSlot {
+        /// Its process, if the server said so.
+        pid: Option<i32>,
+    },
+    /// The slot is being created: the server waits for open transactions.
+    CreatingSlot,
+    /// A gap was declared, everything managed is being dropped.
+    Purging {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Changes flow.
+    Streaming,
+    /// Something must be mended first; nothing is cached meanwhile.
+    Blocked {
+        /// What, and how.
+        reason: String,
+    },
+    /// Finishing what is under way.
+    Draining,
+}
+
+/// Why a service is not up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The last attempt succeeded.
+    Up,
+    /// It did not.
+    Down(String),
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    redis: Health,
+    postgres: Health,
+    /// What is wrong with the mapping as the database is now.
+    table_problems: Vec<String>,
+    lookup_problems: Vec<String>,
+    reload_problem: Option<String>,
+    has_streamed: bool,
+    received: Lsn,
+    server_end: Lsn,
+    watermark: Lsn,
+    /// The batches on their way to Redis, parked transactions apart: since when the oldest
+    /// transaction of each waits.
+    pending: VecDeque<Instant>,
+    heard: Option<Instant>,
+    parked: usize,
+    suspects: usize,
+    last_gap: Option<(SystemTime, GapReason)>,
+    /// The gap that has not come to its end yet.
+    open_gap: Option<GapReason>,
+    drops: Drops,
+}
+
+/// Shared by all tasks. Locked for moments only, never across an await.
+pub struct Status {
+    inner: Mutex<Inner>,
+    /// The metrics.
+    pub metrics: Metrics,
+    max_lag: Duration,
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Readiness {
+    /// Whether the cache can be trusted now.
+    pub ready: bool,
+    /// Why not, each with what to do.
+    pub problems: Vec<String>,
+    /// What the pipeline is doing.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// The watermark.
+    pub applied_lsn: String,
+    /// Where the server's WAL ended when it was last heard of.
+    pub server_lsn: String,
+    /// What lies between, in bytes.
+    pub lag_bytes: u64,
+    /// Age of the oldest change that is not applied.
+    pub lag_seconds: f64,
+    /// Committed, not yet visible.
+    pub parked_transactions: usize,
+    /// May never come through the stream; watched.
+    pub suspects: usize,
+    /// When the last gap was declared (Unix time) and why.
+    pub last_gap: Option<LastGap>,
+}
+
+/// The last gap.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastGap {
+    /// Unix time.
+    pub at: u64,
+    /// The label in `unstale_gaps_total`.
+    pub reason: &'static str,
+}
+
+impl Status {
+    /// At the start of the daemon.
+    #[must_use]
+    pub fn new(metrics: Metrics, max_lag: Duration, remembered_drops: usize) -> Self {
+        metrics.service_up.with_label_values(&["postgres"]).set(0);
+        metrics.service_up.with_label_values(&["redis"]).set(0);
+        for reason in GapReason::ALL {
+            metrics.gaps.with_label_values(&[reason.as_str()]).inc_by(0);
+        }
+        Status {
+            inner: Mutex::new(Inner {
+                phase: Phase::Connecting,
+                redis: Health::Down("not connected yet".to_owned()),
+                postgres: Health::Down("not connected yet".to_owned()),
+                table_problems: Vec::new(),
+                lookup_problems: Vec::new(),
+                reload_problem: None,
+                has_streamed: false,
+                received: Lsn::ZERO,
+                server_end: Lsn::ZERO,
+                watermark: Lsn::ZERO,
+                pending: VecDeque::new(),
+                heard: None,
+                parked: 0,
+                suspects: 0,
+                last_gap: None,
+                open_gap: None,
+                drops: Drops::new(remembered_drops),
+            }),
+            metrics,
+            max_lag,
+        }
+    }
+
+    /// A panic while it was locked leaves single fields at worst, each whole: go on.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what the pipeline does now.
+    pub fn enter(&self, phase: Phase) {
+        let mut inner = self.lock();
+        inner.has_streamed |= phase == Phase::Streaming;
+        inner.phase = phase;
+    }
+
+    /// Whether changes have flowed in this life: from then on nothing is hopeless.
+    #[must_use]
+    pub fn has_streamed(&self) -> bool {
+        self.lock().has_streamed
+    }
+
+    /// Notes how the last attempt to reach Redis went. Says whether that is news.
+    pub fn redis(&self, health: Health) -> bool {
+        self.metrics.service_up.with_label_values(&["redis"]).set((health == Health::Up).into());
+        let mut inner = self.lock();
+        std::mem::replace(&mut inner.redis, health.clone()) != health
+    }
+
+    /// Notes how the last attempt to reach Postgres went.
+    pub fn postgres(&self, health: Health) {
+        self.metrics.service_up.with_label_values(&["postgres"]).set((health == Health::Up).into());
+        self.lock().postgres = health;
+    }
+
+    /// Notes what is wrong with the mapped tables.
+    pub fn table_problems(&self, problems: Vec<String>) {
+        self.lock().table_problems = problems;
+    }
+
+    /// Notes which lookups were refused; the last complaint of each stands until the next run.
+    pub fn lookup_problems(&self, problems: Vec<String>) {
+        let mut inner = self.lock();
+        for problem in problems {
+            if !inner.lookup_problems.contains(&problem) && inner.lookup_problems.len() < 100 {
+                inner.lookup_problems.push(problem);
+            }
+        }
+    }
+
+    /// Notes whether the last reload of the configuration failed.
+    pub fn reload(&self, problem: Option<String>) {
+        self.lock().reload_problem = problem;
+    }
+
+    /// A new run begins: what the old one held is void.
+    pub fn begin_run(&self, watermark: Lsn) {
+        let mut inner = self.lock();
+        inner.table_problems.clear();
+        inner.lookup_problems.clear();
+        inner.received = watermark;
+        inner.watermark = watermark;
+        inner.pending.clear();
+        inner.parked = 0;
+        inner.open_gap = None;
+        inner.heard = Some(Instant::now());
+    }
+
+    /// The stream was heard: its position, and the server's end of WAL.
+    pub fn heard(&self, received: Lsn, server_end: Lsn) {
+        let mut inner = self.lock();
+        inner.received = inner.received.max(received);
+        inner.server_end = inner.server_end.max(server_end);
+        inner.heard = Some(Instant::now());
+    }
+
+    /// The server said on another connection where its WAL ends.
+    pub fn heard_of_server(&self, end: Lsn) {
+        let mut inner = self.lock();
+        inner.server_end = inner.server_end.max(end);
+    }
+
+    /// When the stream was last heard.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.lock().heard
+    }
+
+    /// How far the stream was read.
+    #[must_use]
+    pub fn received(&self) -> Lsn {
+        self.lock().received
+    }
+
+    /// Notes how many transactions are parked, and how many suspects are watched.
+    pub fn parked(&self, parked: usize, suspects: usize) {
+        self.metrics.parked_transactions.set(i64::try_from(parked).unwrap_or(i64::MAX));
+        let mut inner = self.lock();
+        inner.parked = parked;
+        inner.suspects = suspects;
+    }
+
+    /// A batch was taken up; its oldest transaction arrived at `since`.
+    pub fn taken_up(&self, since: Instant) {
+        self.lock().pending.push_back(since);
+    }
+
+    /// The batch that was taken up last turned out to have nothing to apply.
+    pub fn put_back(&self) {
+        self.lock().pending.pop_back();
+    }
+
+    /// Redis has acknowledged the batch that was taken up first, and the watermark.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB of WAL")]
+    pub fn applied(&self, watermark: Lsn) {
+        self.metrics.applied_lsn.set(watermark.0 as f64);
+        let mut inner = self.lock();
+        inner.pending.pop_front();
+        inner.watermark = watermark;
+    }
+
+    /// The watermark that Redis has acknowledged.
+    #[must_use]
+    pub fn watermark(&self) -> Lsn {
+        self.lock().watermark
+    }
+
+    /// A gap was declared. Says whether it is news: one gap invalidates twice where the
+    /// slot had to be created between.
+    pub fn gap(&self, reason: GapReason) -> bool {
+        let now = SystemTime::now();
+        let mut inner = self.lock();
+        if inner.open_gap.replace(reason) == Some(reason) {
+            return false;
+        }
+        self.metrics.gaps.with_label_values(&[reason.as_str()]).inc();
+        self.metrics.last_gap_timestamp.set(i64::try_from(unix(now)).unwrap_or(i64::MAX));
+        inner.last_gap = Some((now, reason));
+        true
+    }
+
+    /// Reads or adds to the remembered drops.
+    pub fn with_drops<T>(&self, use_it: impl FnOnce(&mut Drops) -> T) -> T {
+        use_it(&mut self.lock().drops)
+    }
+
+    /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
+    /// brought is not left lying. Parked transactions do not count: nobody can see them.
+    #[must_use]
+    pub fn may_certify(&self) -> bool {
+        let inner = self.lock();
+        inner.heard.is_some_and(|at| at.elapsed() < SILENCE) && !inner.is_late(self.max_lag)
+    }
+
+    /// Whether the cache can be trusted, and if not, why.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub fn readiness(&self) -> Readiness {
+        let inner = self.lock();
+        let mut problems = Vec::new();
+        for (name, health) in [("postgres", &inner.postgres), ("redis", &inner.redis)] {
+            if let Health::Down(reason) = health {
+                problems.push(format!("{name}: {reason}"));
+            }
+        }
+        match &inner.phase {
+            Phase::Streaming => {}
+            Phase::Connecting => problems.push("not streaming: connecting".to_owned()),
+            Phase::WaitingForSlot { pid } => problems.push(format!(
+                "not streaming: another session{} holds the slot; stop it if it is not a daemon that stands in for this one",
+                pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default()
+            )),
+            Phase::CreatingSlot => problems.push(
+                "not streaming: the slot is being created, the server waits for open transactions to end".to_owned(),
+            ),
+            Phase::Purging { reason } => problems.push(format!("a gap ({reason}): everything managed is being dropped")),
+            Phase::Blocked { reason } => problems.push(reason.clone()),
+            Phase::Draining => problems.push("shutting down".to_owned()),
+        }
+        if inner.phase == Phase::Streaming && inner.heard.is_none_or(|at| at.elapsed() >= SILENCE) {
+            problems.push("the replication stream is silent: check the network to Postgres".to_owned());
+        }
+        if inner.is_late(self.max_lag) {
+            problems.push(format!("changes wait for more than {:?} (pipeline.max_lag)", self.max_lag));
+        }
+        problems.extend(inner.table_problems.iter().chain(&inner.lookup_problems).chain(&inner.reload_problem).cloned());
+        let lag_bytes = inner.server_end.bytes_since(inner.watermark);
+        let lag_seconds = inner.pending.front().map_or(0.0, |at| at.elapsed().as_secs_f64());
+        self.metrics.replication_lag_bytes.set(i64::try_from(lag_bytes).unwrap_or(i64::MAX));
+        self.metrics.replication_lag_seconds.set(lag_seconds);
+        Readiness {
+            ready: problems.is_empty(),
+            problems,
+            phase: inner.phase.clone(),
+            applied_lsn: inner.watermark.to_string(),
+            server_lsn: inner.server_end.to_string(),
+            lag_bytes,
+            lag_seconds,
+            parked_transactions: inner.parked,
+            suspects: inner.suspects,
+            last_gap: inner.last_gap.map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
+        }
+    }
+}
+
+/// Past this the stream counts as silent. The server is asked for a sign of life every
+/// status interval.
+pub const SILENCE: Duration = Duration::from_secs(5);
+
+impl Inner {
+    fn is_late(&self, max_lag: Duration) -> bool {
+        self.pending.front().is_some_and(|at| at.elapsed() > max_lag)
+    }
+}
+
+fn unix(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        Status::new(Metrics::new().unwrap(), Duration::ZERO, 10)
+    }
+
+    #[test]
+    fn ready_only_when_streaming_with_both_services_up() {
+        let status = status();
+        assert!(!status.readiness().ready);
+        status.redis(Health::Up);
+        status.postgres(Health::Up);
+        status.begin_run(Lsn(7));
+        assert_eq!(status.readiness().problems, ["not streaming: connecting"]);
+        status.enter(Phase::Streaming);
+        assert!(status.readiness().ready, "{:?}", status.readiness().problems);
+        status.redis(Health::Down("refused".to_owned()));
+        assert_eq!(status.readiness().problems, ["redis: refused"]);
+    }
+
+    #[test]
+    fn what_waits_too_long_is_neither_ready_nor_certified() {
+        let status = status();
+        status.begin_run(Lsn(7));
+        assert!(status.may_certify());
+        status.parked(3, 0);
+        assert!(status.may_certify(), "parked transactions are seen by nobody");
+        status.taken_up(Instant::now());
+        assert!(!status.may_certify());
+        assert!(status.readiness().problems.iter().any(|p| p.contains("pipeline.max_lag")));
+        status.applied(Lsn(8));
+        assert!(status.may_certify());
+    }
+
+    #[test]
+    fn a_mapped_column_that_is_gone_is_told() {
+        let status = status();
+        status.table_problems(vec!["deals_deal lacks organization_id".to_owned()]);
+        assert!(status.readiness().problems.iter().any(|p| p.contains("organization_id")));
+        status.begin_run(Lsn(1));
+        assert!(!status.readiness().problems.iter().any(|p| p.contains("organization_id")));
+    }
+}
