@@ -18,7 +18,9 @@ pub(super) fn of_message(bytes: &[u8], in_stream: bool, offset: usize) -> String
         Some(b'I' | b'U' | b'D') => excerpt.row_change(xid),
         // Tag, xid, flags and LSN: what follows is what an application wrote.
         Some(b'M') => [1, xid, 1, 8].iter().try_for_each(|&n| excerpt.show(n).map(drop)),
-        _ => excerpt.show(1).and_then(|_| excerpt.show(excerpt.understood.len())).map(drop),
+        // No more than stands in front of a row change's first value: the tag itself
+        // may be what was altered.
+        _ => excerpt.show(1).and_then(|_| excerpt.show(excerpt.understood.len().min(8))).map(drop),
     };
     excerpt.finish()
 }
@@ -48,16 +50,13 @@ impl<'a> Excerpt<'a> {
 
     /// Shows a field; `None` once there is none that was understood, or no room for it.
     fn show(&mut self, length: usize) -> Option<&'a [u8]> {
+        let room = self.room.checked_sub(length)?;
         let (field, rest) = self.understood.split_at_checked(length)?;
-        let shown = length.min(self.room);
         if !field.is_empty() {
-            self.part(|out| {
-                field.iter().take(shown).try_for_each(|byte| write!(out, "{byte:02x}"))
-            });
+            self.part(|out| field.iter().try_for_each(|byte| write!(out, "{byte:02x}")));
         }
-        self.understood = rest;
-        self.room = self.room.saturating_sub(shown);
-        (shown == length).then_some(field)
+        (self.room, self.understood) = (room, rest);
+        Some(field)
     }
 
     fn row_change(&mut self, xid: usize) -> Option<()> {
