@@ -4,15 +4,21 @@
 //! them as JSON Schema, which is checked in as `config/unstale.schema.json`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::duration::Span;
+use super::keyword::keywords;
 
 /// Everything that `unstale.toml` may hold.
+///
+/// Any setting may also come from the environment, as `UNSTALE_` and its path in capitals
+/// with two underscores between levels: `UNSTALE_REDIS__KEY_PREFIX`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -44,11 +50,11 @@ pub struct Postgres {
     /// `postgres://user@host:port/database?sslmode=…`, or `postgres:///database?host=/socket/folder&user=…`.
     /// The parameters are libpq's: sslmode, sslrootcert, sslcert, sslkey, channel_binding,
     /// application_name, connect_timeout, keepalives, keepalives_idle, keepalives_interval,
-    /// keepalives_count. The password may also come from UNSTALE_POSTGRES__PASSWORD,
-    /// PGPASSWORD, `password_file` or `.pgpass`.
-    #[schemars(with = "String")]
+    /// keepalives_count.
+    #[schemars(with = "String", extend("pattern" = "^postgres(ql)?://"))]
     pub url: SecretString,
-    /// The password, where the URL has none: by UNSTALE_…__PASSWORD rather than in a file.
+    /// The password. Better kept out of the file: UNSTALE_POSTGRES__PASSWORD, PGPASSWORD,
+    /// `password_file` or `.pgpass`.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub password: Option<SecretString>,
@@ -57,9 +63,12 @@ pub struct Postgres {
     pub password_file: Option<PathBuf>,
     /// The publication that the daemon reads.
     #[serde(default = "unstale")]
+    #[schemars(length(min = 1, max = 63))]
     pub publication: String,
-    /// The logical replication slot, and the name of this daemon's state in Redis.
+    /// The logical replication slot, and the name of this daemon's state in Redis: lower
+    /// case letters, digits and underscores.
     #[serde(default = "unstale")]
+    #[schemars(extend("pattern" = "^[a-z0-9_]{1,63}$"))]
     pub slot: String,
     /// How often the database is told what has been applied. Lowered by itself where
     /// `wal_sender_timeout` asks for more.
@@ -75,16 +84,16 @@ pub struct Postgres {
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// `redis://user:password@host:port/db`, `rediss://…` for TLS, or `unix:///path?db=1`.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("pattern" = "^(rediss?|(redis\\+)?unix)://"))]
     pub url: SecretString,
-    /// The password, where the URL has none: by UNSTALE_…__PASSWORD rather than in a file.
+    /// The password. Better kept out of the file: UNSTALE_REDIS__PASSWORD or `password_file`.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub password: Option<SecretString>,
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// The CA certificate (PEM) to trust for `rediss://`, instead of the system's.
+    /// A CA certificate (PEM) to trust for `rediss://`, beside the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What stands before every cache's key. Django writes `KEY_PREFIX:VERSION:`.
@@ -105,18 +114,22 @@ pub struct Redis {
 pub struct Pipeline {
     /// Past this many keys and lookup rows, a transaction drops whole caches instead
     /// (those with the most keys first).
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_per_transaction: usize,
     /// How many keys may be decoded ahead while Redis or the gate is slow.
     /// Then the stream waits: nothing is lost, Postgres keeps it.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_ahead: usize,
     /// How many keys one step in Redis removes at the most. Bounds how long Redis is
     /// busy with it.
+    #[schemars(range(min = 1, max = 5_000))]
     pub max_keys_per_script: usize,
     /// `/readyz` fails when the oldest change that is not applied is older than this.
     pub max_lag: Span,
     /// How long a shutdown may take to finish what is under way.
     pub drain_timeout: Span,
     /// For how many keys the daemon remembers why they were dropped (`unstale why`).
+    #[schemars(range(max = 10_000_000))]
     pub remembered_drops: usize,
 }
 
@@ -124,7 +137,10 @@ pub struct Pipeline {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where `/metrics`, `/healthz`, `/readyz` and `/why` are served. Not for the public: it has no login.
+    /// Where `/metrics`, `/healthz`, `/readyz` and `/why` are served, such as `127.0.0.1:9187`
+    /// or `[::1]:9187`. Not for the public: it has no login.
+    #[serde(deserialize_with = "socket_address")]
+    #[schemars(with = "String", extend("pattern" = ":[0-9]{1,5}$"))]
     pub listen: std::net::SocketAddr,
 }
 
@@ -141,7 +157,7 @@ pub struct Log {
 }
 
 /// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One line of words and `field=value`.
@@ -192,8 +208,8 @@ pub struct Cache {
 }
 
 /// A cache's SQL: in place, or in a file (relative to the configuration's folder).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged, deny_unknown_fields)]
 pub enum Query {
     /// The SQL itself.
     Inline(String),
@@ -205,8 +221,8 @@ pub enum Query {
 }
 
 /// A value of an enumerated parameter.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Scalar {
     /// A whole number.
     Number(i64),
@@ -215,9 +231,7 @@ pub enum Scalar {
 }
 
 /// What goes first when there is much to do.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Before all others.
@@ -274,9 +288,7 @@ pub struct Rule {
 }
 
 /// What happened to a row.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// INSERT, COPY, a row arriving by UPDATE of its partition key.
@@ -286,8 +298,98 @@ pub enum Operation {
     /// DELETE.
     Delete,
     /// TRUNCATE; never written in a rule, where it counts as a delete.
-    #[serde(skip)]
+    #[schemars(skip)]
     Truncate,
+}
+
+keywords!(LogFormat { "text" => Text, "json" => Json });
+keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
+keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });
+
+impl Rule {
+    /// The settings of a rule; every other key is a parameter of the cache's key.
+    pub const SETTINGS: &'static [&'static str] =
+        &["cache", "on", "columns", "where", "via", "whole"];
+}
+
+impl<'de> Deserialize<'de> for Query {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrFile;
+
+        impl<'de> Visitor<'de> for TextOrFile {
+            type Value = Query;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("SQL as a text, or { file = \"path\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, sql: &str) -> Result<Query, E> {
+                Ok(Query::Inline(sql.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Query, A::Error> {
+                let mut file = None;
+                while let Some(key) = map.next_key::<QueryKey>()? {
+                    match key {
+                        QueryKey::File => file = Some(map.next_value()?),
+                    }
+                }
+                file.map(|file| Query::File { file })
+                    .ok_or_else(|| de::Error::missing_field("file"))
+            }
+        }
+
+        deserializer.deserialize_any(TextOrFile)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum QueryKey {
+    File,
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrText;
+
+        impl Visitor<'_> for NumberOrText {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number or a text")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
+                i64::try_from(number)
+                    .map(Scalar::Number)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(NumberOrText)
+    }
+}
+
+fn socket_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<std::net::SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        // What follows the line break is shown as the hint.
+        de::Error::custom(format_args!(
+            "{text:?} is not an address to listen on\n\
+             write an IP address and a port, such as \"127.0.0.1:9187\", \"[::1]:9187\" or \"0.0.0.0:9187\""
+        ))
+    })
 }
 
 fn unstale() -> String {

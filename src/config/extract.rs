@@ -1,0 +1,354 @@
+//! Values to the model, entry by entry, so that one mistake hides no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use figment::error::{Actual, Kind};
+use figment::value::{Dict, Value};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+
+use super::layers::MINIMAL;
+use super::model::{Admin, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table};
+use super::problem::{ConfigPath, Problem, Segment, nearest};
+use super::redact::{Exposure, exposure};
+
+const SECTIONS: &[&str] = &["postgres", "redis", "pipeline", "admin", "log", "caches", "tables"];
+
+/// Reads the whole configuration. Wrong settings are reported, and replaced by their
+/// defaults so that what is built from them can be looked at too: it is not to be used
+/// if `problems` is not empty. `None` if a required section is not there at all.
+pub(super) fn config(values: &Dict, problems: &mut Vec<Problem>) -> Option<Config> {
+    let root = ConfigPath::root();
+    for name in values.keys().filter(|name| !SECTIONS.contains(&name.as_str())) {
+        problems.push(unknown_key(root.child(name), name, SECTIONS));
+    }
+    let mut reader = Reader { problems };
+    let mut postgres: Option<Postgres> = reader.required(values, "postgres");
+    let mut redis: Option<Redis> = reader.required(values, "redis");
+    // A variable that is set to nothing, as compose files do, gives no password.
+    let given = |password: &SecretString| !password.expose_secret().is_empty();
+    let passwords = [
+        postgres.as_mut().map(|postgres| &mut postgres.password),
+        redis.as_mut().map(|redis| &mut redis.password),
+    ];
+    for password in passwords.into_iter().flatten() {
+        *password = password.take().filter(given);
+    }
+    let pipeline: Option<Pipeline> = reader.optional(values, "pipeline");
+    let admin: Option<Admin> = reader.optional(values, "admin");
+    let log: Option<Log> = reader.optional(values, "log");
+    let caches = reader.caches(values.get("caches"));
+    let tables = reader.list(values.get("tables"), &root.child("tables"), Reader::table);
+    Some(Config {
+        postgres: postgres?,
+        redis: redis?,
+        pipeline: pipeline.unwrap_or_default(),
+        admin: admin.unwrap_or_default(),
+        log: log.unwrap_or_default(),
+        caches,
+        tables,
+    })
+}
+
+struct Reader<'p> {
+    problems: &'p mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn required<T: DeserializeOwned>(&mut self, values: &Dict, name: &str) -> Option<T> {
+        if !values.contains_key(name) {
+            let message = format!("there is no section [{name}]");
+            self.problems.push(Problem::new(ConfigPath::root().child(name), message).hint(MINIMAL));
+        }
+        self.optional(values, name)
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, values: &Dict, name: &str) -> Option<T> {
+        values.get(name).and_then(|value| self.entry(value, &ConfigPath::root().child(name)))
+    }
+
+    fn caches(&mut self, value: Option<&Value>) -> Caches {
+        let mut caches = Caches::default();
+        let path = ConfigPath::root().child("caches");
+        let Some(entries) = value.and_then(|value| self.dict(value, &path)) else { return caches };
+        for (name, value) in entries {
+            let at = path.child(name);
+            if name == "timezone" {
+                match value.as_str() {
+                    Some(zone) => caches.timezone = zone.to_owned(),
+                    None => self.expected("a text in quotes, such as \"UTC\"", value, at),
+                }
+            } else if let Some(cache) = self.entry::<Cache>(value, &at) {
+                caches.by_name.insert(name.clone(), cache);
+            }
+        }
+        caches
+    }
+
+    fn table(&mut self, value: &Value, path: &ConfigPath) -> Option<Table> {
+        let entries = self.dict(value, path)?;
+        let mut head = entries.clone();
+        let rules = head.remove("invalidates");
+        let rules = self.list(rules.as_ref(), &path.child("invalidates"), Reader::rule);
+        let mut table: Table = self.entry(&Value::from(head), path)?;
+        table.invalidates = rules;
+        Some(table)
+    }
+
+    fn rule(&mut self, value: &Value, path: &ConfigPath) -> Option<Rule> {
+        let mut entries = self.dict(value, path)?.clone();
+        // What is no setting gives a parameter, and that is the name of a column.
+        let parameters = entries.iter().filter(|(key, _)| !Rule::SETTINGS.contains(&key.as_str()));
+        let wrong: Vec<_> = parameters
+            .filter(|(_, value)| value.as_str().is_none())
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        for (key, value) in wrong {
+            entries.remove(&key);
+            let at = path.child(&key);
+            match nearest(&key, Rule::SETTINGS.iter().copied()) {
+                Some(_) => self.problems.push(unknown_key(at, &key, Rule::SETTINGS)),
+                None => self.expected("the name of a column in quotes", &value, at),
+            }
+        }
+        self.entry(&Value::from(entries), path)
+    }
+
+    /// Every element of a list, as `read` reads it.
+    fn list<T>(
+        &mut self,
+        value: Option<&Value>,
+        path: &ConfigPath,
+        read: impl Fn(&mut Self, &Value, &ConfigPath) -> Option<T>,
+    ) -> Vec<T> {
+        match value {
+            None => Vec::new(),
+            Some(Value::Array(_, elements)) => elements
+                .iter()
+                .enumerate()
+                .filter_map(|(index, element)| read(self, element, &path.child(index)))
+                .collect(),
+            Some(other) => {
+                let shape = match path.last_key() {
+                    Some("tables") => "[[tables]], once for each table",
+                    _ => "a list of rules: [ { cache = \"…\" }, … ]",
+                };
+                self.expected(shape, other, path.clone());
+                Vec::new()
+            }
+        }
+    }
+
+    fn dict<'v>(&mut self, value: &'v Value, path: &ConfigPath) -> Option<&'v Dict> {
+        let found = value.as_dict();
+        if found.is_none() {
+            let section = path.last_key().filter(|_| path.0.len() == 1);
+            match section {
+                Some(name) => self.expected(&format!("a section, [{name}]"), value, path.clone()),
+                None => self.expected("a table", value, path.clone()),
+            }
+        }
+        found
+    }
+
+    /// One entry of the model.
+    ///
+    /// serde stops at the first mistake. It is reported, taken out, and the rest is tried
+    /// again: a wrong value gives way to its default, a required one to a stand-in.
+    fn entry<T: DeserializeOwned>(&mut self, value: &Value, path: &ConfigPath) -> Option<T> {
+        // A struct would also be read from a list, by position.
+        let mut values = self.dict(value, path)?.clone();
+        let mut taken = Taken::default();
+        loop {
+            let error = match Value::from(values.clone()).deserialize::<T>() {
+                Ok(entry) => return Some(entry),
+                Err(error) => error,
+            };
+            let at = error.path.clone();
+            if let Kind::MissingField(name) = &error.kind {
+                let mut missing = at.clone();
+                missing.push(name.to_string());
+                let full = taken.original(path, &missing);
+                if !taken.values.contains(&missing) {
+                    self.problems.push(missing_field(full, path, name));
+                }
+                let stand_in = nested_insert(&mut values, &missing, Value::from(""));
+                stand_in?;
+            } else {
+                let full = taken.original(path, &at);
+                self.problems.push(mistake(full, &error.kind));
+                taken.note(&at);
+                nested_remove(&mut values, &at)?;
+            }
+        }
+    }
+
+    fn expected(&mut self, what: &str, found: &Value, path: ConfigPath) {
+        let message = format!("expected {what}, found {}", described(&found.to_actual(), &path));
+        self.problems.push(Problem::new(path, message));
+    }
+}
+
+/// What was taken out of an entry, to tell where things stood before.
+#[derive(Default)]
+struct Taken {
+    values: BTreeSet<Vec<String>>,
+    /// By list: the positions that its elements had.
+    elements: BTreeMap<Vec<String>, Vec<usize>>,
+}
+
+impl Taken {
+    fn note(&mut self, at: &[String]) {
+        self.values.insert(at.to_vec());
+        if let Some((index, list)) = index_in_list(at) {
+            self.elements.entry(list.to_vec()).or_default().push(index);
+        }
+    }
+
+    /// The path of something in the entry at `entry`, before anything was taken out.
+    fn original(&self, entry: &ConfigPath, at: &[String]) -> ConfigPath {
+        let mut path = entry.clone();
+        for (depth, part) in at.iter().enumerate() {
+            let list = at.get(..depth).unwrap_or_default();
+            let segment = match part.parse::<usize>() {
+                // Elements before it that are gone count, in the order they went.
+                Ok(index) => {
+                    let gone = self.elements.get(list).map(Vec::as_slice).unwrap_or_default();
+                    Segment::Index(
+                        gone.iter().rev().fold(
+                            index,
+                            |i, taken| {
+                                if *taken <= i { i + 1 } else { i }
+                            },
+                        ),
+                    )
+                }
+                Err(_) => Segment::Key(part.clone()),
+            };
+            path.0.push(segment);
+        }
+        path
+    }
+}
+
+fn index_in_list(at: &[String]) -> Option<(usize, &[String])> {
+    let (last, list) = at.split_last()?;
+    Some((last.parse().ok()?, list))
+}
+
+fn nested_remove(values: &mut Dict, at: &[String]) -> Option<Value> {
+    let (first, rest) = at.split_first()?;
+    if rest.is_empty() {
+        return values.remove(first);
+    }
+    match values.get_mut(first)? {
+        Value::Dict(_, inner) => nested_remove(inner, rest),
+        Value::Array(_, elements) => {
+            let (index, deeper) = rest.split_first()?;
+            let index: usize = index.parse().ok()?;
+            if !deeper.is_empty() || index >= elements.len() {
+                return None;
+            }
+            Some(elements.remove(index))
+        }
+        _ => None,
+    }
+}
+
+fn nested_insert(values: &mut Dict, at: &[String], value: Value) -> Option<()> {
+    let (first, rest) = at.split_first()?;
+    if rest.is_empty() {
+        // What is there already was tried and is still missed: no use trying again.
+        return values.insert(first.clone(), value).is_none().then_some(());
+    }
+    match values.get_mut(first)? {
+        Value::Dict(_, inner) => nested_insert(inner, rest, value),
+        _ => None,
+    }
+}
+
+fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str) -> Problem {
+    let (what, example) = match (entry.last_key(), name) {
+        (Some("postgres"), "url") => ("", "url = \"postgres://unstale@127.0.0.1:5432/app\""),
+        (Some("redis"), "url") => ("", "url = \"redis://127.0.0.1:6379/0\""),
+        (_, "key") => ("the cache's key", "key = \"v1:deal_stats:{org_id}:{days}\""),
+        (Some("tables"), "name") => ("the table's name", "name = \"deals_deal\""),
+        (Some("invalidates"), "cache") => ("the rule's cache", "cache = \"org_data\""),
+        (_, "file") => ("the file", "query = { file = \"../sql/org_data.sql\" }"),
+        _ => ("", ""),
+    };
+    let message = match what {
+        "" => format!("`{name}` is missing"),
+        what => format!("`{name}`, {what}, is missing"),
+    };
+    let problem = Problem::new(path, message);
+    if example.is_empty() { problem } else { problem.hint(format!("write for example: {example}")) }
+}
+
+fn unknown_key(path: ConfigPath, name: &str, known: &[&str]) -> Problem {
+    let problem = Problem::new(path, format!("there is no setting `{name}` here")).on_key();
+    let all = known.join(", ");
+    problem.hint(match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`? Known here: {all}"),
+        None => format!("known here: {all}"),
+    })
+}
+
+/// What serde found, in words. Values of secret settings are left out.
+fn mistake(path: ConfigPath, kind: &Kind) -> Problem {
+    match kind {
+        Kind::UnknownField(name, known) => unknown_key(path, name, known),
+        Kind::UnknownVariant(word, known) => {
+            let quoted: Vec<_> = known.iter().map(|word| format!("\"{word}\"")).collect();
+            let all = quoted.join(", ");
+            let near = nearest(word, known.iter().copied());
+            Problem::new(path, format!("expected one of {all}, found \"{word}\"")).hint(
+                match (word.to_lowercase().as_str(), near) {
+                    ("truncate", _) => "TRUNCATE counts as a delete: write \"delete\"".to_owned(),
+                    (_, Some(near)) => format!("did you mean \"{near}\"?"),
+                    (_, None) => format!("write one of {all}"),
+                },
+            )
+        }
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            let found = described(found, &path);
+            Problem::new(path, format!("expected {}, found {found}", in_words(expected)))
+        }
+        Kind::Message(text) => match text.split_once('\n') {
+            Some((message, hint)) => Problem::new(path, message).hint(hint),
+            None => Problem::new(path, text.as_str()),
+        },
+        other => Problem::new(path, other.to_string()),
+    }
+}
+
+/// Rust's names of types in the reader's words.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a string" => "a text in quotes",
+        "a boolean" => "true or false",
+        "a sequence" => "a list, such as [\"a\", \"b\"]",
+        "path string" => "a path in quotes",
+        "a map" => "a table",
+        "usize" | "u64" | "u32" => "a whole number, not negative",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    }
+}
+
+fn described(found: &Actual, path: &ConfigPath) -> String {
+    let shown = exposure(path) == Exposure::Shown;
+    match found {
+        Actual::Bool(truth) if shown => format!("{truth}"),
+        Actual::Bool(_) => "true or false".to_owned(),
+        Actual::Unsigned(number) if shown => format!("the number {number}"),
+        Actual::Signed(number) if shown => format!("the number {number}"),
+        Actual::Float(number) if shown => format!("the number {number}"),
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number".to_owned(),
+        Actual::Str(text) if shown => format!("the text {text:?}"),
+        Actual::Str(_) | Actual::Char(_) => "a text".to_owned(),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a table".to_owned(),
+        _ => "something else".to_owned(),
+    }
+}

@@ -1,0 +1,283 @@
+//! What types cannot say: ranges, names, addresses.
+//!
+//! What the mapping means (which rule gives which parameter) is [`crate::mapping`]'s to
+//! judge; what only a server can know (time zones, tables) is judged at `check`.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::duration::Span;
+use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rule};
+use super::problem::{ConfigPath, Problem, nearest};
+
+/// Names that commands give to several caches at once.
+const GROUPS: [&str; 2] = ["strategic", "api"];
+/// Names that commands give to sets that are no group.
+const SETS: [&str; 2] = ["all", "user"];
+
+/// Everything that is out of range or badly named.
+pub(super) fn config(config: &Config) -> Vec<Problem> {
+    let mut checks = Checks { problems: Vec::new() };
+    checks.postgres(&config.postgres);
+    checks.redis(&config.redis);
+    checks.pipeline(&config.pipeline);
+    checks.log_level(&config.log.level);
+    checks.not_empty("caches", "timezone", &config.caches.timezone, "\"UTC\"");
+    for (name, cache) in &config.caches.by_name {
+        checks.cache(config, name, cache);
+    }
+    for (index, table) in config.tables.iter().enumerate() {
+        let path = ConfigPath::root().child("tables").child(index);
+        if table.name.trim().is_empty() {
+            let problem = Problem::new(path.child("name"), "the table's name is empty");
+            checks
+                .problems
+                .push(problem.hint("write it as in SQL: \"deals_deal\" or \"schema.table\""));
+        }
+        for (index, rule) in table.invalidates.iter().enumerate() {
+            checks.rule(rule, &path.child("invalidates").child(index));
+        }
+    }
+    checks.problems
+}
+
+struct Checks {
+    problems: Vec<Problem>,
+}
+
+impl Checks {
+    fn add(&mut self, path: ConfigPath, message: impl Into<String>, hint: impl Into<String>) {
+        self.problems.push(Problem::new(path, message).hint(hint));
+    }
+
+    fn postgres(&mut self, postgres: &Postgres) {
+        let at = |key: &str| ConfigPath::from_iter(["postgres", key]);
+        self.url("postgres", &postgres.url, &["postgres://", "postgresql://"]);
+        self.one_password("postgres", &postgres.password, postgres.password_file.is_some());
+        let slot = &postgres.slot;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if slot.is_empty() || slot.len() > 63 || !slot.bytes().all(plain) {
+            self.add(
+                at("slot"),
+                format!("{slot:?} is no name for a replication slot"),
+                "Postgres allows 1 to 63 lower case letters, digits and underscores",
+            );
+        }
+        if postgres.publication.is_empty() || postgres.publication.len() > 63 {
+            self.add(
+                at("publication"),
+                format!("{:?} is no name for a publication", postgres.publication),
+                "Postgres allows 1 to 63 bytes",
+            );
+        }
+        let hour = Span::seconds(3600);
+        self.span(
+            at("status_interval"),
+            postgres.status_interval,
+            Span::milliseconds(100)..=Span::seconds(60),
+        );
+        self.span(
+            at("statement_timeout"),
+            postgres.statement_timeout,
+            Span::milliseconds(100)..=hour,
+        );
+    }
+
+    fn redis(&mut self, redis: &Redis) {
+        let at = |key: &str| ConfigPath::from_iter(["redis", key]);
+        self.url("redis", &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
+        self.one_password("redis", &redis.password, redis.password_file.is_some());
+        self.span(at("timeout"), redis.timeout, Span::milliseconds(10)..=Span::seconds(300));
+        self.ttl(at("default_ttl"), redis.default_ttl);
+    }
+
+    fn pipeline(&mut self, pipeline: &Pipeline) {
+        let at = |key: &str| ConfigPath::from_iter(["pipeline", key]);
+        let many = 10_000_000;
+        self.number(at("max_keys_per_transaction"), pipeline.max_keys_per_transaction, 1..=many);
+        self.number(at("max_keys_ahead"), pipeline.max_keys_ahead, 1..=many);
+        self.number(at("max_keys_per_script"), pipeline.max_keys_per_script, 1..=5_000);
+        self.number(at("remembered_drops"), pipeline.remembered_drops, 0..=many);
+        self.span(at("max_lag"), pipeline.max_lag, Span::milliseconds(100)..=Span::seconds(86_400));
+        self.span(
+            at("drain_timeout"),
+            pipeline.drain_timeout,
+            Span::seconds(0)..=Span::seconds(3600),
+        );
+    }
+
+    fn log_level(&mut self, level: &str) {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let path = ConfigPath::from_iter(["log", "level"]);
+        // A bare word that is no level would be taken for the name of a module.
+        let bare = level.split(',').map(str::trim).find(|part| {
+            !part.contains(['=', ':', '[']) && !LEVELS.contains(&part.to_lowercase().as_str())
+        });
+        let hint = "write error, warn, info, debug, trace or off, or a filter such as \"info,unstale::pipeline=debug\"";
+        if let Some(word) = bare {
+            let near = nearest(word, LEVELS).map(|near| format!("did you mean \"{near}\"? "));
+            self.add(path, format!("{word:?} is not a level"), near.unwrap_or_default() + hint);
+        } else if let Err(error) = level.parse::<tracing_subscriber::filter::Targets>() {
+            self.add(path, format!("{level:?} is not a filter: {error}"), hint);
+        }
+    }
+
+    fn cache(&mut self, config: &Config, name: &str, cache: &Cache) {
+        let path = ConfigPath::from_iter(["caches", name]);
+        self.cache_name(config, name, &path);
+        if cache.key.is_empty() {
+            self.add(
+                path.child("key"),
+                "the cache's key is empty",
+                "write a template such as \"v1:org:data:{org_id}\"",
+            );
+        }
+        if let Some(group) = cache.group.as_deref()
+            && (group.is_empty() || SETS.contains(&group))
+        {
+            self.add(
+                path.child("group"),
+                format!("{group:?} is no name for a group"),
+                "commands use \"all\" and \"user\" for sets of their own: take another name",
+            );
+        }
+        if let Some(ttl) = cache.ttl {
+            self.ttl(path.child("ttl"), ttl);
+        }
+        for (parameter, values) in &cache.parameters {
+            let at = path.child("parameters").child(parameter);
+            if values.is_empty() {
+                self.add(
+                    at,
+                    format!("`{parameter}` has no values"),
+                    "list them all, such as days = [7, 30, 90, 365], or leave the parameter out",
+                );
+            } else if let Some(index) = (1..values.len())
+                .find(|i| values.iter().take(*i).any(|v| Some(v) == values.get(*i)))
+            {
+                self.add(
+                    at.child(index),
+                    format!("`{parameter}` has this value twice"),
+                    "take one of them out",
+                );
+            }
+        }
+        if let Some(scope) = &cache.scope {
+            let mut seen = BTreeSet::new();
+            let twice = scope.iter().position(|parameter| !seen.insert(parameter));
+            if scope.is_empty() {
+                self.add(path.child("scope"), "the scope has no parameters", "name those that the rules give, such as scope = [\"org_id\"], or leave scope out");
+            } else if let Some(index) = twice {
+                self.add(
+                    path.child("scope").child(index),
+                    "the scope has this parameter twice",
+                    "take one of them out",
+                );
+            }
+        }
+    }
+
+    /// Commands, metrics and paths of the read API name a cache.
+    fn cache_name(&mut self, config: &Config, name: &str, path: &ConfigPath) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let used = config.caches.by_name.values().any(|cache| cache.group.as_deref() == Some(name));
+        let mut problem = |message: String, hint: &str| {
+            self.problems.push(Problem::new(path.clone(), message).hint(hint).on_key());
+        };
+        if name.is_empty() || !name.bytes().all(plain) {
+            problem(
+                format!("{name:?} is no name for a cache"),
+                "use letters, digits, underscores and dashes: commands and metrics name it",
+            );
+        } else if GROUPS.contains(&name) || SETS.contains(&name) || used {
+            problem(
+                format!("`{name}` names several caches in commands, so it cannot name one"),
+                "take another name",
+            );
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, path: &ConfigPath) {
+        if rule.on.as_ref().is_some_and(Vec::is_empty) {
+            self.add(path.child("on"), "the rule is for no operation", "name some, such as on = [\"insert\", \"delete\"], or leave `on` out: then it is for all");
+        }
+        if rule.columns.as_ref().is_some_and(Vec::is_empty) {
+            self.add(
+                path.child("columns"),
+                "no column is named, so no UPDATE would count",
+                "name the columns that matter, or write on = [\"insert\", \"delete\"] if none does",
+            );
+        }
+        let texts = [("where", rule.condition.as_ref()), ("via", rule.via.as_ref())];
+        for (key, text) in texts {
+            if text.is_some_and(|text| text.trim().is_empty()) {
+                self.add(
+                    path.child(key),
+                    format!("`{key}` is empty"),
+                    format!("write it, or leave `{key}` out"),
+                );
+            }
+        }
+    }
+
+    fn url(&mut self, section: &str, url: &SecretString, schemes: &[&str]) {
+        let url = url.expose_secret();
+        if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            let all = schemes.join(", ");
+            // The URL itself may hold a password: it is not repeated.
+            self.add(
+                ConfigPath::from_iter([section, "url"]),
+                "the URL does not begin with a scheme that is known here".to_owned(),
+                format!("it begins with one of {all}"),
+            );
+        }
+    }
+
+    fn one_password(&mut self, section: &str, password: &Option<SecretString>, file: bool) {
+        if password.is_some() && file {
+            self.add(
+                ConfigPath::from_iter([section, "password_file"]),
+                "there are two passwords: `password` and `password_file`",
+                "keep one of them",
+            );
+        }
+    }
+
+    fn not_empty(&mut self, section: &str, key: &str, text: &str, example: &str) {
+        if text.trim().is_empty() {
+            self.add(
+                ConfigPath::from_iter([section, key]),
+                format!("`{key}` is empty"),
+                format!("write for example {example}"),
+            );
+        }
+    }
+
+    fn ttl(&mut self, path: ConfigPath, ttl: Span) {
+        self.span(path, ttl, Span::seconds(1)..=Span::seconds(366 * 86_400));
+    }
+
+    fn span(&mut self, path: ConfigPath, span: Span, allowed: RangeInclusive<Span>) {
+        if !allowed.contains(&span) {
+            let message = format!("{span} is out of range");
+            self.add(
+                path,
+                message,
+                format!("from {} to {} is allowed", allowed.start(), allowed.end()),
+            );
+        }
+    }
+
+    fn number(&mut self, path: ConfigPath, number: usize, allowed: RangeInclusive<usize>) {
+        if !allowed.contains(&number) {
+            let message = format!("{number} is out of range");
+            self.add(
+                path,
+                message,
+                format!("from {} to {} is allowed", allowed.start(), allowed.end()),
+            );
+        }
+    }
+}
