@@ -30,7 +30,9 @@ impl fmt::Display for Lsn {
 
 /// What was found where an LSN was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an LSN: expected two hexadecimal numbers with a slash between, such as 16/B374D848")]
+#[error(
+    "{0:?} is not an LSN: expected two hexadecimal numbers with a slash between, such as 16/B374D848"
+)]
 pub struct ParseLsnError(String);
 
 impl FromStr for Lsn {
@@ -38,8 +40,8 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let half = |digits: &str| {
-            let plain = (1..=8).contains(&digits.len())
-                && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let plain =
+                (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
             plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
         };
         text.split_once('/')

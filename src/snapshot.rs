@@ -137,7 +137,9 @@ mod tests {
     #[test]
     fn in_progress_and_future_are_not_shown() {
         let s = snapshot("10:20:10,14");
-        for (xid, shown) in [(9, true), (10, false), (11, true), (14, false), (19, true), (20, false), (25, false)] {
+        for (xid, shown) in
+            [(9, true), (10, false), (11, true), (14, false), (19, true), (20, false), (25, false)]
+        {
             assert_eq!(s.shows(Xid(xid)), shown, "xid {xid}");
         }
         assert!(snapshot("10:10:").shows(Xid(9)));
