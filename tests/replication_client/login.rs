@@ -1,0 +1,1 @@
+//! Who gets in, and what is said to those who do not.
