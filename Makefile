@@ -1,0 +1,77 @@
+# The commands of the house. `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-long lint bench deny fuzz schema clean
+
+export CARGO_BUILD_JOBS ?= $(shell nproc)
+
+# How long the demo runs, and each fuzz target.
+DEMO_SECONDS ?= 60
+FUZZ_SECONDS ?= 60
+
+# cargo nextest runs each test in a process of its own and kills what hangs;
+# without it, cargo test does.
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+ifeq ($(NEXTEST),yes)
+TEST      = cargo nextest run --locked
+TEST_LONG = cargo nextest run --locked --features long-tests --profile long
+DOCTEST   = cargo test --locked --doc
+else
+# Tests start servers: no more of them at once than .config/nextest.toml has.
+TEST      = cargo test --locked --lib --bins --tests -- --test-threads=4
+TEST_LONG = cargo test --locked --lib --bins --tests --features long-tests -- --test-threads=4
+DOCTEST   = cargo test --locked --doc
+endif
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
+		| awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: ## install what is missing: Postgres, Redis, a C compiler
+	@scripts/setup.sh
+
+build: setup ## the optimized binary, target/release/unstale
+	cargo build --locked --release
+
+# The dev profile: a stranger waits minutes less for it, and the tests share what
+# it has built. The demo shows that nothing is stale; how fast it goes is for bench.
+demo: setup ## private servers, live load, proof at the end (DEMO_SECONDS=60)
+	@cargo build --locked
+	@DEMO_SECONDS=$(DEMO_SECONDS) target/debug/unstale demo
+
+test: setup ## every test but the long ones
+	$(TEST)
+	$(DOCTEST)
+
+test-long: setup ## every test, the long ones too
+	$(TEST_LONG)
+	$(DOCTEST)
+
+lint: ## formatting and clippy, as CI wants them
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+
+bench: setup ## every benchmark in benches/
+	@ls benches/*.rs >/dev/null 2>&1 || { echo "benches/ has no benchmark yet"; exit 0; }; \
+	for bench in benches/*.rs; do \
+		cargo bench --locked --bench "$$(basename "$$bench" .rs)" || exit 1; \
+	done
+
+deny: ## licences, advisories and sources of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is missing: cargo install --locked cargo-deny (some six minutes)" >&2; exit 1; }
+	cargo deny --locked check
+
+fuzz: ## every fuzz target (FUZZ_SECONDS=60 each)
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo "cargo-fuzz is missing: rustup toolchain install nightly && cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@for target in $$(cargo +nightly fuzz list); do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+schema: ## refresh config/unstale.schema.json from the structs
+	@cargo run --locked --quiet -- config schema > target/unstale.schema.json
+	@mv target/unstale.schema.json config/unstale.schema.json
+
+clean: ## remove what was built
+	cargo clean
