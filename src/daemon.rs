@@ -1,1 +1,252 @@
-//! Wires the parts.
+//! The daemon: runs the pipeline again and again, serves the admin listener, and obeys
+//! signals.
+//!
+//! A run of the pipeline ends for many reasons; here is decided what follows. What can
+//! never succeed ends the daemon, but only until changes have flowed once: after that a
+//! refused password is one that is being rotated, and everything is tried again for ever,
+//! with growing, jittered pauses.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::config::model::Config;
+use crate::mapping::Mapping;
+use crate::metrics::Metrics;
+use crate::pipeline::end::End;
+use crate::pipeline::gap::GapReason;
+use crate::pipeline::run::{self, Context};
+use crate::pipeline::status::{Health, Phase, Status};
+use crate::postgres::conninfo::ConnectOptions;
+use crate::store::session::Address;
+
+/// Reads the mapping anew, or says why not.
+pub type Reload = Box<dyn Fn() -> Result<Mapping, String> + Send + Sync>;
+
+/// Everything that was checked before any task started.
+pub struct Daemon {
+    context: Context,
+    reload: Reload,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// Something must be mended first: what, and how.
+    Hopeless(String),
+    /// Going on could lose changes.
+    Broken(String),
+}
+
+impl Daemon {
+    /// Checks what can be checked without a server.
+    pub fn new(config: Config, mapping: Mapping, reload: Reload) -> Result<Self, String> {
+        // Redis' client takes the process's provider.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        let password = password(&config)?;
+        let connect = ConnectOptions::load(config.postgres.url.expose_secret(), password)
+            .map_err(|e| format!("postgres.url: {e}"))?;
+        let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
+        let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
+        let pipeline = &config.pipeline;
+        let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        let context = Context {
+            config: Arc::new(config),
+            connect,
+            address,
+            mapping: Arc::new(mapping),
+            status: Arc::new(status),
+        };
+        Ok(Daemon { context, reload })
+    }
+
+    /// Runs until it is told to stop or cannot go on.
+    pub async fn run(self) -> Ended {
+        let stop = CancellationToken::new();
+        let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.mapping)));
+        let listener = match admin::bind(self.context.config.admin.listen).await {
+            Ok(listener) => listener,
+            Err(reason) => return Ended::Hopeless(reason),
+        };
+        let serving = tokio::spawn(admin::serve(
+            listener,
+            admin::State { status: Arc::clone(&self.context.status), mapping: Arc::clone(&mapping) },
+        ));
+        let ended = self.supervise(&stop, &mapping).await;
+        // Until the very end, so that a drain can be watched.
+        serving.abort();
+        ended
+    }
+
+    async fn supervise(mut self, stop: &CancellationToken, shown: &arc_swap::ArcSwap<Mapping>) -> Ended {
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+            return Ended::Broken("cannot listen for signals".to_owned());
+        };
+        let mut forced: Option<GapReason> = None;
+        let mut pauses = Pauses::new();
+        loop {
+            let started = Instant::now();
+            let run_stop = stop.child_token();
+            let mut reloaded = None;
+            let end = {
+                let running = run::run(&self.context, &mut forced, &run_stop);
+                tokio::pin!(running);
+                loop {
+                    tokio::select! {
+                        end = &mut running => break end,
+                        _ = terminate.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGTERM"),
+                        _ = interrupt.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGINT"),
+                        _ = hangup.recv(), if !stop.is_cancelled() => {
+                            if let Some(mapping) = self.read_anew() {
+                                // The run ends and the next one finds another fingerprint: a gap.
+                                reloaded = Some(mapping);
+                                run_stop.cancel();
+                            }
+                        }
+                    }
+                }
+            };
+            if let Some(new) = reloaded {
+                self.context.mapping = Arc::new(new);
+                shown.store(Arc::clone(&self.context.mapping));
+            }
+            if stop.is_cancelled() {
+                info!("stopped");
+                return Ended::Stopped;
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                pauses = Pauses::new();
+            }
+            let pause = match self.judge(end, &mut forced) {
+                Next::Now => continue,
+                Next::Later => pauses.next(),
+                Next::Soon => Duration::from_secs(1),
+                Next::End(ended) => return ended,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = terminate.recv() => shut_down(stop, "SIGTERM"),
+                _ = interrupt.recv() => shut_down(stop, "SIGINT"),
+            }
+        }
+    }
+
+    fn judge(&self, end: End, forced: &mut Option<GapReason>) -> Next {
+        let status = &self.context.status;
+        let give_up = !status.has_streamed();
+        match end {
+            End::Stopped => Next::Now,
+            End::Gap(reason) => {
+                *forced = Some(reason);
+                status.enter(Phase::Connecting);
+                Next::Now
+            }
+            End::SlotBusy(pid) => {
+                let slot = &self.context.config.postgres.slot;
+                warn!(slot, pid, "the slot is active for another session: waiting for it");
+                status.enter(Phase::WaitingForSlot { pid });
+                Next::Soon
+            }
+            End::Again(reason) => {
+                warn!(%reason, "the run has ended; trying again");
+                self.lost(&reason);
+                Next::Later
+            }
+            End::Hopeless(reason) | End::Blocked(reason) if give_up => Next::End(Ended::Hopeless(reason)),
+            End::Hopeless(reason) => {
+                error!(%reason, "the run has ended; trying again, in case this is being mended");
+                self.lost(&reason);
+                Next::Later
+            }
+            End::Blocked(reason) => {
+                error!(%reason, "nothing is cached until this is mended; trying again");
+                status.enter(Phase::Blocked { reason });
+                Next::Soon
+            }
+            End::Broken(reason) => Next::End(Ended::Broken(reason)),
+        }
+    }
+
+    fn lost(&self, reason: &str) {
+        let status = &self.context.status;
+        status.metrics.reconnects.with_label_values(&["postgres"]).inc();
+        status.postgres(Health::Down(reason.to_owned()));
+        status.enter(Phase::Connecting);
+    }
+
+    /// A reload: the new mapping, if there is one and it differs.
+    fn read_anew(&self) -> Option<Mapping> {
+        match (self.reload)() {
+            Ok(mapping) => {
+                self.context.status.reload(None);
+                if mapping.fingerprint() == self.context.mapping.fingerprint() {
+                    info!("reloaded: the mapping is the same");
+                    return None;
+                }
+                info!("reloaded: the mapping has changed, everything managed will be dropped");
+                Some(mapping)
+            }
+            Err(reason) => {
+                error!(%reason, "the configuration cannot be used; the old mapping stays");
+                self.context.status.reload(Some(format!(
+                    "the configuration on disk cannot be used, the old mapping stays (correct it and send SIGHUP): {reason}"
+                )));
+                None
+            }
+        }
+    }
+}
+
+enum Next {
+    Now,
+    Soon,
+    Later,
+    End(Ended),
+}
+
+fn shut_down(stop: &CancellationToken, why: &str) {
+    info!(signal = why, "shutting down: finishing what is under way");
+    stop.cancel();
+}
+
+fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {
+    let postgres = &config.postgres;
+    match (&postgres.password, &postgres.password_file) {
+        (Some(password), _) => Ok(Some(password.clone())),
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .map(|text| Some(text.trim_end_matches(['\r', '\n']).into()))
+            .map_err(|e| format!("cannot read postgres.password_file {}: {e}", path.display())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Pauses between attempts: growing, jittered, without end.
+struct Pauses(backon::ExponentialBackoff);
+
+impl Pauses {
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Pauses(
+            backon::ExponentialBuilder::new()
+                .with_min_delay(Duration::from_millis(100))
+                .with_max_delay(Self::LONGEST)
+                .with_jitter()
+                .without_max_times()
+                .build(),
+        )
+    }
+
+    fn next(&mut self) -> Duration {
+        self.0.next().unwrap_or(Self::LONGEST)
+    }
+}

@@ -1,1 +1,91 @@
-//! Filled by its owner.
+//! The operator's listener: metrics, health, and why a key was dropped. It has no login:
+//! it belongs on loopback or a private network.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Json;
+use axum::Router;
+use axum::extract::{Query, State as Shared};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tracing::{error, info};
+
+use crate::mapping::Mapping;
+use crate::pipeline::drops::Told;
+use crate::pipeline::status::Status;
+
+/// What the answers are made of.
+#[derive(Clone)]
+pub struct State {
+    /// What the pipeline knows.
+    pub status: Arc<Status>,
+    /// The rules, as they are now.
+    pub mapping: Arc<ArcSwap<Mapping>>,
+}
+
+/// Takes the address.
+///
+/// # Errors
+/// If it is taken or not ours: what to change.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|e| {
+        format!("cannot listen on {address} (admin.listen): {e}; choose another address, or stop what listens there")
+    })
+}
+
+/// Serves until it is aborted.
+pub async fn serve(listener: TcpListener, state: State) {
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, "admin listener: /metrics /healthz /readyz /why");
+    }
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/why", get(why))
+        .with_state(state);
+    if let Err(reason) = axum::serve(listener, router).await {
+        error!(%reason, "the admin listener has ended");
+    }
+}
+
+async fn metrics(Shared(state): Shared<State>) -> Response {
+    // The lag gauges are computed when looked at.
+    state.status.readiness();
+    match state.status.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason.to_string()).into_response(),
+    }
+}
+
+async fn readyz(Shared(state): Shared<State>) -> Response {
+    let readiness = state.status.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    key: String,
+}
+
+/// The answer of `/why`.
+#[derive(Debug, Serialize)]
+struct Why {
+    key: String,
+    /// `null`: not dropped as far as the daemon remembers.
+    last_drop: Option<Told>,
+    last_gap: Option<crate::pipeline::status::LastGap>,
+}
+
+async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Why> {
+    let mapping = state.mapping.load();
+    let last = state.status.with_drops(|drops| drops.last(which.key.as_bytes()));
+    let last_drop = last.map(|drop| Told::new(&drop, &mapping));
+    Json(Why { key: which.key, last_drop, last_gap: state.status.readiness().last_gap })
+}

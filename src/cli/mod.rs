@@ -1,1 +1,100 @@
-//! Filled by its owner.
+//! The command line: one file a subcommand.
+//!
+//! What can fail without a server fails first, before any task is started: arguments,
+//! configuration, TLS, logging.
+
+mod config;
+mod logging;
+mod output;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, Override};
+use output::{error, warn_on_stderr};
+
+/// Keeps Redis as fresh as Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "unstale", version, about, max_term_width = 100, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The configuration file [default: config/unstale.toml, unstale.toml, /etc/unstale/unstale.toml]
+    #[arg(long, short, global = true, value_name = "FILE", env = "UNSTALE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set one setting, such as `redis.timeout=5s`; wins over the file and the environment
+    #[arg(long = "set", global = true, value_name = "SETTING=VALUE")]
+    overrides: Vec<Override>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow the database and keep the cache fresh, until SIGTERM
+    Run(run::Run),
+    /// What the configuration may hold
+    Config(config::ConfigCommand),
+}
+
+/// How a command ends: the exit codes are a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Done.
+    Done,
+    /// It failed, or found what it was asked to look for.
+    Failed,
+    /// A service is unreachable (sysexits' `EX_UNAVAILABLE`).
+    Unreachable,
+    /// The configuration must be mended first, here or on a server (`EX_CONFIG`).
+    Configuration,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => ExitCode::SUCCESS,
+            Exit::Failed => ExitCode::from(1),
+            Exit::Unreachable => ExitCode::from(69),
+            Exit::Configuration => ExitCode::from(78),
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Usage errors exit with 2, help and version with 0: clap's own way.
+    let arguments = Arguments::parse();
+    let exit = match arguments.command {
+        Command::Run(command) => command.execute(&arguments.common),
+        Command::Config(command) => command.execute(),
+    };
+    exit.into()
+}
+
+impl Common {
+    /// Loads the configuration, or says all that is wrong with it.
+    fn load(&self) -> Result<Loaded, Exit> {
+        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|diagnostics| {
+            warn_on_stderr(&diagnostics.render(output::width(), output::style()));
+            Exit::Configuration
+        })
+    }
+}
+
+/// A runtime for one command. Two workers: one decodes while the other talks.
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| {
+        error(&format!("cannot start the runtime: {e}"));
+        Exit::Failed
+    })
+}

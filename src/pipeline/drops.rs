@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use serde::Serialize;
 
 use crate::lsn::Lsn;
+use crate::mapping::Mapping;
 use crate::mapping::changes::Origin;
 use crate::snapshot::Xid;
 
@@ -86,6 +87,24 @@ pub struct Told {
     pub age_seconds: f64,
     /// Whether the key was there.
     pub present: bool,
+}
+
+impl Told {
+    /// The removal in the words of the configuration as it is now.
+    #[must_use]
+    pub fn new(drop: &Drop, mapping: &Mapping) -> Self {
+        let Origin { rule, cache, operation } = drop.origin;
+        Told {
+            lsn: drop.lsn.to_string(),
+            xid: drop.xid.0,
+            table: mapping.rule(rule).map(|rule| mapping.table_name(rule.table)).unwrap_or_default(),
+            operation: operation.as_str().to_owned(),
+            rule: mapping.describe(rule),
+            cache: mapping.cache(cache).map(|cache| cache.name.to_string()).unwrap_or_default(),
+            age_seconds: drop.at.elapsed().map_or(0.0, |age| age.as_secs_f64()),
+            present: drop.present,
+        }
+    }
 }
 
 #[cfg(test)]
