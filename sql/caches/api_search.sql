@@ -3,7 +3,8 @@
 with clients as materialized (
     select c.id
       from clients_client c
-     where c.id in (select d.client_id from deals_deal d where d.organization_id = $org_id::bigint)
+     -- An array, so that they are fetched by id, however many clients others have.
+     where c.id = any (array(select distinct d.client_id from deals_deal d where d.organization_id = $org_id::bigint))
        and strpos(lower(c.client_name), lower($q::text)) > 0
 ),
 found as materialized (
