@@ -1,0 +1,389 @@
+//! What a transaction, or a batch of them, touches: keys, rows for lookups, whole caches.
+//!
+//! Memory follows what is distinct, never how many rows there were: a key or a row for a
+//! lookup that is already there costs nothing but the look. A cache that is dropped as a
+//! whole holds neither.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use crate::config::model::Operation;
+
+use super::lookup_rows::LookupRows;
+use super::model::{CacheId, RuleId, TableId};
+
+/// A full Redis key, `redis.key_prefix` included.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<[u8]>);
+
+impl Key {
+    /// The key as Redis takes it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same, owned.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0.into()
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Self {
+        Key(key.into())
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+/// As text; what rules render is always UTF-8.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(&self.0).fmt(f)
+    }
+}
+
+/// Why something is dropped: the first change that reached it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// By which rule.
+    pub rule: RuleId,
+    /// The cache that the rule reaches.
+    pub cache: CacheId,
+    /// What was done to the row.
+    pub operation: Operation,
+}
+
+/// Why a whole cache is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Escalation {
+    /// The stream does not carry the old value that a key is made of.
+    OldValueUnknown,
+    /// A TRUNCATE.
+    Truncate,
+    /// More keys than the limit.
+    KeyLimit,
+    /// A column that the rule reads is no longer there.
+    ColumnGone,
+    /// The rule says `whole = true`.
+    Rule,
+    /// The rule's `via` failed.
+    LookupFailed,
+}
+
+impl Escalation {
+    /// The value of the metric's label `reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Escalation::OldValueUnknown => "old_value_unknown",
+            Escalation::Truncate => "truncate",
+            Escalation::KeyLimit => "key_limit",
+            Escalation::ColumnGone => "column_gone",
+            Escalation::Rule => "rule",
+            Escalation::LookupFailed => "lookup_failed",
+        }
+    }
+}
+
+impl fmt::Display for Escalation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is counted of one cache.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    keys: usize,
+    rows: usize,
+    /// The first thing that reached the cache.
+    first: Option<Origin>,
+    whole: Option<(Escalation, Origin)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ChangeSet {
+    keys: HashMap<Key, Origin, RandomState>,
+    key_bytes: usize,
+    /// By rule; few rules have lookups.
+    lookups: Vec<(RuleId, LookupRows)>,
+    /// By cache.
+    tallies: Vec<Tally>,
+    /// By table: changes by operation.
+    counts: Vec<[u64; 4]>,
+    scratch: Vec<u8>,
+}
+
+/// What a key costs beside its bytes: its entry in the table and the allocator's share.
+const KEY_OVERHEAD: usize = size_of::<(Key, Origin)>() + 24;
+
+impl ChangeSet {
+    /// Whether nothing has to be dropped or looked up (changes may still have been counted).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.whole().next().is_none()
+    }
+
+    /// How many distinct keys and lookup rows there are: what the limit counts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len() + self.lookups.iter().map(|(_, rows)| rows.len()).sum::<usize>()
+    }
+
+    /// About how much memory it takes.
+    #[must_use]
+    pub fn approximate_bytes(&self) -> usize {
+        let rows: usize = self.lookups.iter().map(|(_, rows)| rows.approximate_bytes()).sum();
+        size_of::<Self>() + self.key_bytes + self.keys.len() * KEY_OVERHEAD + rows
+    }
+
+    /// The keys, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = (&Key, Origin)> {
+        self.keys.iter().map(|(key, origin)| (key, *origin))
+    }
+
+    /// Whether this key is among them.
+    #[must_use]
+    pub fn contains_key(&self, key: &[u8]) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// The caches that are dropped as a whole.
+    pub fn whole(&self) -> impl Iterator<Item = (CacheId, Escalation, Origin)> {
+        (0..)
+            .map(CacheId)
+            .zip(&self.tallies)
+            .filter_map(|(id, tally)| tally.whole.map(|(reason, origin)| (id, reason, origin)))
+    }
+
+    /// The rows to look up, by rule.
+    pub fn lookups(&self) -> impl Iterator<Item = (RuleId, &LookupRows)> {
+        self.lookups.iter().map(|(rule, rows)| (*rule, rows))
+    }
+
+    /// How many changes there were, by table and operation.
+    pub fn counts(&self) -> impl Iterator<Item = (TableId, Operation, u64)> {
+        const OPERATIONS: [Operation; 4] =
+            [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
+        (0..).map(TableId).zip(&self.counts).flat_map(|(table, counts)| {
+            let by_operation = OPERATIONS.into_iter().zip(*counts);
+            by_operation.filter(|(_, count)| *count > 0).map(move |(op, count)| (table, op, count))
+        })
+    }
+
+    /// Takes the keys out.
+    pub fn take_keys(&mut self) -> impl Iterator<Item = (Key, Origin)> + use<> {
+        self.key_bytes = 0;
+        self.tallies.iter_mut().for_each(|tally| tally.keys = 0);
+        std::mem::take(&mut self.keys).into_iter()
+    }
+
+    /// Takes the lookups out. What they find is put back with
+    /// [`Mapping::add_lookup_results`](super::Mapping::add_lookup_results).
+    pub fn take_lookups(&mut self) -> Vec<(RuleId, LookupRows)> {
+        self.tallies.iter_mut().for_each(|tally| tally.rows = 0);
+        std::mem::take(&mut self.lookups)
+    }
+
+    /// Adds a key, rendered by the caller into the given buffer. Nothing happens if its
+    /// cache is dropped as a whole; an earlier origin stays.
+    pub(super) fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_whole(origin.cache) {
+            return;
+        }
+        self.scratch.clear();
+        render(&mut self.scratch);
+        if let EntryRef::Vacant(entry) = self.keys.entry_ref(self.scratch.as_slice()) {
+            entry.insert_with_key(Key::from(self.scratch.as_slice()), origin);
+            self.key_bytes += self.scratch.len();
+            let tally = self.tally(origin.cache);
+            tally.keys += 1;
+            tally.first.get_or_insert(origin);
+        }
+    }
+
+    /// Adds a row of `changed` for a rule's lookup.
+    pub(super) fn add_lookup_row<'v>(
+        &mut self,
+        origin: Origin,
+        values: impl Iterator<Item = Option<&'v str>>,
+    ) {
+        if self.is_whole(origin.cache) {
+            return;
+        }
+        self.scratch.clear();
+        LookupRows::encode(values, &mut self.scratch);
+        let at = match self.lookups.iter().position(|(rule, _)| *rule == origin.rule) {
+            Some(at) => at,
+            None => {
+                self.lookups.push((origin.rule, LookupRows::new(origin)));
+                self.lookups.len() - 1
+            }
+        };
+        let added = self.lookups.get_mut(at).is_some_and(|(_, rows)| rows.insert(&self.scratch));
+        if added {
+            let tally = self.tally(origin.cache);
+            tally.rows += 1;
+            tally.first.get_or_insert(origin);
+        }
+    }
+
+    /// Drops the origin's cache as a whole; its keys and lookups are no longer needed. The
+    /// first reason stays.
+    pub fn escalate(&mut self, reason: Escalation, origin: Origin) {
+        let tally = self.tally(origin.cache);
+        if tally.whole.is_some() {
+            return;
+        }
+        tally.whole = Some((reason, origin));
+        let (keys, rows) = (tally.keys, tally.rows);
+        (tally.keys, tally.rows) = (0, 0);
+        if keys > 0 {
+            let mut freed = 0;
+            self.keys.retain(|key, key_origin| {
+                let stays = key_origin.cache != origin.cache;
+                freed += if stays { 0 } else { key.as_bytes().len() };
+                stays
+            });
+            self.key_bytes = self.key_bytes.saturating_sub(freed);
+        }
+        if rows > 0 {
+            self.lookups.retain(|(_, rows)| rows.origin().cache != origin.cache);
+        }
+    }
+
+    /// Past `max` keys and lookup rows, drops whole caches instead, the largest first.
+    /// Costs nothing worth mentioning while under it.
+    pub fn limit(&mut self, max: usize) {
+        while self.len() > max {
+            let size = |tally: &Tally| tally.keys + tally.rows;
+            // Of equals the last: the first by name.
+            let largest = self.tallies.iter().rev().max_by_key(|tally| size(tally));
+            let Some(origin) = largest.filter(|t| size(t) > 0).and_then(|t| t.first) else {
+                return;
+            };
+            self.escalate(Escalation::KeyLimit, origin);
+        }
+    }
+
+    /// Adds what a later transaction touches. Origins of this one stay.
+    pub fn merge(&mut self, mut later: ChangeSet) {
+        for (_, reason, origin) in later.whole() {
+            self.escalate(reason, origin);
+        }
+        for (cache, reason, origin) in self.whole().collect::<Vec<_>>() {
+            debug_assert_eq!(cache, origin.cache);
+            later.escalate(reason, origin);
+        }
+        // Now neither holds anything of a cache that either drops as a whole.
+        if self.keys.len() < later.keys.len() {
+            std::mem::swap(&mut self.keys, &mut later.keys);
+            // The keys swapped in are the later ones: the earlier origin wins.
+            self.recount_keys();
+            for (key, origin) in std::mem::take(&mut later.keys) {
+                let bytes = key.as_bytes().len();
+                if self.keys.insert(key, origin).is_none() {
+                    self.key_bytes += bytes;
+                    self.tally(origin.cache).keys += 1;
+                }
+            }
+        } else {
+            for (key, origin) in std::mem::take(&mut later.keys) {
+                let bytes = key.as_bytes().len();
+                if let hashbrown::hash_map::Entry::Vacant(entry) = self.keys.entry(key) {
+                    entry.insert(origin);
+                    self.key_bytes += bytes;
+                    self.tally(origin.cache).keys += 1;
+                }
+            }
+        }
+        for (rule, rows) in std::mem::take(&mut later.lookups) {
+            self.merge_lookup(rule, rows);
+        }
+        for (id, theirs) in (0..).map(CacheId).zip(&later.tallies) {
+            if let Some(first) = theirs.first {
+                self.tally(id).first.get_or_insert(first);
+            }
+        }
+        for (table, theirs) in later.counts.iter().enumerate() {
+            let ours = grown(&mut self.counts, table);
+            ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
+        }
+    }
+
+    fn merge_lookup(&mut self, rule: RuleId, rows: LookupRows) {
+        let cache = rows.origin().cache;
+        let added = match self.lookups.iter_mut().find(|(ours, _)| *ours == rule) {
+            Some((_, ours)) => ours.merge(rows),
+            None => {
+                let added = rows.len();
+                self.lookups.push((rule, rows));
+                added
+            }
+        };
+        self.tally(cache).rows += added;
+    }
+
+    fn recount_keys(&mut self) {
+        self.key_bytes = 0;
+        self.tallies.iter_mut().for_each(|tally| tally.keys = 0);
+        for (key, origin) in &self.keys {
+            self.key_bytes += key.as_bytes().len();
+            grown(&mut self.tallies, usize::from(origin.cache.0)).keys += 1;
+        }
+    }
+
+    pub(super) fn is_whole(&self, cache: CacheId) -> bool {
+        self.tallies.get(usize::from(cache.0)).is_some_and(|tally| tally.whole.is_some())
+    }
+
+    pub(super) fn count(&mut self, table: TableId, operation: Operation) {
+        let counts = grown(&mut self.counts, usize::from(table.0));
+        let index = match operation {
+            Operation::Insert => 0,
+            Operation::Update => 1,
+            Operation::Delete => 2,
+            Operation::Truncate => 3,
+        };
+        if let Some(count) = counts.get_mut(index) {
+            *count += 1;
+        }
+    }
+
+    fn tally(&mut self, cache: CacheId) -> &mut Tally {
+        grown(&mut self.tallies, usize::from(cache.0))
+    }
+}
+
+/// The element at `index`, the list being made long enough.
+#[expect(clippy::indexing_slicing, reason = "the list has just been made long enough")]
+fn grown<T: Default + Clone>(list: &mut Vec<T>, index: usize) -> &mut T {
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+    &mut list[index]
+}
