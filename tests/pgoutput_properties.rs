@@ -325,6 +325,27 @@ fn an_error_names_the_message_the_place_and_the_structure_only() {
 }
 
 #[test]
+fn a_row_under_the_wrong_tag_shows_no_value_either() {
+    let encoded = encode::tuple(&[Value::Text(&[0xEE; 200])]);
+    let (new, _) = Tuple::parse(&encoded).expect("a tuple");
+    for xid in [None, Some(Xid(784))] {
+        let message = Message::Insert(Insert { relation: 0x4001, new });
+        let mut bytes = encode::message(&Decoded { xid, message });
+        for tag in (0..=u8::MAX).filter(|tag| ![b'I', 0xEE].contains(tag)) {
+            bytes[0] = tag;
+            for in_stream in [false, true] {
+                let context =
+                    Context { protocol: Protocol::V4, streaming: Streaming::Parallel, in_stream };
+                match decode(&bytes, context) {
+                    Ok(decoded) => assert_eq!(tag, b'U', "the same layout: {decoded:?}"),
+                    Err(error) => assert!(!error.excerpt().contains("ee"), "{error}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_wrong_count_costs_no_memory() {
     // A relation that claims 65,535 columns and a truncate of four billion tables.
     let v1 = Context::new(Protocol::V1, Streaming::Off);

@@ -9,6 +9,12 @@ use std::fmt::Write;
 /// How many bytes of structure are shown at most.
 const MOST_SHOWN: usize = 96;
 
+/// What stands at least between a tag and the first value: of a row change the
+/// relation, the tuple's kind, its number of columns, and one column's kind and
+/// length; of a logical message more. As much is shown of any message, so that
+/// not even a row under a wrong tag shows its values.
+const BEFORE_ANY_VALUE: usize = 4 + 1 + 2 + 1 + 4;
+
 /// Of a whole message that is malformed at `offset`.
 pub(super) fn of_message(bytes: &[u8], in_stream: bool, offset: usize) -> String {
     // The tag tells what the message is, even where it is itself what is wrong.
@@ -16,11 +22,10 @@ pub(super) fn of_message(bytes: &[u8], in_stream: bool, offset: usize) -> String
     let xid = if in_stream { 4 } else { 0 };
     match bytes.first() {
         Some(b'I' | b'U' | b'D') => excerpt.row_change(xid),
-        // Tag, xid, flags and LSN: what follows is what an application wrote.
-        Some(b'M') => [1, xid, 1, 8].iter().try_for_each(|&n| excerpt.show(n).map(drop)),
-        // No more than stands in front of a row change's first value: the tag itself
-        // may be what was altered.
-        _ => excerpt.show(1).and_then(|_| excerpt.show(excerpt.understood.len().min(8))).map(drop),
+        _ => excerpt
+            .show(1)
+            .and_then(|_| excerpt.show(excerpt.understood.len().min(BEFORE_ANY_VALUE)))
+            .map(drop),
     };
     excerpt.finish()
 }
