@@ -123,7 +123,7 @@ if ! have apt-get; then
     [ "$needs_postgres$needs_redis${missing[*]:-}" != nono ] || exit 0
     fail "this is no Debian or Ubuntu: install a C compiler, make, Postgres $OLDEST_POSTGRES or later" \
         "(server programs; set UNSTALE_PG_BIN to their folder if it is not found)," \
-        "Redis 6.2 or later and, for one test, wal2json; then try again"
+        "Redis 7 or later and, for one test, wal2json; then try again"
 fi
 if [ "$(id -u)" -ne 0 ] && ! have sudo; then
     fail "needs root to install ${missing[*]:-} $([ $needs_postgres = no ] || echo postgresql)" \

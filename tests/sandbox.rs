@@ -3,14 +3,23 @@
 // clippy.toml lets #[test] functions panic, not what they call.
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod certificates;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use certificates::Authority;
 use redis::AsyncCommands;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use unstale::sandbox::{Postgres, Proxy, Redis, SandboxError, Shutdown, peak_rss_bytes, rss_bytes};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use unstale::sandbox::{
+    Postgres, Proxy, Redis, SandboxError, ServerTls, Shutdown, peak_rss_bytes, rss_bytes,
+};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -108,6 +117,59 @@ async fn settings_hold_from_the_start_and_change_while_it_runs() {
         .await
         .expect("answers");
     assert_eq!(limit, (7 << 20).to_string());
+}
+
+#[tokio::test]
+async fn both_servers_speak_tls_and_can_demand_a_certificate() {
+    let authority = Authority::new("the servers' root");
+    let tls = ServerTls { client_ca: Some(authority.pem()), ..authority.server(&["127.0.0.1"]) };
+    let client = authority.client("app");
+
+    let postgres = Postgres::builder()
+        .hba("hostssl all app 127.0.0.1/32 cert")
+        .tls(tls.clone())
+        .start()
+        .await
+        .expect("starts");
+    postgres.execute("create role app login").await.expect("creates");
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM"))
+        .expect("a root");
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("versions")
+    .with_root_certificates(roots);
+    let url = format!("{}?sslmode=require", postgres.url_for("app", "postgres"));
+    let connect = MakeRustlsConnect::new(config.clone().with_no_client_auth());
+    assert!(tokio_postgres::connect(&url, connect).await.is_err(), "came without a certificate");
+    let chain = vec![CertificateDer::from_pem_slice(client.certificate.as_bytes()).expect("PEM")];
+    let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).expect("PEM");
+    let config = config.with_client_auth_cert(chain, key).expect("a pair");
+    let connect = MakeRustlsConnect::new(config);
+    let (_client, _connection) = tokio_postgres::connect(&url, connect).await.expect("connects");
+
+    let redis = Redis::builder().tls(tls).start().await.expect("starts");
+    let url = redis.tls_url(0).expect("a TLS port");
+    let certificates = |client_tls| redis::TlsCertificates {
+        client_tls,
+        root_cert: Some(authority.pem().into_bytes()),
+    };
+    let identity = redis::ClientTlsConfig {
+        client_cert: client.certificate.clone().into_bytes(),
+        client_key: client.key.clone().into_bytes(),
+    };
+    for (identity, welcome) in [(None, false), (Some(identity), true)] {
+        let client = redis::Client::build_with_tls(url.as_str(), certificates(identity));
+        let client = client.expect("a client");
+        let reached = async {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            connection.set::<_, _, ()>("k", 1).await
+        };
+        assert_eq!(reached.await.is_ok(), welcome);
+    }
 }
 
 #[tokio::test]

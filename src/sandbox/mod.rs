@@ -35,9 +35,11 @@ mod process;
 mod procfs;
 mod proxy;
 mod redis;
+mod tls;
 
 pub use error::SandboxError;
 pub use postgres::{Postgres, PostgresBuilder, Shutdown, StandbyBuilder};
 pub use procfs::{peak_rss_bytes, rss_bytes};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisBuilder};
+pub use tls::ServerTls;

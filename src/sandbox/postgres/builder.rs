@@ -12,6 +12,7 @@ use crate::sandbox::error::SandboxError;
 use crate::sandbox::folder::Folder;
 use crate::sandbox::log;
 use crate::sandbox::ports::Port;
+use crate::sandbox::tls::{self, ServerTls};
 
 const ATTEMPTS: usize = 5;
 
@@ -38,6 +39,7 @@ const DEFAULTS: [(&str, &str); 10] = [
 pub struct PostgresBuilder {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
+    tls: Option<ServerTls>,
 }
 
 impl PostgresBuilder {
@@ -56,21 +58,35 @@ impl PostgresBuilder {
         self
     }
 
+    /// Lets clients come by TLS as well (`ssl = on`); `hostssl` lines of
+    /// [`PostgresBuilder::hba`] make them.
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Makes a database, starts its server and waits until it answers.
     ///
     /// # Errors
     /// Postgres is not installed, a setting is wrong, or it did not start.
     pub async fn start(self) -> Result<Postgres, SandboxError> {
         let plain = self.settings.is_empty() && self.hba.is_empty();
-        let settings: Vec<_> = DEFAULTS
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .chain(self.settings)
-            .collect();
-        let hba = self.hba.join("\n");
+        let mut settings: Vec<_> =
+            DEFAULTS.iter().map(|(name, value)| setting(name, *value)).collect();
+        let (own, hba, identity) = (self.settings, self.hba.join("\n"), self.tls);
         let prepare = move |place: &Place| {
-            template::instantiate(&place.binaries, place.account, &data_dir(&place.folder))?;
             let data = data_dir(&place.folder);
+            template::instantiate(&place.binaries, place.account, &data)?;
+            if let Some(identity) = identity {
+                // Named by the defaults of ssl_cert_file and ssl_key_file. Relative to the
+                // data folder, so that a standby finds its own copies.
+                let files = identity.write(&data, place.account)?;
+                settings.push(setting("ssl", "on"));
+                if files.client_ca.is_some() {
+                    settings.push(setting("ssl_ca_file", tls::CLIENT_CA));
+                }
+            }
+            settings.extend(own);
             append_settings(&data, &settings)?;
             let file = data.join("pg_hba.conf");
             fs::read_to_string(&file)
@@ -137,6 +153,10 @@ impl Place {
         tracing::debug!(server = NAME, port = server.port(), "sandbox server started");
         Ok(server)
     }
+}
+
+fn setting(name: &str, value: impl Into<String>) -> (String, String) {
+    (name.to_owned(), value.into())
 }
 
 pub(super) fn append_settings(

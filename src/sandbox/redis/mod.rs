@@ -1,5 +1,7 @@
 //! A private Redis.
 
+mod builder;
+
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +15,8 @@ use redis::ErrorKind;
 use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 
-use super::account::Account;
+pub use builder::RedisBuilder;
+
 use super::error::SandboxError;
 use super::folder::Folder;
 use super::log;
@@ -26,62 +29,8 @@ const STOP_BOUND: Duration = Duration::from_secs(30);
 /// The crate's default is half a second, which a busy machine may need.
 const RESPONSE_BOUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(3);
-const ATTEMPTS: usize = 5;
 const NAME: &str = "Redis";
-const PROGRAM: &str = "redis-server";
-
-/// What kind of Redis to start: [`Redis::builder`].
-#[derive(Debug, Clone, Default)]
-#[must_use]
-pub struct RedisBuilder {
-    settings: Vec<(String, String)>,
-}
-
-impl RedisBuilder {
-    /// A line of `redis.conf`, as it stands there: quote what holds spaces and is
-    /// one word. May be given more than once (`user`, `save`). By default
-    /// nothing is saved: a restart comes back empty.
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.push((name.to_owned(), value.to_string()));
-        self
-    }
-
-    /// Starts the server and waits until it answers.
-    ///
-    /// # Errors
-    /// Redis is not installed, a setting is wrong, or it did not start.
-    pub async fn start(self) -> Result<Redis, SandboxError> {
-        let program = program()?;
-        let password = self
-            .settings
-            .iter()
-            .rfind(|(name, _)| name.eq_ignore_ascii_case("requirepass"))
-            .map(|(_, value)| value.trim_matches('"').to_owned());
-        let mut server = Redis {
-            process: Mutex::new(None),
-            program,
-            password,
-            port: Port::reserve()?,
-            folder: Folder::create("redis", Account::OURS)?,
-        };
-        let mut attempt = 1;
-        loop {
-            server.configure(&self.settings)?;
-            match server.start_again().await {
-                Err(SandboxError::Ended { log, .. })
-                    if attempt < ATTEMPTS && log::says_port_taken(&log) =>
-                {
-                    attempt += 1;
-                    server.port = Port::reserve()?;
-                }
-                Ok(()) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        tracing::debug!(server = NAME, port = server.port(), "sandbox server started");
-        Ok(server)
-    }
-}
+const CONF: &str = "redis.conf";
 
 /// A private Redis server, which ends and is removed when dropped.
 #[derive(Debug)]
@@ -91,6 +40,7 @@ pub struct Redis {
     program: PathBuf,
     password: Option<String>,
     port: Port,
+    tls_port: Option<Port>,
     folder: Folder,
 }
 
@@ -117,20 +67,26 @@ impl Redis {
     /// The same for another database.
     #[must_use]
     pub fn url_db(&self, database: u32) -> String {
-        self.url_at(self.port(), database)
+        self.url_at("redis", self.port(), database)
+    }
+
+    /// `rediss://127.0.0.1:PORT/DATABASE`, where [`RedisBuilder::tls`] was set.
+    #[must_use]
+    pub fn tls_url(&self, database: u32) -> Option<String> {
+        self.tls_port.as_ref().map(|port| self.url_at("rediss", port.number(), database))
     }
 
     /// The same for a connection that goes through a proxy.
     #[must_use]
     pub fn url_through(&self, proxy: &Proxy, database: u32) -> String {
-        self.url_at(proxy.port(), database)
+        self.url_at("redis", proxy.port(), database)
     }
 
-    fn url_at(&self, port: u16, database: u32) -> String {
+    fn url_at(&self, scheme: &str, port: u16, database: u32) -> String {
         let password = self.password.as_ref().map_or_else(String::new, |password| {
             format!(":{}@", utf8_percent_encode(password, NON_ALPHANUMERIC))
         });
-        format!("redis://{password}{}:{port}/{database}", Ipv4Addr::LOCALHOST)
+        format!("{scheme}://{password}{}:{port}/{database}", Ipv4Addr::LOCALHOST)
     }
 
     /// The unix socket.
@@ -302,25 +258,6 @@ impl Redis {
         SandboxError::Late { server: NAME, what, bound, log: self.log_tail() }
     }
 
-    fn configure(&self, settings: &[(String, String)]) -> Result<(), SandboxError> {
-        let mut lines = vec![
-            format!("bind {}", Ipv4Addr::LOCALHOST),
-            format!("port {}", self.port()),
-            format!("unixsocket {}", self.socket().display()),
-            "unixsocketperm 700".to_owned(),
-            format!("dir {}", self.folder.path().display()),
-            "save \"\"".to_owned(),
-            "daemonize no".to_owned(),
-            "databases 16".to_owned(),
-            // DEBUG SLEEP and its like, for tests.
-            "enable-debug-command local".to_owned(),
-        ];
-        lines.extend(settings.iter().map(|(name, value)| format!("{name} {value}")));
-        let file = self.folder.path().join("redis.conf");
-        fs::write(&file, lines.join("\n") + "\n")
-            .map_err(SandboxError::io(format!("write {}", file.display())))
-    }
-
     fn launch(&self) -> Result<Process, SandboxError> {
         let log = File::options()
             .create(true)
@@ -337,7 +274,7 @@ impl Redis {
         }
         let mut command = Command::new(&self.program);
         command
-            .arg(self.folder.path().join("redis.conf"))
+            .arg(self.folder.path().join(CONF))
             .current_dir(self.folder.path())
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
@@ -381,26 +318,4 @@ impl Redis {
             }
         }
     }
-}
-
-/// `UNSTALE_REDIS_SERVER` where it is set, else from PATH.
-fn program() -> Result<PathBuf, SandboxError> {
-    let missing = |looked: String| SandboxError::Missing {
-        program: PROGRAM,
-        looked,
-        remedy: "run `apt-get install redis-server`, or set UNSTALE_REDIS_SERVER to the program",
-    };
-    if let Some(program) = std::env::var_os("UNSTALE_REDIS_SERVER") {
-        let program = PathBuf::from(program);
-        return if program.is_file() {
-            Ok(program)
-        } else {
-            Err(missing(format!("UNSTALE_REDIS_SERVER is {}", program.display())))
-        };
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(PROGRAM))
-        .find(|program| program.is_file())
-        .ok_or_else(|| missing("looked in PATH".to_owned()))
 }
