@@ -78,7 +78,10 @@ impl Daemon {
         };
         let serving = tokio::spawn(admin::serve(
             listener,
-            admin::State { status: Arc::clone(&self.context.status), mapping: Arc::clone(&mapping) },
+            admin::State {
+                status: Arc::clone(&self.context.status),
+                mapping: Arc::clone(&mapping),
+            },
         ));
         let ended = self.supervise(&stop, &mapping).await;
         // Until the very end, so that a drain can be watched.
@@ -86,8 +89,16 @@ impl Daemon {
         ended
     }
 
-    async fn supervise(mut self, stop: &CancellationToken, shown: &arc_swap::ArcSwap<Mapping>) -> Ended {
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    async fn supervise(
+        mut self,
+        stop: &CancellationToken,
+        shown: &arc_swap::ArcSwap<Mapping>,
+    ) -> Ended {
+        let signals = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+        );
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
             return Ended::Broken("cannot listen for signals".to_owned());
         };
@@ -161,7 +172,9 @@ impl Daemon {
                 self.lost(&reason);
                 Next::Later
             }
-            End::Hopeless(reason) | End::Blocked(reason) if give_up => Next::End(Ended::Hopeless(reason)),
+            End::Hopeless(reason) | End::Blocked(reason) if give_up => {
+                Next::End(Ended::Hopeless(reason))
+            }
             End::Hopeless(reason) => {
                 error!(%reason, "the run has ended; trying again, in case this is being mended");
                 self.lost(&reason);

@@ -58,7 +58,8 @@ async fn metrics(Shared(state): Shared<State>) -> Response {
     // The lag gauges are computed when looked at.
     state.status.readiness();
     match state.status.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+            .into_response(),
         Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason.to_string()).into_response(),
     }
 }

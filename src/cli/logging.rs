@@ -14,8 +14,12 @@ use crate::config::model::{Log, LogFormat};
 /// # Errors
 /// If the level is no filter or the file cannot be opened: what is wrong and what to do.
 pub(super) fn start(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.level)
-        .map_err(|e| format!("log.level {:?} is no filter ({e}): write info, debug, or info,unstale::pipeline=debug", log.level))?;
+    let filter = EnvFilter::try_new(&log.level).map_err(|e| {
+        format!(
+            "log.level {:?} is no filter ({e}): write info, debug, or info,unstale::pipeline=debug",
+            log.level
+        )
+    })?;
     let (writer, colours) = match &log.file {
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Some(path) => {
@@ -27,7 +31,8 @@ pub(super) fn start(log: &Log) -> Result<(), String> {
             (BoxMakeWriter::new(Mutex::new(file)), false)
         }
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -93,8 +93,10 @@ impl Common {
 
 /// A runtime for one command. Two workers: one decodes while the other talks.
 fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| {
-        error(&format!("cannot start the runtime: {e}"));
-        Exit::Failed
-    })
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(
+        |e| {
+            error(&format!("cannot start the runtime: {e}"));
+            Exit::Failed
+        },
+    )
 }

@@ -24,7 +24,11 @@ pub(super) fn warn_on_stderr(text: &str) {
 
 /// How many columns a message may take.
 pub(super) fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100).clamp(40, 160)
+    std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok())
+        .unwrap_or(100)
+        .clamp(40, 160)
 }
 
 /// How diagnostics look on standard error.

@@ -56,7 +56,8 @@ fn read_mapping(
     overrides: &[crate::config::Override],
 ) -> Result<Mapping, String> {
     let plain = crate::config::Style::Plain;
-    let loaded = crate::config::load(path, overrides).map_err(|d| d.render(output::width(), plain))?;
+    let loaded =
+        crate::config::load(path, overrides).map_err(|d| d.render(output::width(), plain))?;
     compile(&loaded).map_err(|d| d.render(output::width(), plain))
 }
 

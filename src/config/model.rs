@@ -302,6 +302,19 @@ pub enum Operation {
     Truncate,
 }
 
+impl Operation {
+    /// The name in configuration, metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Insert => "insert",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+            Operation::Truncate => "truncate",
+        }
+    }
+}
+
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });

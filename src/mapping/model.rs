@@ -258,6 +258,29 @@ impl Mapping {
         self.rules.get(usize::from(id.0))
     }
 
+    /// A rule in words, with its place in the configuration.
+    #[must_use]
+    pub fn describe(&self, id: RuleId) -> String {
+        let Some(rule) = self.rule(id) else { return "a rule of an earlier mapping".to_owned() };
+        let cache = self.cache(rule.cache).map(|cache| &*cache.name).unwrap_or_default();
+        let table = rule.table.0;
+        format!(
+            "{} -> {cache} (tables[{table}].invalidates[{}])",
+            self.table_name(rule.table),
+            rule.position
+        )
+    }
+
+    /// A table's name as logs and metrics show it: without the schema if it is `public`.
+    #[must_use]
+    pub fn table_name(&self, id: TableId) -> String {
+        match self.table_by_id(id) {
+            Some(table) if &*table.name.schema == "public" => table.name.table.to_string(),
+            Some(table) => table.name.to_string(),
+            None => String::new(),
+        }
+    }
+
     /// What the Redis keys of all caches begin with: a purge scans for these.
     #[must_use]
     pub fn prefixes(&self) -> Vec<Vec<u8>> {

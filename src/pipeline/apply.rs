@@ -85,7 +85,8 @@ impl Applier {
         if !batch.whole.is_empty() {
             self.drop_whole(&batch, frontier.clone()).await?;
         }
-        let (keys, causes): (Vec<Key>, Vec<Cause>) = std::mem::take(&mut batch.keys).into_iter().unzip();
+        let (keys, causes): (Vec<Key>, Vec<Cause>) =
+            std::mem::take(&mut batch.keys).into_iter().unzip();
         let mut lives = Vec::with_capacity(keys.len());
         let mut rest = keys.as_slice();
         while rest.len() > self.max_keys_per_script {
@@ -114,8 +115,13 @@ impl Applier {
         let (mut names, mut prefixes) = (Vec::new(), Vec::new());
         for (&id, (escalation, cause)) in &batch.whole {
             let Some(cache) = self.mapping.cache(id) else { continue };
-            self.status.metrics.escalations.with_label_values(&[&cache.name, escalation.as_str()]).inc();
-            let lsn = batch.transactions.get(cause.transaction).map(|t| t.end_lsn).unwrap_or_default();
+            self.status
+                .metrics
+                .escalations
+                .with_label_values(&[&cache.name, escalation.as_str()])
+                .inc();
+            let lsn =
+                batch.transactions.get(cause.transaction).map(|t| t.end_lsn).unwrap_or_default();
             info!(cache = %cache.name, reason = escalation.as_str(), %lsn, rule = self.mapping.describe(cause.origin.rule), "dropping a whole cache");
             names.push(cache.name.as_ref());
             prefixes.push(cache.prefix.as_ref());
@@ -148,7 +154,16 @@ impl Applier {
                 counts.0 += 1;
                 counts.1 += u64::from(present);
                 if let Some(trace) = batch.transactions.get(cause.transaction) {
-                    drops.note(key.as_bytes(), Drop { origin: cause.origin, xid: trace.xid, lsn: trace.end_lsn, at, present });
+                    drops.note(
+                        key.as_bytes(),
+                        Drop {
+                            origin: cause.origin,
+                            xid: trace.xid,
+                            lsn: trace.end_lsn,
+                            at,
+                            present,
+                        },
+                    );
                 }
             }
         });
@@ -166,7 +181,11 @@ impl Applier {
             "applied"
         );
         if lives.len() != keys.len() {
-            warn!(keys = keys.len(), answers = lives.len(), "Redis answered for another number of keys than were removed");
+            warn!(
+                keys = keys.len(),
+                answers = lives.len(),
+                "Redis answered for another number of keys than were removed"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::mapping::plan::TablePlan;
 use crate::mapping::types::TypeNames;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{Begin, Commit, Message, Relation};
+use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, Relation, Tuple};
 
 /// The protocol that the pipeline asks for.
 pub const PROTOCOL: Protocol = Protocol::V1;
@@ -25,7 +25,9 @@ pub const PROTOCOL: Protocol = Protocol::V1;
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// The bytes are no message.
-    #[error("malformed message at {lsn}: {source}; report it with this line, and drop the slot to start anew if it persists")]
+    #[error(
+        "malformed message at {lsn}: {source}; report it with this line, and drop the slot to start anew if it persists"
+    )]
     Malformed {
         /// Where in the WAL.
         lsn: Lsn,
@@ -94,28 +96,24 @@ impl Assembler {
 
     /// Takes one message. `Some`: a transaction is complete.
     pub fn take(&mut self, lsn: Lsn, data: &[u8]) -> Result<Step, StreamError> {
-        let decoded = self.decoder.decode(data).map_err(|source| StreamError::Malformed { lsn, source })?;
+        let decoded =
+            self.decoder.decode(data).map_err(|source| StreamError::Malformed { lsn, source })?;
         let out_of_place = |what| Err(StreamError::OutOfPlace { lsn, what });
         match decoded.message {
-            Message::Insert(insert) => {
-                let Some((plan, changes)) = self.row(insert.relation, lsn)? else { return Ok(Step::Nothing) };
-                plan.apply(Operation::Insert, None, Some(insert.new), changes);
-                changes.limit(self.max_keys);
+            Message::Insert(row) => {
+                self.row(lsn, row.relation, Operation::Insert, None, Some(row.new))?
             }
-            Message::Update(update) => {
-                let Some((plan, changes)) = self.row(update.relation, lsn)? else { return Ok(Step::Nothing) };
-                plan.apply(Operation::Update, update.old, Some(update.new), changes);
-                changes.limit(self.max_keys);
+            Message::Update(row) => {
+                self.row(lsn, row.relation, Operation::Update, row.old, Some(row.new))?
             }
-            Message::Delete(delete) => {
-                let Some((plan, changes)) = self.row(delete.relation, lsn)? else { return Ok(Step::Nothing) };
-                plan.apply(Operation::Delete, Some(delete.old), None, changes);
-                changes.limit(self.max_keys);
+            Message::Delete(row) => {
+                self.row(lsn, row.relation, Operation::Delete, Some(row.old), None)?
             }
             Message::Truncate(truncate) => {
-                for relation in truncate.relations {
-                    if let Some((plan, changes)) = self.row(relation, lsn)? {
-                        plan.truncate(changes);
+                for relation in truncate.relations.iter() {
+                    let (table, open) = self.place(lsn, relation)?;
+                    if let Some(plan) = &table.plan {
+                        plan.truncate(&mut open.changes);
                     }
                 }
             }
@@ -134,19 +132,51 @@ impl Assembler {
             Message::Relation(relation) => return Ok(self.describe(relation)),
             Message::Type(r#type) => self.types.insert(r#type.id, r#type.namespace, r#type.name),
             Message::Origin(_) | Message::Logical(_) => {}
-            _ => return out_of_place("a message of a streamed or prepared transaction, which was not asked for"),
+            _ => {
+                return out_of_place(
+                    "a message of a streamed or prepared transaction, which was not asked for",
+                );
+            }
         }
         Ok(Step::Nothing)
     }
 
-    fn row(&mut self, relation: u32, lsn: Lsn) -> Result<Option<(&TablePlan, &mut ChangeSet)>, StreamError> {
+    fn row(
+        &mut self,
+        lsn: Lsn,
+        relation: u32,
+        operation: Operation,
+        old: Option<OldTuple<'_>>,
+        new: Option<Tuple<'_>>,
+    ) -> Result<(), StreamError> {
+        let max_keys = self.max_keys;
+        let (table, open) = self.place(lsn, relation)?;
+        let fits = |tuple: Tuple<'_>| tuple.len() == table.relation.columns.len();
+        if !(new.is_none_or(fits) && old.is_none_or(|old| fits(old.tuple()))) {
+            return Err(StreamError::OutOfPlace {
+                lsn,
+                what: "a row with another number of columns than its table",
+            });
+        }
+        if let Some(plan) = &table.plan {
+            plan.apply(operation, old, new, &mut open.changes);
+            open.changes.limit(max_keys);
+        }
+        Ok(())
+    }
+
+    /// The table that a change is of, and the transaction that it is in.
+    fn place(&mut self, lsn: Lsn, relation: u32) -> Result<(&Table, &mut Open), StreamError> {
         let Some(table) = self.relations.get(&relation) else {
-            return Err(StreamError::OutOfPlace { lsn, what: "a row of a table that was not described" });
+            return Err(StreamError::OutOfPlace {
+                lsn,
+                what: "a row of a table that was not described",
+            });
         };
         let Some(open) = &mut self.open else {
             return Err(StreamError::OutOfPlace { lsn, what: "a row outside of a transaction" });
         };
-        Ok(table.plan.as_ref().map(|plan| (plan, &mut open.changes)))
+        Ok((table, open))
     }
 
     fn complete(&self, open: Open, commit: Commit) -> Transaction {

@@ -35,7 +35,11 @@ pub struct Chain {
 
 impl Chain {
     /// Connects once. The chain is not ours until it is claimed or declared anew.
-    pub async fn open(address: Address, keys: ControlKeys, status: Arc<Status>) -> Result<Self, End> {
+    pub async fn open(
+        address: Address,
+        keys: ControlKeys,
+        status: Arc<Status>,
+    ) -> Result<Self, End> {
         let nonces = Nonces::new().map_err(|e| End::Again(format!("no random numbers: {e}")))?;
         let mut chain = Chain {
             address,
@@ -54,9 +58,17 @@ impl Chain {
         match Session::open(&self.address, self.keys.clone()).await {
             Ok(session) => {
                 if self.status.redis(Health::Up) {
-                    info!(version = session.server().version, run_id = session.server().run_id, "connected to Redis");
+                    info!(
+                        version = session.server().version,
+                        run_id = session.server().run_id,
+                        "connected to Redis"
+                    );
                 }
-                if self.server.as_ref().is_some_and(|before| before.run_id != session.server().run_id) {
+                if self
+                    .server
+                    .as_ref()
+                    .is_some_and(|before| before.run_id != session.server().run_id)
+                {
                     warn!("Redis has restarted");
                 }
                 self.server = Some(session.server().clone());
@@ -91,7 +103,10 @@ impl Chain {
         // The loop ends with a session in place.
         match &mut self.session {
             Some(session) => session,
-            #[expect(clippy::unreachable, reason = "the loop above ends only when there is a session")]
+            #[expect(
+                clippy::unreachable,
+                reason = "the loop above ends only when there is a session"
+            )]
             None => unreachable!("a session"),
         }
     }
@@ -131,7 +146,12 @@ impl Chain {
     }
 
     /// One step, until it is acknowledged. Gives the life that remained of each key.
-    pub async fn step(&mut self, keys: &[Key], fields: &[Field], certify: Option<Lsn>) -> Result<Vec<i64>, End> {
+    pub async fn step(
+        &mut self,
+        keys: &[Key],
+        fields: &[Field],
+        certify: Option<Lsn>,
+    ) -> Result<Vec<i64>, End> {
         let nonce = self.nonces.fresh();
         self.attempt(&nonce, keys, fields, certify).await
     }

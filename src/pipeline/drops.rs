@@ -97,7 +97,10 @@ impl Told {
         Told {
             lsn: drop.lsn.to_string(),
             xid: drop.xid.0,
-            table: mapping.rule(rule).map(|rule| mapping.table_name(rule.table)).unwrap_or_default(),
+            table: mapping
+                .rule(rule)
+                .map(|rule| mapping.table_name(rule.table))
+                .unwrap_or_default(),
             operation: operation.as_str().to_owned(),
             rule: mapping.describe(rule),
             cache: mapping.cache(cache).map(|cache| cache.name.to_string()).unwrap_or_default(),

@@ -38,7 +38,11 @@ impl From<PgError> for End {
 
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
-        if error.is_hopeless() { End::Hopeless(error.to_string()) } else { End::Again(error.to_string()) }
+        if error.is_hopeless() {
+            End::Hopeless(error.to_string())
+        } else {
+            End::Again(error.to_string())
+        }
     }
 }
 

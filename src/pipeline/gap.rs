@@ -164,12 +164,16 @@ mod tests {
         assert_eq!(with(|_, f| f.confirmed_flush = Lsn(101)), Some(GapReason::SlotAhead));
         assert_eq!(with(|_, f| f.wal_insert = Lsn(99)), Some(GapReason::WalBehind));
         assert_eq!(with(|_, f| f.identity.mapping.push('1')), Some(GapReason::MappingChanged));
-        assert_eq!(with(|_, f| f.identity.publication.push('1')), Some(GapReason::PublicationChanged));
+        assert_eq!(
+            with(|_, f| f.identity.publication.push('1')),
+            Some(GapReason::PublicationChanged)
+        );
     }
 
     #[test]
     fn no_two_reasons_share_a_name() {
-        let names: std::collections::HashSet<_> = GapReason::ALL.iter().map(|r| r.as_str()).collect();
+        let names: std::collections::HashSet<_> =
+            GapReason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(names.len(), GapReason::ALL.len());
     }
 }

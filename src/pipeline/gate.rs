@@ -90,6 +90,7 @@ impl Gate {
         let mut open = true;
         while open {
             let before = self.waiting.len();
+            let patience = self.patience();
             tokio::select! {
                 biased;
                 _ = watch.tick() => {
@@ -100,7 +101,7 @@ impl Gate {
                     Some(first) => self.take_what_waits(first),
                     None => open = false,
                 },
-                () = tokio::time::sleep(self.patience()), if !self.waiting.is_empty() => {}
+                () = tokio::time::sleep(patience), if !self.waiting.is_empty() => {}
                 _ = idle.tick(), if self.waiting.watermark() > written => {
                     written = self.waiting.watermark();
                     self.hand_on(Batch { watermark: written, ..Batch::default() }).await?;
@@ -153,7 +154,7 @@ impl Gate {
         // What was parked before was seen by nobody: its wait is no lag.
         let since = self.waiting.oldest_from(already).unwrap_or_else(Instant::now);
         self.status.taken_up(since);
-        let snapshot = self.snapshots.current_snapshot().await?;
+        let snapshot = self.snapshots.snapshot().await?;
         let admitted = self.waiting.admit(&snapshot);
         self.waiting.park(self.max_parked_keys);
         self.status.parked(self.waiting.len(), self.suspects.len());
@@ -161,7 +162,8 @@ impl Gate {
             self.status.put_back();
             return Ok(None);
         }
-        let mut batch = Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
+        let mut batch =
+            Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
         if std::mem::take(&mut self.suspects_changed) {
             batch.suspects = Some(self.suspects.write());
@@ -171,7 +173,11 @@ impl Gate {
 
     /// Puts the transactions into the batch: their own keys as they are, their lookups
     /// together, as far as they were compiled alike.
-    async fn collect(&mut self, transactions: Vec<Transaction>, batch: &mut Batch) -> Result<(), End> {
+    async fn collect(
+        &mut self,
+        transactions: Vec<Transaction>,
+        batch: &mut Batch,
+    ) -> Result<(), End> {
         let mut together: Option<(Arc<LookupPlans>, ChangeSet)> = None;
         for mut transaction in transactions {
             if together.as_ref().is_some_and(|(plans, _)| !Arc::ptr_eq(plans, &transaction.plans)) {
@@ -187,7 +193,8 @@ impl Gate {
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());
             if transaction.changes.lookups().next().is_some() {
-                let (_, changes) = together.get_or_insert_with(|| (Arc::clone(&transaction.plans), ChangeSet::default()));
+                let (_, changes) = together
+                    .get_or_insert_with(|| (Arc::clone(&transaction.plans), ChangeSet::default()));
                 changes.merge(transaction.changes);
             }
         }
@@ -202,7 +209,8 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some((plans, mut changes)) = together else { return Ok(()) };
-        let complaints = self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
+        let complaints =
+            self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
         if !complaints.is_empty() {
             self.status.lookup_problems(complaints);
         }
@@ -235,7 +243,7 @@ impl Gate {
             return Ok(());
         }
         let client = self.snapshots.client();
-        let snapshot = self.snapshots.current_snapshot().await?;
+        let snapshot = self.snapshots.snapshot().await?;
         let inserted = wal_insert(client).await?;
         self.suspects.note_ended(&snapshot, inserted);
         for xid in self.suspects.due(self.waiting.passed()) {

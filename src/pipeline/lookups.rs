@@ -16,9 +16,10 @@ use tokio_postgres::Statement;
 use tracing::warn;
 
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, Escalation, LookupRows, Origin};
+use crate::mapping::changes::{ChangeSet, Escalation};
+use crate::mapping::lookup::LookupPlan;
+use crate::mapping::lookup_rows::LookupRows;
 use crate::mapping::model::RuleId;
-use crate::mapping::plan::LookupPlan;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::{Class, PgError};
 
@@ -73,19 +74,19 @@ impl Lookups {
             let refused = match plans.get(rule) {
                 Some(plan) => match self.look_up(client, mapping, plan, &rows, changes).await {
                     Ok(()) => continue,
-                    Err(error) if error.class() == Class::Retry && error.sqlstate() != Some("57014") => {
+                    Err(error)
+                        if error.class() == Class::Retry && error.sqlstate() != Some("57014") =>
+                    {
                         return Err(error);
                     }
                     Err(error) => error.to_string(),
                 },
                 None => "it was never compiled".to_owned(),
             };
-            let Some(model) = mapping.rule(rule) else { continue };
             let complaint = format!("the lookup of {} failed: {refused}", mapping.describe(rule));
             warn!(%complaint, "a lookup failed: its cache is dropped as a whole");
             complaints.push(complaint);
-            let origin = Origin { rule, cache: model.cache, operation: rows.operation() };
-            changes.escalate(Escalation::LookupFailed, origin);
+            changes.escalate(Escalation::LookupFailed, rows.origin());
         }
         Ok(complaints)
     }
@@ -106,19 +107,25 @@ impl Lookups {
                 statement
             }
         };
-        for from in (0..rows.len()).step_by(ROWS_A_QUERY) {
-            let columns = rows.columns(from, ROWS_A_QUERY);
-            let found = client.query_raw(&statement, columns).await?;
+        for columns in rows.batches(ROWS_A_QUERY) {
+            let found = client.query_raw(&statement, &columns).await?;
             pin_mut!(found);
             let mut pending: Vec<Vec<Option<String>>> = Vec::new();
             while let Some(row) = found.try_next().await? {
-                pending.push((0..plan.outputs.len()).map(|i| row.try_get(i)).collect::<Result<_, _>>()?);
+                pending.push(
+                    (0..plan.outputs.len()).map(|i| row.try_get(i)).collect::<Result<_, _>>()?,
+                );
                 if pending.len() >= ROWS_A_CHECK {
-                    mapping.add_lookup_results(plan.rule, rows.operation(), pending.drain(..), changes);
+                    mapping.add_lookup_results(
+                        plan.rule,
+                        rows.origin().operation,
+                        pending.drain(..),
+                        changes,
+                    );
                     changes.limit(self.max_keys);
                 }
             }
-            mapping.add_lookup_results(plan.rule, rows.operation(), pending, changes);
+            mapping.add_lookup_results(plan.rule, rows.origin().operation, pending, changes);
             changes.limit(self.max_keys);
         }
         Ok(())

@@ -70,7 +70,9 @@ impl Receiver {
                         server_end = server_end.max(wal_end);
                         match self.assembler.take(wal_start, data)? {
                             Step::Nothing => {}
-                            Step::Described => self.status.table_problems(self.assembler.problems()),
+                            Step::Described => {
+                                self.status.table_problems(self.assembler.problems())
+                            }
                             Step::Transaction(transaction) => {
                                 received = transaction.end_lsn;
                                 if self.hand_on(transaction).await {
@@ -94,7 +96,9 @@ impl Receiver {
                             }
                         }
                     }
-                    Frame::CopyDone => return Err(End::Again("the server ended the stream".to_owned())),
+                    Frame::CopyDone => {
+                        return Err(End::Again("the server ended the stream".to_owned()));
+                    }
                 }
             }
             self.status.heard(received, server_end);

@@ -54,11 +54,16 @@ pub struct Context {
 
 /// Runs until something ends it. `forced`: the run before found that everything must be
 /// dropped.
-pub async fn run(context: &Context, forced: &mut Option<GapReason>, stop: &CancellationToken) -> End {
+pub async fn run(
+    context: &Context,
+    forced: &mut Option<GapReason>,
+    stop: &CancellationToken,
+) -> End {
     let starting = async {
         context.status.enter(Phase::Connecting);
         let keys = ControlKeys::new(&context.config.postgres.slot);
-        let mut chain = Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
+        let mut chain =
+            Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
         let stream = start::stream(context, &mut chain, *forced).await?;
         Ok::<_, End>((chain, stream))
     };
@@ -87,7 +92,8 @@ async fn follow(
     let goodbye = CancellationToken::new();
     let (applied, reported) = watch::channel(Lsn::ZERO);
     // The feedback first: a purge may take longer than the server's patience.
-    let (reader, writer) = stream.halves.take().ok_or_else(|| End::Broken("the stream was taken twice".to_owned()))?;
+    let (reader, writer) =
+        stream.halves.take().ok_or_else(|| End::Broken("the stream was taken twice".to_owned()))?;
     let patience = stream.wal_sender_timeout.map_or(Duration::MAX, |timeout| timeout / 4);
     tasks.spawn(
         "feedback",
@@ -119,7 +125,10 @@ async fn follow(
         "receive",
         Receiver {
             reader,
-            assembler: Assembler::new(Arc::clone(&context.mapping), config.max_keys_per_transaction),
+            assembler: Assembler::new(
+                Arc::clone(&context.mapping),
+                config.max_keys_per_transaction,
+            ),
             arrivals: to_gate,
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
             room_total,
@@ -137,7 +146,7 @@ async fn follow(
             arrivals,
             batches: to_redis,
             waiting: Waiting::new(watermark),
-            snapshots: Snapshots::prepare(stream.client).await?,
+            snapshots: Snapshots::open(stream.client).await?,
             lookups: Lookups::new(config.max_keys_per_transaction),
             mapping: Arc::clone(&context.mapping),
             suspects,
@@ -186,7 +195,10 @@ impl Drop for Task {
 impl Future for Task {
     type Output = (&'static str, Result<(), End>);
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
         let name = self.name;
         std::pin::Pin::new(&mut self.handle).poll(cx).map(|joined| {
             let result = joined.unwrap_or_else(|failed| {
@@ -198,7 +210,11 @@ impl Future for Task {
 }
 
 impl Tasks {
-    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<(), End>> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), End>> + Send + 'static,
+    ) {
         self.0.push(Task { name, handle: tokio::spawn(task) });
     }
 
@@ -212,7 +228,11 @@ impl Tasks {
     }
 
     /// Waits for all to end by themselves, once asked to stop within a bound.
-    async fn until_all_end(mut self, context: &Context, stop: &CancellationToken) -> Result<(), End> {
+    async fn until_all_end(
+        mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let within = context.config.pipeline.drain_timeout.get();
         let deadline = async {
             stop.cancelled().await;

@@ -70,9 +70,15 @@ pub struct Footing {
 }
 
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
-pub async fn stream(context: &Context, chain: &mut Chain, forced: Option<GapReason>) -> Result<Stream, End> {
+pub async fn stream(
+    context: &Context,
+    chain: &mut Chain,
+    forced: Option<GapReason>,
+) -> Result<Stream, End> {
     let state = chain.state().await?;
-    let client = SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get()).await?;
+    let client =
+        SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
+            .await?;
     let facts = ServerFacts::read(&client).await?;
     check_server(&facts)?;
     let mut gap = forced;
@@ -94,11 +100,18 @@ pub async fn stream(context: &Context, chain: &mut Chain, forced: Option<GapReas
     let slot_is_there = match slot {
         Slot::Ready => true,
         Slot::Missing => {
-            gap.get_or_insert(if state.is_some() { GapReason::SlotMissing } else { GapReason::NoState });
+            gap.get_or_insert(if state.is_some() {
+                GapReason::SlotMissing
+            } else {
+                GapReason::NoState
+            });
             false
         }
         Slot::Lost(reason) => {
-            warn!(slot = config.slot, reason, "the server has invalidated the slot: it is dropped and created anew");
+            warn!(
+                slot = config.slot,
+                reason, "the server has invalidated the slot: it is dropped and created anew"
+            );
             drop_slot(&client, &config.slot).await?;
             gap.get_or_insert(GapReason::SlotLost);
             false
@@ -109,8 +122,8 @@ pub async fn stream(context: &Context, chain: &mut Chain, forced: Option<GapReas
     let system = replication.identify_system().await?;
     if system.system_id != facts.system_id {
         return Err(End::Again(format!(
-            "two connections to {} reached two servers (system identifiers {} and {}): let postgres.url name one of them",
-            context.connect.host(), facts.system_id, system.system_id
+            "two connections reached two servers (system identifiers {} and {}): let postgres.url name one of them",
+            facts.system_id, system.system_id
         )));
     }
     if !slot_is_there {
@@ -175,11 +188,17 @@ pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Re
     }
 }
 
-async fn resume(context: &Context, chain: &mut Chain, state: &State, suspects: Suspects) -> Result<Footing, End> {
+async fn resume(
+    context: &Context,
+    chain: &mut Chain,
+    state: &State,
+    suspects: Suspects,
+) -> Result<Footing, End> {
     chain.claim(state.nonce.clone()).await?;
     if !state.closed.is_empty() {
         // An earlier life died while it dropped these caches.
-        let closed: Vec<_> = state.closed.iter().filter_map(|name| context.mapping.cache_by_name(name)).collect();
+        let closed: Vec<_> =
+            state.closed.iter().filter_map(|name| context.mapping.cache_by_name(name)).collect();
         let prefixes: Vec<&[u8]> = closed.iter().map(|(_, cache)| cache.prefix.as_ref()).collect();
         chain.purge(&prefixes).await?;
         chain.step(&[], &[crate::store::state::closed(&[])], None).await?;
@@ -249,7 +268,12 @@ async fn invalidate(
 }
 
 fn own_prefixes(context: &Context) -> Vec<String> {
-    context.mapping.prefixes().iter().map(|prefix| String::from_utf8_lossy(prefix).into_owned()).collect()
+    context
+        .mapping
+        .prefixes()
+        .iter()
+        .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
+        .collect()
 }
 
 /// What this mapping manages, and what the one before it did.
@@ -327,7 +351,10 @@ enum Slot {
 async fn usable_slot(client: &SqlClient, name: &str, database: &str) -> Result<Slot, End> {
     let Some(slot) = SlotState::read(client, name).await? else { return Ok(Slot::Missing) };
     let unfit = if slot.plugin.as_deref() != Some("pgoutput") {
-        Some(format!("uses the plug-in {}", slot.plugin.as_deref().unwrap_or("(none: it is physical)")))
+        Some(format!(
+            "uses the plug-in {}",
+            slot.plugin.as_deref().unwrap_or("(none: it is physical)")
+        ))
     } else if slot.database.as_deref() != Some(database) {
         Some(format!("belongs to the database {}", slot.database.as_deref().unwrap_or_default()))
     } else if slot.two_phase {

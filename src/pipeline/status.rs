@@ -261,7 +261,10 @@ impl Status {
     }
 
     /// Redis has acknowledged the batch that was taken up first, and the watermark.
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB of WAL")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; 2^53 bytes are 8 PiB of WAL"
+    )]
     pub fn applied(&self, watermark: Lsn) {
         self.metrics.applied_lsn.set(watermark.0 as f64);
         let mut inner = self.lock();
@@ -328,12 +331,21 @@ impl Status {
             Phase::Draining => problems.push("shutting down".to_owned()),
         }
         if inner.phase == Phase::Streaming && inner.heard.is_none_or(|at| at.elapsed() >= SILENCE) {
-            problems.push("the replication stream is silent: check the network to Postgres".to_owned());
+            problems
+                .push("the replication stream is silent: check the network to Postgres".to_owned());
         }
         if inner.is_late(self.max_lag) {
-            problems.push(format!("changes wait for more than {:?} (pipeline.max_lag)", self.max_lag));
+            problems
+                .push(format!("changes wait for more than {:?} (pipeline.max_lag)", self.max_lag));
         }
-        problems.extend(inner.table_problems.iter().chain(&inner.lookup_problems).chain(&inner.reload_problem).cloned());
+        problems.extend(
+            inner
+                .table_problems
+                .iter()
+                .chain(&inner.lookup_problems)
+                .chain(&inner.reload_problem)
+                .cloned(),
+        );
         let lag_bytes = inner.server_end.bytes_since(inner.watermark);
         let lag_seconds = inner.pending.front().map_or(0.0, |at| at.elapsed().as_secs_f64());
         self.metrics.replication_lag_bytes.set(i64::try_from(lag_bytes).unwrap_or(i64::MAX));
@@ -348,7 +360,9 @@ impl Status {
             lag_seconds,
             parked_transactions: inner.parked,
             suspects: inner.suspects,
-            last_gap: inner.last_gap.map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
+            last_gap: inner
+                .last_gap
+                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
         }
     }
 }

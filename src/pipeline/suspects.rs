@@ -37,7 +37,9 @@ impl Suspects {
     /// New suspects.
     #[must_use]
     pub fn new(xids: &[FullXid], partial: bool) -> Self {
-        Suspects(xids.iter().map(|xid| Suspect { xid: xid.0, partial, ended_before: None }).collect())
+        Suspects(
+            xids.iter().map(|xid| Suspect { xid: xid.0, partial, ended_before: None }).collect(),
+        )
     }
 
     /// As stored. What cannot be read is no list: the caller has a broken state.
@@ -110,7 +112,11 @@ mod tests {
         assert_eq!(suspects.due(Lsn(499)), []);
         assert_eq!(suspects.due(Lsn(500)), [FullXid(11)], "10 is still open");
         suspects.note_ended(&snapshot("20:20:"), Lsn(900));
-        assert_eq!(suspects.due(Lsn(500)), [FullXid(11)], "the first position after the end counts");
+        assert_eq!(
+            suspects.due(Lsn(500)),
+            [FullXid(11)],
+            "the first position after the end counts"
+        );
         assert_eq!(suspects.due(Lsn(900)), [FullXid(10), FullXid(11)]);
         suspects.clear(FullXid(10));
         suspects.clear(FullXid(11));

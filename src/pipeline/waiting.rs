@@ -129,7 +129,10 @@ impl Waiting {
         }
         let mut total: usize = self.parked.iter().map(|(_, t)| t.changes.len()).sum();
         while total > max {
-            let Some((_, largest)) = self.parked.iter_mut().max_by_key(|(_, t)| t.changes.len()) else { return };
+            let Some((_, largest)) = self.parked.iter_mut().max_by_key(|(_, t)| t.changes.len())
+            else {
+                return;
+            };
             let before = largest.changes.len();
             largest.changes.limit(before / 2);
             total = total - before + largest.changes.len();
