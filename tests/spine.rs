@@ -17,16 +17,30 @@ async fn a_changed_row_removes_exactly_the_keys_that_depended_on_it() {
     world
         .postgres
         .execute(
-            "insert into organization_organization (id, name, is_active) overriding system value values (1, 'a', true), (2, 'b', true)",
+            "insert into organization_organization (id, name, is_active, created_at, updated_at) values (1, 'a', true, now(), now()), (2, 'b', true, now(), now())",
         )
         .await
         .unwrap();
     world.settle().await;
     world
-        .put(&["v1:org:data:1", "v1:org:data:2", "v1:deal_stats:1:7", "v1:api_response:analytics:1:generation"])
+        .put(&[
+            "v1:org:data:1",
+            "v1:org:data:2",
+            "v1:deal_stats:1:7",
+            "v1:api_response:analytics:1:generation",
+        ])
         .await;
-    world.postgres.execute("update organization_organization set name = 'c' where id = 1").await.unwrap();
+    world
+        .postgres
+        .execute("update organization_organization set name = 'c' where id = 1")
+        .await
+        .unwrap();
     world.settle().await;
-    assert_eq!(world.keys().await, set(&["v1:org:data:2", "v1:deal_stats:1:7"]), "{}", daemon.log());
+    assert_eq!(
+        world.keys().await,
+        set(&["v1:org:data:2", "v1:deal_stats:1:7"]),
+        "{}",
+        daemon.log()
+    );
     assert!(daemon.stop().await.success());
 }

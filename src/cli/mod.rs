@@ -52,7 +52,8 @@ enum Exit {
     Done,
     /// It failed, or found what it was asked to look for.
     Failed,
-    /// A service is unreachable (sysexits' `EX_UNAVAILABLE`).
+    /// A service is unreachable (sysexits' `EX_UNAVAILABLE`). `run` never says so: it waits.
+    #[expect(dead_code, reason = "the first command of one shot will use it")]
     Unreachable,
     /// The configuration must be mended first, here or on a server (`EX_CONFIG`).
     Configuration,

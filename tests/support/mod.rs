@@ -75,10 +75,14 @@ impl World {
 
     /// The same with servers of one's own.
     pub async fn with(postgres: Postgres, redis: Redis) -> World {
-        let schema = std::fs::read_to_string(root().join("sql/demo/schema.sql")).expect("the schema");
+        let schema =
+            std::fs::read_to_string(root().join("sql/demo/schema.sql")).expect("the schema");
         postgres.execute(&schema).await.expect("the schema loads");
         for table in TABLES {
-            postgres.execute(&format!("alter table {table} replica identity full")).await.expect("identity");
+            postgres
+                .execute(&format!("alter table {table} replica identity full"))
+                .await
+                .expect("identity");
         }
         let publish = format!(
             "create publication unstale for table {} with (publish_via_partition_root = true)",
@@ -90,7 +94,11 @@ impl World {
 
     /// Nothing is loaded; the configuration is `config`.
     pub fn bare(postgres: Postgres, redis: Redis, config: &Path) -> World {
-        let admin = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let admin = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
         World {
             settings: vec![
                 format!("postgres.url={}", postgres.url()),
@@ -122,7 +130,12 @@ impl World {
     /// The binary with this world's configuration.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_unstale"));
-        command.arg(subcommand).arg("--config").arg(&self.config).kill_on_drop(true).stdin(Stdio::null());
+        command
+            .arg(subcommand)
+            .arg("--config")
+            .arg(&self.config)
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
@@ -176,8 +189,11 @@ impl World {
 
     /// Which managed keys there are, without the prefix.
     pub async fn keys(&self) -> std::collections::BTreeSet<String> {
-        let found: Vec<String> =
-            redis::cmd("KEYS").arg("prs_cache:1:*").query_async(&mut self.values().await).await.expect("KEYS");
+        let found: Vec<String> = redis::cmd("KEYS")
+            .arg("prs_cache:1:*")
+            .query_async(&mut self.values().await)
+            .await
+            .expect("KEYS");
         found.into_iter().map(|key| key.trim_start_matches("prs_cache:1:").to_owned()).collect()
     }
 
@@ -197,7 +213,9 @@ impl World {
         let rows = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         rows.iter()
             .find_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+                tokio_postgres::SimpleQueryMessage::Row(row) => {
+                    Some(row.get(0).unwrap_or_default().to_owned())
+                }
                 _ => None,
             })
             .unwrap_or_default()
@@ -233,7 +251,9 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = std::process::Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
+        let status = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &self.pid().to_string()])
+            .status();
         assert!(status.expect("kill runs").success());
     }
 
@@ -258,7 +278,8 @@ impl Daemon {
     /// An answer of the admin listener: status and body; `None` while it does not listen.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -300,7 +321,8 @@ impl Daemon {
 
     /// Waits for a line of the log.
     pub async fn until_log(&self, part: &str) {
-        until(&format!("{part:?} in the log"), async || self.log().contains(part).then_some(())).await;
+        until(&format!("{part:?} in the log"), async || self.log().contains(part).then_some(()))
+            .await;
     }
 
     /// A metric's value; 0 if it was never counted.
