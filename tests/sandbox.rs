@@ -41,6 +41,12 @@ fn alive(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
 }
 
+/// Whether a segment of System V shared memory exists that this process has made.
+fn has_shared_memory(pid: u32) -> bool {
+    let segments = std::fs::read_to_string("/proc/sysvipc/shm").expect("a list");
+    segments.lines().any(|line| line.split_whitespace().nth(4) == Some(&pid.to_string()))
+}
+
 #[tokio::test]
 async fn two_of_each_run_side_by_side_and_know_nothing_of_each_other() {
     let (a, b) = tokio::join!(Postgres::start(), Postgres::start());
@@ -207,6 +213,11 @@ async fn postgres_keeps_its_data_over_restart_and_crash() {
     assert_eq!(postgres.url(), url, "it moved");
     assert_ne!(postgres.pid(), first);
     assert!(postgres.start_again().await.is_err(), "it was started twice");
+
+    let last = postgres.pid().expect("runs");
+    postgres.kill9().await.expect("dies");
+    drop(postgres);
+    assert!(!has_shared_memory(last), "shared memory was left");
 }
 
 #[tokio::test]
@@ -373,13 +384,17 @@ async fn nothing_is_left_of_a_test_that_panics() {
 async fn nothing_is_left_of_a_process_that_is_killed() {
     let mut child = Child::start("kill");
     let (pids, folder) = child.story().await;
-    assert!(pids.into_iter().all(alive));
+    assert!(pids.into_iter().all(alive) && has_shared_memory(pids[0]));
     child.process.kill().expect("kills");
     child.process.wait().expect("ends");
     eventually("its servers die with it", async || !pids.into_iter().any(alive)).await;
-    // Folders go when the next sandbox starts.
-    let _next = Redis::start().await.expect("starts");
-    assert!(!Path::new(&folder).exists(), "a folder was left");
+    // Not the very next, should another one be at it just now.
+    eventually("its folder goes with one of the next sandboxes", async || {
+        Redis::start().await.expect("starts");
+        !Path::new(&folder).exists()
+    })
+    .await;
+    assert!(!has_shared_memory(pids[0]), "shared memory was left");
 }
 
 /// Answers each byte by the next one.
