@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, IFlags, flock, ioctl_getflags, ioctl_setflags};
 
 use super::account::Account;
 use super::error::SandboxError;
@@ -78,10 +78,9 @@ pub(super) fn root() -> Result<PathBuf, SandboxError> {
     let path = std::env::temp_dir().join(format!("unstale-sandbox-{}", uid.as_raw()));
     // Servers may run under another account: it must be able to pass through.
     match DirBuilder::new().mode(0o711).create(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(SandboxError::io(format!("make {}", path.display()))(error));
-        }
-        _ => {}
+        Ok(()) => spread(&path),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(SandboxError::io(format!("make {}", path.display()))(error)),
     }
     let refuse = |why: String| Err(SandboxError::Folder { path: path.clone(), why });
     match fs::symlink_metadata(&path) {
@@ -95,6 +94,20 @@ pub(super) fn root() -> Result<PathBuf, SandboxError> {
         }
         Ok(_) => Ok(path),
     }
+}
+
+/// Asks the file system to put each server's folder in another place.
+///
+/// A server is a thousand small files that live for seconds. ext4 keeps away
+/// from inodes that were freed a moment ago, and looks at each of them again for
+/// every file it makes nearby: after some dozens of servers a copy took a second
+/// instead of 40 ms. Folders below a top-level one (`chattr +T`) are spread over
+/// the disk. Elsewhere it is not needed, or not known.
+fn spread(root: &Path) {
+    let _not_known = File::open(root).map(|root| {
+        let flags = ioctl_getflags(&root)?;
+        ioctl_setflags(&root, flags | IFlags::TOPDIR)
+    });
 }
 
 /// Opens a file and locks it as long as it stays open; waits, unless told not to.
