@@ -28,6 +28,7 @@
 mod account;
 mod error;
 mod folder;
+mod leftovers;
 mod log;
 mod ports;
 mod postgres;

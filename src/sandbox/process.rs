@@ -13,7 +13,7 @@ use rustix::process::{getpid, getppid, kill_process, set_parent_process_death_si
 use super::procfs;
 
 /// How long a server may take to end after it was told to, when its owner goes.
-const END_BOUND: Duration = Duration::from_secs(5);
+pub(super) const END_BOUND: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(3);
 
 /// A running server; ended when dropped.
