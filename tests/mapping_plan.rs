@@ -231,6 +231,8 @@ fn key_columns_are_known_without_an_old_row() {
     let index = Case::new(BY_ORG, ReplicaIdentity::Index);
     index.update(Old::None, &row, &["p:one:10"]);
     index.update(Key(&[t("1"), t("9"), NULL, NULL]), &row, &["p:one:10", "p:one:9"]);
+    // A partition whose own identity lacks the column.
+    index.delete(Key(&[t("1"), NULL, NULL, NULL]), &["all of one: old_value_unknown"]);
     // Without an identity there is no key that could be unchanged.
     Case::new(r#"{ cache = "one", org = "id" }"#, ReplicaIdentity::Nothing).update(
         Old::None,
