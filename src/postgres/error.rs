@@ -49,6 +49,8 @@ pub enum Kind {
     SlotLost,
     /// `wal_level` is lower than `logical`.
     WalLevel,
+    /// The server is a standby, and only the primary will do.
+    Standby,
     /// A limit of the server is reached (slots, connections, memory, disk).
     Limit,
     /// The server starts up or recovers and takes no connections yet.

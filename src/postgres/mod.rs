@@ -30,4 +30,5 @@ pub mod slot;
 mod socket;
 pub mod suspects;
 mod tls;
+mod url;
 mod wire;

@@ -128,3 +128,83 @@ fn unescape(raw: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret as _;
+
+    fn options(url: &str) -> ConnectOptions {
+        ConnectOptions::parse(url).unwrap()
+    }
+
+    #[test]
+    fn the_first_line_that_fits_counts() {
+        let file = "# db:5432:app:me:comment\n\ndb:5433:app:me:port\nother:*:*:*:host\ndb:*:app:you:user\n\
+                    db:5432:*:me:first\r\n*:*:*:*:last\n";
+        assert_eq!(lookup(file, &options("postgres://me@db/app")).as_deref(), Some("first"));
+        assert_eq!(lookup(file, &options("postgres://me@db:5433/app")).as_deref(), Some("port"));
+        assert_eq!(lookup(file, &options("postgres://me@x/app")).as_deref(), Some("last"));
+        assert_eq!(lookup("db:5432:app:me", &options("postgres://me@db/app")), None);
+    }
+
+    #[test]
+    fn colons_and_backslashes_are_escaped() {
+        let file = r"db:5432:a\:p:m\\e:s\:e\\c\*";
+        let wanted = options(r"postgres://m%5Ce@db/a%3Ap");
+        assert_eq!(lookup(file, &wanted).as_deref(), Some(r"s:e\c*"));
+        let starred = options("postgres://me@db/*");
+        assert_eq!(lookup(r"db:5432:\*:me:star", &starred).as_deref(), Some("star"));
+        let plain = options("postgres://me@db/app");
+        assert_eq!(lookup(r"db:5432:\*:me:star", &plain), None, "no wildcard");
+    }
+
+    #[test]
+    fn a_unix_socket_is_localhost_or_its_folder() {
+        let socket = options("postgres:///app?host=/run/pg&user=me");
+        for host in ["localhost", "/run/pg", "*"] {
+            let file = format!("{host}:5432:app:me:x");
+            assert_eq!(lookup(&file, &socket).as_deref(), Some("x"), "{host}");
+        }
+        assert_eq!(lookup("127.0.0.1:5432:app:me:x", &socket), None);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        let wanted = options("postgres://me@db/app");
+        let sources = PasswordSources { variable: None, file: Some(path.clone()) };
+        assert!(sources.find(&wanted).unwrap().is_none(), "no file, no error");
+        fs::write(&path, "*:*:*:*:x").unwrap();
+        for (mode, found) in [(0o644, false), (0o640, false), (0o600, true), (0o400, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let password = sources.find(&wanted).unwrap();
+            assert_eq!(password.is_some(), found, "{mode:o}");
+            assert_eq!(password.map(|p| p.expose_secret().to_owned()), found.then(|| "x".into()));
+        }
+    }
+
+    fn escape(text: &str) -> String {
+        text.replace('\\', r"\\").replace(':', r"\:")
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_escaped_comes_back(secret in "[^\r\n]{1,12}", database in "[^\r\n\0*]{1,8}") {
+            let wanted = ConnectOptions::parse(&format!(
+                "postgres://me@db/{}",
+                percent_encoding::utf8_percent_encode(&database, percent_encoding::NON_ALPHANUMERIC)
+            ))
+            .unwrap();
+            let file = format!("db:5432:{}:me:{}\n", escape(&database), escape(&secret));
+            prop_assert_eq!(lookup(&file, &wanted), Some(secret));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[ab:*\\\\\n]{0,40}") {
+            let _ = lookup(&text, &options("postgres://a@b/a"));
+        }
+    }
+}
