@@ -86,7 +86,8 @@ impl About {
                  and that pg_hba.conf lets it in by this address and with or without TLS as asked \
                  for by sslmode: a line such as `hostssl {database} {role} ADDRESS/32 \
                  scram-sha-256` (`local` for a unix socket; the database by its name, not \
-                 `replication`), then SELECT pg_reload_conf()"
+                 `replication`), then SELECT pg_reload_conf(); if the server wants a client certificate, give sslcert \
+                     and sslkey"
                 ),
             ),
             ("3D000", _) => (

@@ -179,6 +179,39 @@ impl Cluster {
         self.ready().await;
     }
 
+    /// As by `pg_ctl stop -m fast`.
+    pub async fn stop_fast(&mut self) {
+        self.signal(libc::SIGINT);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.server.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// kill -9 of a child: the postmaster restarts them all and recovers.
+    pub async fn crash_child(&mut self) {
+        let pid = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        let before = self.value(pid).await;
+        let child: i32 = before.as_deref().unwrap().parse().unwrap();
+        // SAFETY: a plain system call on a child of the server that this test started.
+        #[allow(unsafe_code, reason = "std has no kill by process id")]
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Ok(client) = self.try_admin("postgres").await
+                && let Ok(rows) = client.query(pid, &[]).await
+                && rows.iter().any(|row| row.get::<_, i32>(0) != child)
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// kill -9 of the postmaster; its children notice and end.
     pub fn kill(&mut self) {
         self.server.kill().unwrap();
@@ -238,12 +271,12 @@ fn launch(folder: &Path, owner: Option<Owner>) -> Child {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.signal(libc::SIGQUIT);
-        let waited = self.server.wait();
+        if matches!(self.server.try_wait(), Ok(None)) {
+            self.signal(libc::SIGQUIT);
+            self.server.wait().ok();
+        }
         if std::thread::panicking() {
             eprintln!("server log:\n{}", self.log());
-        } else {
-            waited.unwrap();
         }
     }
 }
