@@ -260,15 +260,43 @@ impl ReplicationConnection {
                 };
                 error.refined(Kind::SlotBusy { pid }, Class::Retry, remedy)
             }
-            // Not in the state that it needs: wal_level, or a slot that has lost its WAL?
-            Some("55000") => match self.ask("SHOW wal_level").await {
-                Some(level) if level != "logical" => {
-                    error.refined(Kind::WalLevel, Class::Stop, WAL_LEVEL_REMEDY.to_owned())
-                }
-                Some(_) => error.refined(Kind::SlotLost, Class::Stop, SLOT_LOST_REMEDY.to_owned()),
-                None => error,
+            // Not supported: because this is a standby?
+            Some("0A000") => match self.ask("SELECT pg_catalog.pg_is_in_recovery()").await {
+                Some(answer) if answer == "t" => error.refined(
+                    Kind::Standby,
+                    Class::Stop,
+                    "this server is a standby: connect to the primary".to_owned(),
+                ),
+                _ => error,
             },
+            // Not in the state that it needs: which of three reasons is it?
+            Some("55000") => self.explain_state(error, slot).await,
             _ => error,
+        }
+    }
+
+    async fn explain_state(&mut self, error: PgError, slot: &str) -> PgError {
+        if self.ask("SHOW wal_level").await.is_some_and(|level| level != "logical") {
+            return error.refined(Kind::WalLevel, Class::Stop, WAL_LEVEL_REMEDY.to_owned());
+        }
+        let about_slot = |column: &str| {
+            format!(
+                "SELECT {column} FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+                escape_literal(slot)
+            )
+        };
+        if self.ask(&about_slot("wal_status")).await.as_deref() == Some("lost") {
+            return error.refined(Kind::SlotLost, Class::Stop, SLOT_LOST_REMEDY.to_owned());
+        }
+        let elsewhere = about_slot("coalesce(database::text, 'none: it is a physical slot')");
+        match self.ask(&elsewhere).await {
+            Some(database) => {
+                let remedy = format!(
+                    "the slot's database is {database}: connect to that one, or name another slot"
+                );
+                error.refined(Kind::Server, Class::Stop, remedy)
+            }
+            None => error,
         }
     }
 

@@ -233,7 +233,7 @@ async fn limits_of_a_session_hold() {
     cluster.sql("GRANT ALL ON a TO humble").await;
     let reader = client(&options).await;
     let error: PgError = reader.batch_execute("DELETE FROM a").await.unwrap_err().into();
-    assert_eq!(error.sqlstate(), Some("25006"));
+    assert_eq!((error.sqlstate(), error.class()), (Some("25006"), Class::Stop));
     let zone: String = reader.query_one("SHOW timezone", &[]).await.unwrap().get(0);
     assert_eq!(zone, "UTC");
     let name = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";

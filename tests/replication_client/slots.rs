@@ -6,6 +6,9 @@ use unstale::lsn::Lsn;
 use unstale::postgres::client::SqlClient;
 use unstale::postgres::conninfo::ConnectOptions;
 use unstale::postgres::error::{Class, Kind};
+use unstale::postgres::gate::Gate;
+use unstale::postgres::replication::PgoutputOptions;
+use unstale::postgres::server::ServerFacts;
 use unstale::postgres::slot::{SlotState, drop_slot};
 
 use crate::cluster::Cluster;
@@ -105,4 +108,45 @@ async fn the_role_s_own_timeouts_do_not_end_a_slot_s_creation() {
         open.batch_execute("COMMIT").await.unwrap();
     });
     created.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_that_is_not_ours_to_read_is_told_by_what_it_is() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.sql("CREATE DATABASE other").await;
+    let other = format!("{}?dbname=other", cluster.url("postgres"));
+    connect(&other).await.unwrap().create_slot("elsewhere").await.unwrap();
+    cluster
+        .sql(
+            "SELECT pg_create_physical_replication_slot('physical');
+             SELECT pg_create_logical_replication_slot('testing', 'test_decoding')",
+        )
+        .await;
+    for (slot, said) in
+        [("elsewhere", "database is other"), ("physical", "physical slot"), ("testing", "pgoutput")]
+    {
+        let connection = connect(&cluster.url("postgres")).await.unwrap();
+        let error = connection.start_replication(slot, Lsn::ZERO, &pgoutput()).await.err().unwrap();
+        check(&error, Kind::Server, Class::Stop, said);
+    }
+    let mut connection = connect(&cluster.url("postgres")).await.unwrap();
+    connection.create_slot("s").await.unwrap();
+    let newer = PgoutputOptions { protocol: 9, ..pgoutput() };
+    let error = connection.start_replication("s", Lsn::ZERO, &newer).await.err().unwrap();
+    check(&error, Kind::Server, Class::Stop, "Postgres 15 takes protocol 3");
+}
+
+#[tokio::test]
+async fn a_standby_is_told_apart_from_the_primary() {
+    let primary = Cluster::start(&[]).await;
+    let standby = primary.standby().await;
+    let client = sql(&standby).await;
+    let facts = ServerFacts::read(&client).await.unwrap();
+    assert!(facts.in_recovery);
+    assert_eq!(facts.system_id, ServerFacts::read(&sql(&primary).await).await.unwrap().system_id);
+    let error = Gate::open(client).await.unwrap().snapshot().await.unwrap_err();
+    check(&error, Kind::Standby, Class::Stop, "primary");
+    let mut connection = connect(&standby.url("postgres")).await.unwrap();
+    let error = connection.create_slot("s").await.unwrap_err();
+    check(&error, Kind::Standby, Class::Stop, "primary");
 }
