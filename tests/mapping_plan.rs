@@ -389,7 +389,7 @@ fn a_lookup_is_one_statement_over_typed_rows() {
     let case = Case::full(VIA);
     let plan = plan(&case.mapping, ReplicaIdentity::Full);
     let lookup = plan.lookup(RuleId(0)).expect("the rule has a via");
-    assert_eq!(lookup.columns, ["note".into(), "org".into()]);
+    assert_eq!(lookup.columns, [Box::<str>::from("note"), Box::from("org")]);
     assert_eq!(lookup.outputs, ["user", "org"]);
     assert_eq!(
         lookup.sql,

@@ -208,6 +208,10 @@ impl Assembler {
 
 /// What a message led to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for a moment; a box would cost an allocation a transaction"
+)]
 pub enum Step {
     /// Nothing to hand on.
     Nothing,
