@@ -32,6 +32,7 @@ use super::suspects::Suspects;
 use crate::lsn::Lsn;
 use crate::mapping::name::TableName;
 use crate::postgres::client::SqlClient;
+use crate::postgres::error::PgError;
 use crate::postgres::feedback::FeedbackWriter;
 use crate::postgres::frames::FrameReader;
 use crate::postgres::publication::Publication;
@@ -79,7 +80,7 @@ pub async fn stream(
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
-    let facts = ServerFacts::read(&client).await?;
+    let facts = answered(context, ServerFacts::read(&client)).await?;
     check_server(&facts)?;
     let mut gap = forced;
 
@@ -96,7 +97,8 @@ pub async fn stream(
     };
 
     let config = &context.config.postgres;
-    let slot = usable_slot(&client, &config.slot, context.connect.database()).await?;
+    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
+    let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready => true,
         Slot::Missing => {
@@ -119,7 +121,7 @@ pub async fn stream(
     };
 
     let mut replication = ReplicationConnection::connect(&context.connect).await?;
-    let system = replication.identify_system().await?;
+    let system = answered(context, replication.identify_system()).await?;
     if system.system_id != facts.system_id {
         return Err(End::Again(format!(
             "two connections reached two servers (system identifiers {} and {}): let postgres.url name one of them",
@@ -140,10 +142,11 @@ pub async fn stream(
         messages: false,
         binary: false,
     };
-    let halves = replication.start_replication(&config.slot, Lsn::ZERO, &options).await?;
+    let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
+    let halves = answered(context, starting).await?;
 
     // Ours now: from here on nobody else moves it.
-    let slot = SlotState::read(&client, &config.slot).await?;
+    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let confirmed_flush = match slot {
         Some(slot) if slot.active_pid == Some(pid) => slot.confirmed_flush.unwrap_or_default(),
         other => {
@@ -162,7 +165,11 @@ pub async fn stream(
         publication: publication.fingerprint().to_string(),
         mapping: context.mapping.fingerprint().to_string(),
     };
-    let found = Found { identity, confirmed_flush, wal_insert: wal_insert(&client).await? };
+    let found = Found {
+        identity,
+        confirmed_flush,
+        wal_insert: answered(context, wal_insert(&client)).await?,
+    };
     context.status.postgres(Health::Up);
     Ok(Stream {
         halves: Some(halves),
@@ -216,9 +223,10 @@ async fn start_anew(
     let prefixes = prefixes(context, stream.state.as_ref());
     invalidate(context, chain, stream.state.as_ref(), reason).await?;
     let partial = reason == GapReason::PublicationChanged;
-    let suspects = Suspects::new(&suspects(&stream.client, &stream.relations).await?, partial);
+    let suspects = answered(context, suspects(&stream.client, &stream.relations)).await?;
+    let suspects = Suspects::new(&suspects, partial);
     chain.purge(&as_slices(&prefixes)).await?;
-    let frontier = wal_insert(&stream.client).await?;
+    let frontier = answered(context, wal_insert(&stream.client)).await?;
     let state = State {
         valid: true,
         nonce: Nonce::found(String::new()), // the step's own
@@ -267,6 +275,19 @@ async fn invalidate(
     Ok(())
 }
 
+/// Waits for an answer, but not for ever: a server that froze in the middle of a start
+/// must not freeze the daemon with it.
+async fn answered<T>(
+    context: &Context,
+    question: impl Future<Output = Result<T, PgError>>,
+) -> Result<T, End> {
+    let patience = context.config.postgres.statement_timeout.get() + Duration::from_secs(5);
+    match tokio::time::timeout(patience, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(End::Again(format!("Postgres did not answer within {patience:?}"))),
+    }
+}
+
 fn own_prefixes(context: &Context) -> Vec<String> {
     context
         .mapping
@@ -304,7 +325,7 @@ fn check_server(facts: &ServerFacts) -> Result<(), End> {
 
 async fn read_publication(context: &Context, client: &SqlClient) -> Result<Publication, End> {
     let name = &context.config.postgres.publication;
-    let Some(publication) = Publication::read(client, name).await? else {
+    let Some(publication) = answered(context, Publication::read(client, name)).await? else {
         return Err(End::Hopeless(format!(
             "publication {name} does not exist: run `unstale setup`, or `unstale setup --print` for the SQL"
         )));
@@ -348,8 +369,8 @@ enum Slot {
     Lost(String),
 }
 
-async fn usable_slot(client: &SqlClient, name: &str, database: &str) -> Result<Slot, End> {
-    let Some(slot) = SlotState::read(client, name).await? else { return Ok(Slot::Missing) };
+fn usable_slot(slot: Option<SlotState>, name: &str, database: &str) -> Result<Slot, End> {
+    let Some(slot) = slot else { return Ok(Slot::Missing) };
     let unfit = if slot.plugin.as_deref() != Some("pgoutput") {
         Some(format!(
             "uses the plug-in {}",
@@ -400,7 +421,7 @@ async fn create_slot(
                         &[],
                     )
                     .await
-                    .map_err(crate::postgres::error::PgError::from)?;
+                    .map_err(PgError::from)?;
                 let whom: Vec<String> = open
                     .iter()
                     .map(|row| {
