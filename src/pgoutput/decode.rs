@@ -108,15 +108,12 @@ impl Decoder {
 #[inline]
 pub fn decode(bytes: &[u8], context: Context) -> Result<Decoded<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    read(&mut reader, context)
-        .and_then(|decoded| {
-            if reader.rest().is_empty() {
-                Ok(decoded)
-            } else {
-                Err(reader.malformed("the end of the message"))
-            }
-        })
-        .map_err(|malformed| DecodeError::in_message(bytes, context, malformed))
+    let malformed = match read(&mut reader, context) {
+        Ok(decoded) if reader.rest().is_empty() => return Ok(decoded),
+        Ok(_) => reader.malformed("the end of the message"),
+        Err(malformed) => malformed,
+    };
+    Err(DecodeError::in_message(bytes, context, malformed))
 }
 
 #[inline]

@@ -9,6 +9,12 @@ use std::fmt::Write;
 /// How many bytes of structure are shown at most.
 const MOST_SHOWN: usize = 96;
 
+/// What stands at least between a tag and the first value: of a row change the
+/// relation, the tuple's kind, its number of columns, and one column's kind and
+/// length; of a logical message more. As much is shown of any message, so that
+/// not even a row under a wrong tag shows its values.
+const BEFORE_ANY_VALUE: usize = 4 + 1 + 2 + 1 + 4;
+
 /// Of a whole message that is malformed at `offset`.
 pub(super) fn of_message(bytes: &[u8], in_stream: bool, offset: usize) -> String {
     // The tag tells what the message is, even where it is itself what is wrong.
@@ -16,9 +22,10 @@ pub(super) fn of_message(bytes: &[u8], in_stream: bool, offset: usize) -> String
     let xid = if in_stream { 4 } else { 0 };
     match bytes.first() {
         Some(b'I' | b'U' | b'D') => excerpt.row_change(xid),
-        // Tag, xid, flags and LSN: what follows is what an application wrote.
-        Some(b'M') => [1, xid, 1, 8].iter().try_for_each(|&n| excerpt.show(n).map(drop)),
-        _ => excerpt.show(1).and_then(|_| excerpt.show(excerpt.understood.len())).map(drop),
+        _ => excerpt
+            .show(1)
+            .and_then(|_| excerpt.show(excerpt.understood.len().min(BEFORE_ANY_VALUE)))
+            .map(drop),
     };
     excerpt.finish()
 }
@@ -48,16 +55,13 @@ impl<'a> Excerpt<'a> {
 
     /// Shows a field; `None` once there is none that was understood, or no room for it.
     fn show(&mut self, length: usize) -> Option<&'a [u8]> {
+        let room = self.room.checked_sub(length)?;
         let (field, rest) = self.understood.split_at_checked(length)?;
-        let shown = length.min(self.room);
         if !field.is_empty() {
-            self.part(|out| {
-                field.iter().take(shown).try_for_each(|byte| write!(out, "{byte:02x}"))
-            });
+            self.part(|out| field.iter().try_for_each(|byte| write!(out, "{byte:02x}")));
         }
-        self.understood = rest;
-        self.room = self.room.saturating_sub(shown);
-        (shown == length).then_some(field)
+        (self.room, self.understood) = (room, rest);
+        Some(field)
     }
 
     fn row_change(&mut self, xid: usize) -> Option<()> {
