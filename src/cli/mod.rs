@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Loaded, Override};
+use crate::config::{Diagnostics, Loaded, Override};
+use crate::rules::Rules;
 use output::{error, warn_on_stderr};
 
 /// Keeps Redis as fresh as Postgres.
@@ -85,11 +86,19 @@ pub fn main() -> ExitCode {
 impl Common {
     /// Loads the configuration, or says all that is wrong with it.
     fn load(&self) -> Result<Loaded, Exit> {
-        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|diagnostics| {
-            warn_on_stderr(&diagnostics.render(output::width(), output::style()));
-            Exit::Configuration
-        })
+        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|wrong| show(&wrong))
     }
+
+    /// Compiles the rules and reads the queries, or says all that is wrong with them.
+    #[expect(clippy::unused_self, reason = "reads as the step after load")]
+    fn rules(&self, loaded: &Loaded) -> Result<Rules, Exit> {
+        Rules::compile(loaded).map_err(|wrong| show(&wrong))
+    }
+}
+
+fn show(diagnostics: &Diagnostics) -> Exit {
+    warn_on_stderr(&diagnostics.render(output::width(), output::style()));
+    Exit::Configuration
 }
 
 /// A runtime for one command. Two workers: one decodes while the other talks.

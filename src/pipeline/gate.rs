@@ -27,6 +27,7 @@ use super::waiting::{Arrival, Waiting};
 use crate::mapping::Mapping;
 use crate::mapping::changes::ChangeSet;
 use crate::postgres::gate::Gate as Snapshots;
+use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::server::wal_insert;
 use crate::postgres::slot::SlotState;
@@ -62,6 +63,9 @@ pub struct Gate {
     pub suspects_changed: bool,
     /// The publication as it was at the start.
     pub publication: String,
+    /// The partitioned tables as they were at the start, by OID, and whether a partition
+    /// has another replica identity.
+    pub partitioned: Vec<(u32, bool)>,
     /// Its name, and the slot's.
     pub names: Names,
     /// What may be kept parked, in keys.
@@ -233,6 +237,13 @@ impl Gate {
         if publication.is_none_or(|found| found.fingerprint().to_string() != self.publication) {
             warn!(publication = self.names.publication, "the publication has changed");
             return Err(End::Gap(GapReason::PublicationChanged));
+        }
+        let roots: Vec<u32> = self.partitioned.iter().map(|(root, _)| *root).collect();
+        if !roots.is_empty() && partitioned(client, &roots).await? != self.partitioned {
+            warn!(
+                "a partition's replica identity has changed, or a partition came with another one than its root's"
+            );
+            return Err(End::Gap(GapReason::IdentityChanged));
         }
         self.watch_suspects().await?;
         self.watch_slot().await

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::assemble::Unbelieved;
 use super::chain::Chain;
 use super::end::End;
 use super::gap::{Found, GapReason, verdict};
@@ -35,6 +36,7 @@ use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::postgres::feedback::FeedbackWriter;
 use crate::postgres::frames::FrameReader;
+use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
 use crate::postgres::server::{ServerFacts, wal_insert};
@@ -54,6 +56,8 @@ pub struct Stream {
     pub found: Found,
     /// The mapped tables' OIDs.
     pub relations: Vec<u32>,
+    /// Those that are partitioned, and whether a partition has another replica identity.
+    pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
     pub gap: Option<GapReason>,
     /// The state as it was found in Redis.
@@ -68,6 +72,15 @@ pub struct Footing {
     pub frontier: Lsn,
     /// What may never come through.
     pub suspects: Suspects,
+}
+
+impl Stream {
+    /// Which old rows say nothing (see [`Unbelieved`]).
+    #[must_use]
+    pub fn unbelieved(&self) -> Unbelieved {
+        let until = |mismatched| if mismatched { Lsn(u64::MAX) } else { self.found.wal_insert };
+        Unbelieved(self.partitioned.iter().map(|(root, bad)| (*root, until(*bad))).collect())
+    }
 }
 
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
@@ -163,8 +176,9 @@ pub async fn stream(
         timeline: system.timeline,
         incarnation: facts.incarnation.clone(),
         publication: publication.fingerprint().to_string(),
-        mapping: context.mapping.fingerprint().to_string(),
+        mapping: context.rules.fingerprint(),
     };
+    let partitioned = answered(context, partitioned(&client, &relations)).await?;
     let found = Found {
         identity,
         confirmed_flush,
@@ -177,6 +191,7 @@ pub async fn stream(
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
         relations,
+        partitioned,
         gap,
         state,
     })
@@ -204,8 +219,11 @@ async fn resume(
     chain.claim(state.nonce.clone()).await?;
     if !state.closed.is_empty() {
         // An earlier life died while it dropped these caches.
-        let closed: Vec<_> =
-            state.closed.iter().filter_map(|name| context.mapping.cache_by_name(name)).collect();
+        let closed: Vec<_> = state
+            .closed
+            .iter()
+            .filter_map(|name| context.rules.mapping.cache_by_name(name))
+            .collect();
         let prefixes: Vec<&[u8]> = closed.iter().map(|(_, cache)| cache.prefix.as_ref()).collect();
         chain.purge(&prefixes).await?;
         chain.step(&[], &[crate::store::state::closed(&[])], None).await?;
@@ -290,6 +308,7 @@ async fn answered<T>(
 
 fn own_prefixes(context: &Context) -> Vec<String> {
     context
+        .rules
         .mapping
         .prefixes()
         .iter()
@@ -342,7 +361,7 @@ async fn read_publication(context: &Context, client: &SqlClient) -> Result<Publi
 fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, End> {
     let mut relations = Vec::new();
     let mut missing = Vec::new();
-    for (_, table) in context.mapping.tables() {
+    for (_, table) in context.rules.mapping.tables() {
         let named = |published: &&crate::postgres::publication::PublishedTable| {
             TableName::new(&published.schema, &published.name) == table.name
         };
