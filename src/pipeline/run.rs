@@ -153,6 +153,7 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            relations: stream.relations,
             partitioned: stream.partitioned,
             names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
             max_parked_keys: config.max_keys_ahead,
