@@ -4,6 +4,7 @@
 //! configuration, TLS, logging.
 
 mod config;
+mod demo;
 mod logging;
 mod output;
 mod run;
@@ -42,6 +43,8 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// See it at work: private servers, live load, and a comparison of every cached value
+    Demo(demo::Demo),
     /// What the configuration may hold
     Config(config::ConfigCommand),
 }
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Demo(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };
     exit.into()
