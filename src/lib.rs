@@ -18,3 +18,4 @@ pub mod postgres;
 pub mod sandbox;
 pub mod snapshot;
 pub mod store;
+pub mod tail;

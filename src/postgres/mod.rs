@@ -24,6 +24,7 @@ pub mod frames;
 pub mod gate;
 mod password;
 pub mod publication;
+pub mod relation;
 pub mod replication;
 pub mod server;
 pub mod slot;
