@@ -20,3 +20,4 @@ pub mod rules;
 pub mod sandbox;
 pub mod snapshot;
 pub mod store;
+pub mod tail;

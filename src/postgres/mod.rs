@@ -25,6 +25,7 @@ pub mod gate;
 pub mod partitions;
 mod password;
 pub mod publication;
+pub mod relation;
 pub mod replication;
 pub mod server;
 pub mod slot;
