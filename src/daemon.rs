@@ -151,7 +151,7 @@ impl Daemon {
         let status = &self.context.status;
         let give_up = !status.has_streamed();
         match end {
-            End::Stopped => Next::Now,
+            End::Stopped | End::Follows => Next::Now,
             End::Gap(reason) => {
                 *forced = Some(reason);
                 status.enter(Phase::Connecting);
@@ -167,6 +167,16 @@ impl Daemon {
                 warn!(%reason, "the run has ended; trying again");
                 self.lost(&reason);
                 Next::Later
+            }
+            End::RedisAgain(reason) => {
+                warn!(%reason, "the run has ended; trying again");
+                status.enter(Phase::Connecting);
+                Next::Later
+            }
+            End::StateMoved => {
+                info!("the state in Redis has moved on while it was read; reading it again");
+                status.enter(Phase::Connecting);
+                Next::Soon
             }
             End::Hopeless(reason) | End::Blocked(reason) if give_up => {
                 Next::End(Ended::Hopeless(reason))

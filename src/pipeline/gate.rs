@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Trace};
 use super::end::End;
@@ -166,6 +166,7 @@ impl Gate {
             self.status.put_back();
             return Ok(None);
         }
+        debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
@@ -227,7 +228,7 @@ impl Gate {
             self.status.taken_up(Instant::now());
         }
         // A closed channel: the other side has ended, and its reason ends the run.
-        self.batches.send(batch).await.map_err(|_| End::Again("the applier has ended".to_owned()))
+        self.batches.send(batch).await.map_err(|_| End::Follows)
     }
 
     /// Looks at what the stream does not tell: the publication, the suspects, the slot.

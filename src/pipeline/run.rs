@@ -246,7 +246,7 @@ impl Tasks {
             tokio::select! {
                 biased;
                 ended = self.0.next() => match ended {
-                    Some((_, Ok(()))) => {}
+                    Some((_, Ok(()) | Err(End::Follows))) => {}
                     Some((_, Err(_))) if stop.is_cancelled() => {}
                     Some((_, Err(end))) => return Err(end),
                     None => return Ok(()),
