@@ -231,7 +231,8 @@ fn shut_down(stop: &CancellationToken, why: &str) {
     stop.cancel();
 }
 
-fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {
+/// The configuration's password for Postgres, from itself or the file that it names.
+pub(crate) fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {
     let postgres = &config.postgres;
     match (&postgres.password, &postgres.password_file) {
         (Some(password), _) => Ok(Some(password.clone())),

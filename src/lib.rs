@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
+pub mod preflight;
 pub mod sandbox;
 pub mod snapshot;
 pub mod store;

@@ -4,9 +4,11 @@
 //! configuration, TLS, logging.
 
 mod config;
+mod connect;
 mod logging;
 mod output;
 mod run;
+mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// Prepare the database: grants, replica identities, the publication
+    Setup(setup::Setup),
     /// What the configuration may hold
     Config(config::ConfigCommand),
 }
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Setup(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(),
     };
     exit.into()
