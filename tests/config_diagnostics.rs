@@ -1,6 +1,8 @@
 //! Every mistake in a configuration is reported with its place, what was found, what is
 //! allowed, and all independent ones at once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use unstale::config::problem::{ConfigPath, Problem};
 use unstale::config::{Diagnostics, Layers, Loaded, Style};
 

@@ -1,5 +1,7 @@
 //! Defaults, then the file, then the environment, then the command line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! No password is ever shown: not by `Debug`, not by a diagnostic, whatever is wrong with
 //! the file that holds it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use unstale::config::{Layers, Style};
 
 /// No secret may hold any other word of the tests.
@@ -46,7 +48,9 @@ fn no_outcome_of_loading_shows_a_password() {
         "postgres = \"hunter2\"\nredis = [\"hunter2\"]",
         "[log]\nfile = \"x\"\nlevle = 1 # was: postgres://u:hunter2@h/d",
         "# password = \"hunter2\"\nx = 1\n#url = \"postgres://u:hunter2@h/d\"",
+        "[postgres]\nurl = \"postgres://u:hunter2h/d\"\nslto = 1",
         // No TOML.
+        "[postgres]\npassword =\n  \"hunter2\"",
         "[postgres]\nurl = postgres://u:hunter2@h/d",
         "[postgres]\npassword = hunter2",
         "[postgres]\npassword = \"hunter2\nslot = 1",

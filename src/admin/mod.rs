@@ -55,8 +55,7 @@ pub async fn serve(listener: TcpListener, state: State) {
 }
 
 async fn metrics(Shared(state): Shared<State>) -> Response {
-    // The lag gauges are computed when looked at.
-    state.status.readiness();
+    state.status.measure();
     match state.status.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
             .into_response(),

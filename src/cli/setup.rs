@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Common, Exit, connect, output, runtime};
+use super::{Common, Exit, output, runtime};
 use crate::config::Loaded;
 use crate::config::duration::Span;
+use crate::daemon::connect_options;
 use crate::mapping::Mapping;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
@@ -41,7 +42,7 @@ impl Setup {
     pub(super) fn execute(&self, common: &Common) -> Exit {
         let prepared = || -> Result<_, Exit> {
             let loaded = common.load()?;
-            let mapping = common.mapping(&loaded)?;
+            let mapping = common.rules(&loaded)?.mapping;
             Ok((loaded, mapping, runtime()?))
         };
         match prepared() {
@@ -54,7 +55,10 @@ impl Setup {
 
     async fn set_up(&self, loaded: &Loaded, mapping: &Mapping) -> Result<Exit, Exit> {
         let config = &loaded.config;
-        let daemon = connect::options(config)?;
+        let daemon = connect_options(config).map_err(|reason| {
+            output::error(&reason);
+            Exit::Configuration
+        })?;
         let ours = match &self.as_owner {
             None => daemon.clone(),
             Some(url) => ConnectOptions::load(url, None).map_err(|error| {
@@ -64,7 +68,7 @@ impl Setup {
         };
         let failed = |error: PgError| {
             output::error(&error.to_string());
-            connect::exit_of(&error)
+            Exit::from(&error)
         };
         // An index takes as long as it takes.
         let client = SqlClient::connect(&ours, Duration::ZERO).await.map_err(failed)?;

@@ -7,58 +7,72 @@ use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
-use super::layers::MINIMAL;
+use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{Admin, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table};
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
 const SECTIONS: &[&str] = &["postgres", "redis", "pipeline", "admin", "log", "caches", "tables"];
 
-/// Reads the whole configuration. Wrong settings are reported, and replaced by their
-/// defaults so that what is built from them can be looked at too: it is not to be used
-/// if `problems` is not empty. `None` if a required section is not there at all.
-pub(super) fn config(values: &Dict, problems: &mut Vec<Problem>) -> Option<Config> {
-    let root = ConfigPath::root();
-    for name in values.keys().filter(|name| !SECTIONS.contains(&name.as_str())) {
-        problems.push(unknown_key(root.child(name), name, SECTIONS));
-    }
-    let mut reader = Reader { problems };
-    let mut postgres: Option<Postgres> = reader.required(values, "postgres");
-    let mut redis: Option<Redis> = reader.required(values, "redis");
-    // A variable that is set to nothing, as compose files do, gives no password.
-    let given = |password: &SecretString| !password.expose_secret().is_empty();
-    let passwords = [
-        postgres.as_mut().map(|postgres| &mut postgres.password),
-        redis.as_mut().map(|redis| &mut redis.password),
-    ];
-    for password in passwords.into_iter().flatten() {
-        *password = password.take().filter(given);
-    }
-    let pipeline: Option<Pipeline> = reader.optional(values, "pipeline");
-    let admin: Option<Admin> = reader.optional(values, "admin");
-    let log: Option<Log> = reader.optional(values, "log");
-    let caches = reader.caches(values.get("caches"));
-    let tables = reader.list(values.get("tables"), &root.child("tables"), Reader::table);
-    Some(Config {
-        postgres: postgres?,
-        redis: redis?,
-        pipeline: pipeline.unwrap_or_default(),
-        admin: admin.unwrap_or_default(),
-        log: log.unwrap_or_default(),
-        caches,
-        tables,
-    })
+/// What could be read.
+pub(super) struct Extracted {
+    /// Not to be used if there are problems: what is wrong was replaced by its default so
+    /// that the rest can be judged too. `None` if a required section is not there at all.
+    pub(super) config: Option<Config>,
+    /// Where something stands in for a required setting.
+    pub(super) stand_ins: Vec<ConfigPath>,
+}
+
+/// Reads the whole configuration, and adds to `problems` what is wrong with it.
+pub(super) fn config(values: &Dict, problems: &mut Vec<Problem>) -> Extracted {
+    let mut reader = Reader { problems, stand_ins: Vec::new() };
+    let config = reader.config(values);
+    Extracted { config, stand_ins: reader.stand_ins }
 }
 
 struct Reader<'p> {
     problems: &'p mut Vec<Problem>,
+    stand_ins: Vec<ConfigPath>,
 }
 
 impl Reader<'_> {
+    fn config(&mut self, values: &Dict) -> Option<Config> {
+        let root = ConfigPath::root();
+        for name in values.keys().filter(|name| !SECTIONS.contains(&name.as_str())) {
+            self.problems.push(unknown_key(root.child(name), name, SECTIONS));
+        }
+        let mut postgres: Option<Postgres> = self.required(values, "postgres");
+        let mut redis: Option<Redis> = self.required(values, "redis");
+        // A variable that is set to nothing, as compose files do, gives no password.
+        let given = |password: &SecretString| !password.expose_secret().is_empty();
+        let passwords = [
+            postgres.as_mut().map(|postgres| &mut postgres.password),
+            redis.as_mut().map(|redis| &mut redis.password),
+        ];
+        for password in passwords.into_iter().flatten() {
+            *password = password.take().filter(given);
+        }
+        let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
+        let admin: Option<Admin> = self.optional(values, "admin");
+        let log: Option<Log> = self.optional(values, "log");
+        let caches = self.caches(values.get("caches"));
+        let tables = self.list(values.get("tables"), &root.child("tables"), Reader::table);
+        Some(Config {
+            postgres: postgres?,
+            redis: redis?,
+            pipeline: pipeline.unwrap_or_default(),
+            admin: admin.unwrap_or_default(),
+            log: log.unwrap_or_default(),
+            caches,
+            tables,
+        })
+    }
+
     fn required<T: DeserializeOwned>(&mut self, values: &Dict, name: &str) -> Option<T> {
         if !values.contains_key(name) {
             let message = format!("there is no section [{name}]");
-            self.problems.push(Problem::new(ConfigPath::root().child(name), message).hint(MINIMAL));
+            let hint = format!("write at least:\n[{name}]\n{}", example(name));
+            self.problems.push(Problem::new(ConfigPath::root().child(name), message).hint(hint));
         }
         self.optional(values, name)
     }
@@ -129,11 +143,17 @@ impl Reader<'_> {
                 .filter_map(|(index, element)| read(self, element, &path.child(index)))
                 .collect(),
             Some(other) => {
-                let shape = match path.last_key() {
-                    Some("tables") => "[[tables]], once for each table",
-                    _ => "a list of rules: [ { cache = \"…\" }, … ]",
+                let (shape, hint) = match path.last_key() {
+                    Some("tables") => (
+                        "a list of tables",
+                        "write [[tables]] in the file, in double brackets, once for each",
+                    ),
+                    _ => ("a list of rules", "write invalidates = [{ cache = \"org_data\" }]"),
                 };
                 self.expected(shape, other, path.clone());
+                if let Some(problem) = self.problems.last_mut() {
+                    problem.hint = Some(hint.to_owned());
+                }
                 Vec::new()
             }
         }
@@ -169,8 +189,9 @@ impl Reader<'_> {
                 let mut missing = at.clone();
                 missing.push(name.to_string());
                 let full = taken.original(path, &missing);
-                if !taken.values.contains(&missing) {
-                    self.problems.push(missing_field(full, path, name));
+                self.stand_ins.push(full.clone());
+                if !taken.values.contains(&missing) && !taken.meant_for(&missing) {
+                    self.problems.push(missing_field(full, path, name, &values));
                 }
                 let stand_in = nested_insert(&mut values, &missing, Value::from(""));
                 stand_in?;
@@ -203,6 +224,16 @@ impl Taken {
         if let Some((index, list)) = index_in_list(at) {
             self.elements.entry(list.to_vec()).or_default().push(index);
         }
+    }
+
+    /// Whether a misspelt name that is reported already was meant to be this one.
+    fn meant_for(&self, missing: &[String]) -> bool {
+        let Some((name, table)) = missing.split_last() else { return false };
+        self.values.iter().any(|taken| {
+            taken.split_last().is_some_and(|(other, beside)| {
+                beside == table && nearest(other, [name.as_str()]).is_some()
+            })
+        })
     }
 
     /// The path of something in the entry at `entry`, before anything was taken out.
@@ -267,22 +298,32 @@ fn nested_insert(values: &mut Dict, at: &[String], value: Value) -> Option<()> {
     }
 }
 
-fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str) -> Problem {
-    let (what, example) = match (entry.last_key(), name) {
-        (Some("postgres"), "url") => ("", "url = \"postgres://unstale@127.0.0.1:5432/app\""),
-        (Some("redis"), "url") => ("", "url = \"redis://127.0.0.1:6379/0\""),
-        (_, "key") => ("the cache's key", "key = \"v1:deal_stats:{org_id}:{days}\""),
-        (Some("tables"), "name") => ("the table's name", "name = \"deals_deal\""),
-        (Some("invalidates"), "cache") => ("the rule's cache", "cache = \"org_data\""),
-        (_, "file") => ("the file", "query = { file = \"../sql/org_data.sql\" }"),
-        _ => ("", ""),
+/// A required setting that is not there, `siblings` being the names that are.
+fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Dict) -> Problem {
+    let what = match name {
+        "key" => "`key`, the template of the cache's key,",
+        "name" => "`name`, the table's name,",
+        "cache" => "`cache`, the cache that the rule is about,",
+        "file" => "`file`, the path of the SQL file,",
+        other => &format!("`{other}`"),
     };
-    let message = match what {
-        "" => format!("`{name}` is missing"),
-        what => format!("`{name}`, {what}, is missing"),
+    let example = match name {
+        "key" => "key = \"v1:deal_stats:{org_id}:{days}\"",
+        "name" => "name = \"deals_deal\"",
+        "cache" => "cache = \"org_data\"",
+        "file" => "query = { file = \"../sql/org_data.sql\" }",
+        _ => example(entry.last_key().unwrap_or_default()),
     };
-    let problem = Problem::new(path, message);
-    if example.is_empty() { problem } else { problem.hint(format!("write for example: {example}")) }
+    let slip = siblings.keys().find(|key| nearest(key, [name]).is_some());
+    Problem::new(path, format!("{what} is missing")).hint(match slip {
+        Some(key) => format!("did you mean it by `{key}`? Write for example: {example}"),
+        None => format!("write for example: {example}"),
+    })
+}
+
+/// The one setting that a required section cannot be without.
+fn example(section: &str) -> &'static str {
+    if section == "redis" { REDIS_URL } else { POSTGRES_URL }
 }
 
 fn unknown_key(path: ConfigPath, name: &str, known: &[&str]) -> Problem {

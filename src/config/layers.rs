@@ -21,12 +21,9 @@ use super::walk::{nested, parse_value};
 pub const DEFAULT_FILES: [&str; 3] =
     ["config/unstale.toml", "unstale.toml", "/etc/unstale/unstale.toml"];
 
-/// What a file needs at the least, for the hints that say so.
-pub(super) const MINIMAL: &str = "the least that a configuration needs:\n\
-     [postgres]\n\
-     url = \"postgres://unstale@127.0.0.1:5432/app\"\n\
-     [redis]\n\
-     url = \"redis://127.0.0.1:6379/0\"";
+/// Examples of the two settings that no configuration can be without.
+pub(super) const POSTGRES_URL: &str = "url = \"postgres://unstale@127.0.0.1:5432/app\"";
+pub(super) const REDIS_URL: &str = "url = \"redis://127.0.0.1:6379/0\"";
 
 /// A value that the environment or the command line sets.
 #[derive(Clone)]
@@ -250,7 +247,10 @@ fn nowhere(paths: &[PathBuf]) -> Diagnostics {
     Diagnostics::of_file(
         Path::new("no configuration"),
         format!("found none at {}", looked.join(", ")),
-        &format!("name the file by --config or UNSTALE_CONFIG; {MINIMAL}"),
+        &format!(
+            "name the file by --config or UNSTALE_CONFIG, or write one; the least that it needs:\n\
+             [postgres]\n{POSTGRES_URL}\n[redis]\n{REDIS_URL}"
+        ),
     )
 }
 

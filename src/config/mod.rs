@@ -22,6 +22,7 @@ mod source;
 mod validate;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use diagnostics::{Diagnostics, Finding, Place, Style};
@@ -30,6 +31,7 @@ pub use layers::{DEFAULT_FILES, File, Layers, Origin, Override, ParseOverrideErr
 pub use queries::queries;
 pub use source::Source;
 
+use extract::Extracted;
 use model::Config;
 
 /// A configuration, and where it came from.
@@ -57,9 +59,12 @@ impl Layers {
     /// As [`load`].
     pub fn load(&self) -> Result<Loaded, Diagnostics> {
         let mut read = self.merge()?;
-        let config = extract::config(&read.values, &mut read.problems);
-        let reported: Vec<_> = read.problems.iter().map(|problem| problem.path.clone()).collect();
+        let Extracted { config, stand_ins } = extract::config(&read.values, &mut read.problems);
+        // What was no value at all is then also one of a wrong type: once is enough.
+        let mut reported = BTreeSet::new();
+        read.problems.retain(|problem| reported.insert(problem.path.clone()));
         // What stands in for a wrong setting, or what is left of one, is not judged again.
+        reported.extend(stand_ins);
         let judged = config.iter().flat_map(validate::config).filter(|problem| {
             !reported.iter().any(|path| {
                 path.0.starts_with(&problem.path.0) || problem.path.0.starts_with(&path.0)

@@ -93,6 +93,9 @@ impl Masked {
                 }
             } else if trimmed.starts_with('[') && !trimmed.contains('=') {
                 section = trimmed.trim_matches(|c: char| "[] \"'\t".contains(c)).to_owned();
+                if !schema::knows(&section.split('.').collect()) {
+                    secrets.push(start..start + line.len());
+                }
             } else if let Some((key, value)) = assignment(line) {
                 let name = match section.as_str() {
                     "" => key.to_owned(),
@@ -105,8 +108,13 @@ impl Masked {
                     open = ["\"\"\"", "'''"]
                         .into_iter()
                         .find(|quotes| text.matches(quotes).count() % 2 == 1);
-                    secrets.push(shift(value, start));
+                    // Of a key that nobody knows, a value may have become a part.
+                    let from = if schema::knows(&path) { value.start } else { 0 };
+                    secrets.push(shift(from..value.end, start));
                 }
+            } else if exposure(&section.split('.').chain(["_"]).collect()) != Exposure::Shown {
+                // A value that lost its key, or a comment that may have been one.
+                secrets.push(start..start + line.len());
             }
         }
         Self::new(text, secrets)
@@ -161,16 +169,35 @@ impl Masked {
     }
 }
 
-/// What of a text with URLs is a password: between a user and its `@`, and `password=…`.
-pub(super) fn url_passwords(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+/// What must not be shown of the value of a `url`: the user and the password, and all of it
+/// where they cannot be told from the rest.
+pub(super) fn url_secrets(value: &str) -> Vec<Range<usize>> {
+    let body = value.find("://").map_or(0, |found| found + "://".len());
+    let end = value.trim_end_matches(['"', '\'']).len();
+    match value.rfind('@') {
+        Some(at) if at >= body => std::iter::once(body..at).chain(url_passwords(value)).collect(),
+        // Behind the host stands a port, if anything: else it is a user whose `@` is missing.
+        _ if body > 0 && is_host(value.get(body..end).unwrap_or_default()) => {
+            url_passwords(value).collect()
+        }
+        _ => std::iter::once(0..value.len()).collect(),
+    }
+}
+
+/// Whether a URL's text behind its scheme can only be a host and what follows one: without
+/// a colon but that of a port, or without any host, as for a socket.
+fn is_host(text: &str) -> bool {
+    let authority = text.split(['/', '?']).next().unwrap_or_default();
+    authority.is_empty() || authority.split_once(':').is_some_and(|(_, port)| is_port(port))
+}
+
+/// What of any text with URLs is a password: between a user and its `@`, and `password=…`.
+fn url_passwords(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let users = text.match_indices("://").filter_map(|(found, scheme)| {
         let start = found + scheme.len();
-        let rest = text.get(start..)?;
-        let token = rest.split(char::is_whitespace).next()?;
-        // The last one: a password that somebody forgot to escape may hold others.
-        let user = token.get(..token.rfind('@')?)?;
-        let colon = user.find(':')?;
-        Some(start + colon + 1..start + user.len())
+        let token = text.get(start..)?.split(char::is_whitespace).next()?;
+        // The last `@`: a password that somebody forgot to escape may hold others.
+        Some(start..start + token.rfind('@')?)
     });
     let parameters = text.match_indices("password=").map(|(found, name)| {
         let start = found + name.len();
@@ -179,6 +206,10 @@ pub(super) fn url_passwords(text: &str) -> impl Iterator<Item = Range<usize>> + 
         start..start + end.unwrap_or(rest.len())
     });
     users.chain(parameters).filter(|range| !range.is_empty())
+}
+
+fn is_port(text: &str) -> bool {
+    (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The key of `key = value`, the last of a dotted one included, and where the value is.
@@ -221,18 +252,32 @@ mod tests {
     #[test]
     fn a_password_goes_and_the_rest_stays_in_its_line() {
         for (text, shown) in [
-            ("postgres://u:pw@h/d", "postgres://u:***@h/d"),
-            ("postgres://u:p@w/x@h/d", "postgres://u:***@h/d"),
-            ("redis://:pw@h", "redis://:***@h"),
+            ("# redis://:pw@h", "# redis://***@h"),
+            ("# password = \"pw\"\nslot = 1", "# password = ***\nslot = 1"),
+            ("a = 1 # PGPASSWORD=pw", "a = 1 # PGPASSWORD=***"),
+            ("a = 1 # see https://toml.io", "a = 1 # see https://toml.io"),
+        ] {
+            assert_eq!(Masked::new(text, vec![]).text(), shown);
+        }
+    }
+
+    #[test]
+    fn a_url_shows_its_server_and_not_its_user() {
+        for (text, shown) in [
+            ("postgres://u:pw@h/d", "postgres://***@h/d"),
+            ("postgres://u:p@w/x@h/d", "postgres://***@h/d"),
+            ("redis://pw@h", "redis://***@h"),
             ("redis://h:6379/1", "redis://h:6379/1"),
+            ("redis://pw", "***"),
+            ("postgres://u:pwh/d", "***"),
+            ("pw", "***"),
+            ("host=h password=pw", "***"),
             (
                 "postgres:///d?user=u&password=pw&sslmode=require",
                 "postgres:///d?user=u&password=***&sslmode=require",
             ),
-            ("# password = \"pw\"\nslot = 1", "# password = ***\nslot = 1"),
-            ("a = 1 # PGPASSWORD=pw", "a = 1 # PGPASSWORD=***"),
         ] {
-            assert_eq!(Masked::new(text, vec![]).text(), shown);
+            assert_eq!(Masked::cut(text, url_secrets(text)).text(), shown);
         }
     }
 
@@ -243,7 +288,7 @@ mod tests {
         postgres = ***
         [postgres]
         url = ***
-        passwrd = ***
+        ***
         publication = "shown
         url = ***
         ***
@@ -252,7 +297,7 @@ mod tests {
         name = shown
         [redis]
         key_prefix = shown
-        x = ***
+        ***
         "#);
     }
 

@@ -11,10 +11,53 @@ use super::problem::{ConfigPath, Segment};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let generator = SchemaSettings::draft2020_12().into_generator();
-    let mut schema = generator.into_root_schema_for::<Config>();
-    schema.insert("title".to_owned(), "Configuration of Unstale".into());
-    schema.to_value()
+    let mut schema = generator.into_root_schema_for::<Config>().to_value();
+    without_null(&mut schema);
+    // What a file must have may come from the environment instead.
+    for section in ["", "/$defs/Postgres", "/$defs/Redis"] {
+        if let Some(Value::Object(section)) = schema.pointer_mut(section) {
+            section.remove("required");
+        }
+    }
+    // What says what the file is stands first.
+    let mut ordered = serde_json::Map::new();
+    ordered.insert("$schema".to_owned(), schema.get_mut("$schema").map(Value::take).into());
+    ordered.insert("title".to_owned(), "Configuration of Unstale".into());
+    ordered.insert("description".to_owned(), schema.get_mut("description").map(Value::take).into());
+    if let Value::Object(rest) = schema {
+        for (key, value) in rest {
+            ordered.entry(key).or_insert(value);
+        }
+    }
+    Value::Object(ordered)
 });
+
+/// Takes out that an optional setting may be null: TOML has no null, one leaves it out.
+fn without_null(schema: &mut Value) {
+    match schema {
+        Value::Array(schemas) => schemas.iter_mut().for_each(without_null),
+        Value::Object(fields) => {
+            fields.retain(|key, value| !(key == "default" && value.is_null()));
+            fields.values_mut().for_each(without_null);
+            if let Some(Value::Array(kinds)) = fields.get_mut("type") {
+                kinds.retain(|kind| kind != "null");
+                if let [only] = kinds.as_mut_slice() {
+                    let only = only.take();
+                    fields.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Value::Array(kinds)) = fields.get_mut("anyOf") {
+                kinds.retain(|kind| kind.get("type").is_none_or(|kind| kind != "null"));
+                if let [Value::Object(only)] = kinds.as_mut_slice() {
+                    let only = std::mem::take(only);
+                    fields.remove("anyOf");
+                    fields.extend(only);
+                }
+            }
+        }
+        _ => {}
+    }
+}
 
 /// The schema as `unstale config schema` prints it: JSON Schema, draft 2020-12.
 #[must_use]

@@ -130,14 +130,23 @@ impl Source {
         }
     }
 
-    /// The variable or flag that set what is at this path, if it did not come from the file.
+    /// The variable or flag that set what is at this path, or what it is a part of, if
+    /// the file did not.
     fn override_of(&self, path: &ConfigPath) -> Option<&str> {
-        let in_file = self.spots.contains_key(path);
-        self.overrides
-            .iter()
-            .rev()
-            .find(|(set, _)| path.0.starts_with(&set.0) || (!in_file && set.0.starts_with(&path.0)))
-            .map(|(_, origin)| origin.as_str())
+        let set_by = |found: &dyn Fn(&ConfigPath) -> bool| {
+            let mut latest_first = self.overrides.iter().rev();
+            latest_first.find(|(set, _)| found(set)).map(|(_, origin)| origin.as_str())
+        };
+        let mut origin = set_by(&|set| path.0.starts_with(&set.0));
+        let mut around = Some(path.clone());
+        while let (None, Some(entry)) = (origin, around) {
+            if self.spots.contains_key(&entry) {
+                break;
+            }
+            origin = set_by(&|set| !entry.0.is_empty() && set.0.starts_with(&entry.0));
+            around = entry.parent();
+        }
+        origin
     }
 
     /// The place of the problem, or of the nearest thing around it that the file has.
@@ -209,7 +218,8 @@ fn syntax_error(name: &Path, text: &str, error: &toml_edit::TomlError) -> Diagno
     let masked = Masked::broken(text);
     // The parser speaks of characters' bytes; it may also point behind the end.
     let span = error.span().unwrap_or(0..0);
-    let span = text.floor_char_boundary(span.start)..text.floor_char_boundary(span.end);
+    let boundary = |at: usize| (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let span = boundary(span.start)..boundary(span.end);
     let place = Lines::new(text).place(first_line(text, span), &masked);
     let reason = error.message().trim().replace('\n', ", ");
     Diagnostics::new(vec![Finding {

@@ -7,7 +7,7 @@ use figment::value::{Dict, Value};
 use toml_edit::{Item, TableLike};
 
 use super::problem::{ConfigPath, Problem, Segment};
-use super::redact::{Exposure, exposure, url_passwords};
+use super::redact::{Exposure, exposure, url_secrets};
 
 /// Collects values and places from a parsed file.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Walk {
             toml_edit::Value::Boolean(truth) => Value::from(*truth.value()),
             toml_edit::Value::Datetime(time) => {
                 self.problems.push(
-                    Problem::new(path.clone(), "expected no date or time").hint(
+                    Problem::new(path.clone(), "no setting is a date or a time").hint(
                         "put a text in double quotes; a length of time is written like \"15m\"",
                     ),
                 );
@@ -88,18 +88,21 @@ impl Walk {
         let mut secrets = Vec::new();
         for (path, spans) in self.spans.iter().filter(|(_, spans)| spans.scalar) {
             let Some(span) = &spans.value else { continue };
+            let value = text.get(span.clone()).unwrap_or_default();
             match exposure(path) {
-                Exposure::Shown => {}
+                Exposure::Shown => continue,
                 Exposure::Hidden => secrets.push(span.clone()),
-                Exposure::Url => {
-                    let url = text.get(span.clone()).unwrap_or_default();
-                    match url.contains("://") {
-                        true => secrets.extend(
-                            url_passwords(url).map(|r| span.start + r.start..span.start + r.end),
-                        ),
-                        false => secrets.push(span.clone()),
-                    }
-                }
+                Exposure::Url => secrets.extend(
+                    url_secrets(value)
+                        .into_iter()
+                        .map(|r| span.start + r.start..span.start + r.end),
+                ),
+            }
+            // A comment behind it may be what it was before.
+            let rest =
+                text.get(span.end..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+            if rest.trim_start().starts_with('#') {
+                secrets.push(span.end..span.end + rest.len());
             }
         }
         secrets

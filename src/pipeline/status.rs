@@ -305,9 +305,15 @@ impl Status {
         inner.heard.is_some_and(|at| at.elapsed() < SILENCE) && !inner.is_late(self.max_lag)
     }
 
+    /// Sets the gauges that are computed when looked at.
+    pub fn measure(&self) {
+        let (bytes, seconds) = self.lock().lag();
+        self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.replication_lag_seconds.set(seconds);
+    }
+
     /// Whether the cache can be trusted, and if not, why.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub fn readiness(&self) -> Readiness {
         let inner = self.lock();
         let mut problems = Vec::new();
@@ -346,10 +352,7 @@ impl Status {
                 .chain(&inner.reload_problem)
                 .cloned(),
         );
-        let lag_bytes = inner.server_end.bytes_since(inner.watermark);
-        let lag_seconds = inner.pending.front().map_or(0.0, |at| at.elapsed().as_secs_f64());
-        self.metrics.replication_lag_bytes.set(i64::try_from(lag_bytes).unwrap_or(i64::MAX));
-        self.metrics.replication_lag_seconds.set(lag_seconds);
+        let (lag_bytes, lag_seconds) = inner.lag();
         Readiness {
             ready: problems.is_empty(),
             problems,
@@ -372,6 +375,12 @@ impl Status {
 pub const SILENCE: Duration = Duration::from_secs(5);
 
 impl Inner {
+    /// WAL that is written and not applied, and the age of the oldest change that waits.
+    fn lag(&self) -> (u64, f64) {
+        let seconds = self.pending.front().map_or(0.0, |at| at.elapsed().as_secs_f64());
+        (self.server_end.bytes_since(self.watermark), seconds)
+    }
+
     fn is_late(&self, max_lag: Duration) -> bool {
         self.pending.front().is_some_and(|at| at.elapsed() > max_lag)
     }

@@ -34,7 +34,7 @@ pub fn findings(facts: &Facts, mapping: &Mapping) -> Vec<Finding> {
 fn table_steps(facts: &Facts, mapping: &Mapping, table: &Table) -> Vec<Step> {
     match table.kind {
         Kind::Table => steps(table, &choice(facts, mapping, table)),
-        Kind::Partitioned => partition_steps(facts, table),
+        Kind::Partitioned => partition_steps(facts, mapping, table),
         _ => Vec::new(),
     }
 }
@@ -124,87 +124,87 @@ fn described(table: &Table) -> String {
     }
 }
 
-/// What mends partitions.
+/// What gives a partitioned table and its partitions one identity.
 ///
-/// The stream announces the identity of the root, and sends what the partition's own holds:
-/// old values that the root promises and the partition lacks arrive as NULL, which no
-/// consumer can tell from a value. A partition that is made later has the default identity.
-/// So the root stays at its primary key, which every partition has, unless somebody has
-/// decided otherwise: then every partition must follow.
-fn partition_steps(facts: &Facts, root: &Table) -> Vec<Step> {
-    let full = |table: &Table, why: &str| Step {
-        why: format!("{}: {why}", table.name),
-        sql: format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.name.qualified()),
-        how: How::Briefly { table: table.name.qualified() },
-        by: By::Owner(table.owner.clone()),
+/// The stream announces the identity of the root, and sends what the partition's own holds;
+/// where the two differ the daemon believes no old value of the table at all
+/// ([`partitions`](crate::postgres::partitions)). A partition that is made later has the
+/// default identity, and an index would have to be made for each: so it is the primary key
+/// where that is enough, and FULL where it is not.
+fn partition_steps(facts: &Facts, mapping: &Mapping, root: &Table) -> Vec<Step> {
+    let needed = needed(mapping, root);
+    let enough = |carried: &Carried<'_>| needed.keys().all(|column| carried.has(column));
+    let promised = carried(root);
+    let primary = Table { identity: ReplicaIdentity::Default, ..root.clone() };
+    let wanted = match (&promised, root.identity) {
+        (Carried::All, _) => ReplicaIdentity::Full,
+        (Carried::Columns(_), ReplicaIdentity::Default) if enough(&promised) => {
+            ReplicaIdentity::Default
+        }
+        _ if matches!(carried(&primary), Carried::Columns(_)) && enough(&carried(&primary)) => {
+            ReplicaIdentity::Default
+        }
+        _ => ReplicaIdentity::Full,
     };
-    let mut steps: Vec<Step> = facts
-        .catalog
-        .leaves(root)
-        .filter(|leaf| falls_short(root, leaf))
-        .map(|leaf| full(leaf, "must carry what the partitioned table promises"))
-        .collect();
-    if matches!(carried(root), Carried::Nothing(_)) && root.identity != ReplicaIdentity::Full {
-        steps.push(full(root, "without a primary key, all columns are its identity"));
-    }
-    steps
-}
-
-/// Whether the partition carries less than the root's identity promises, or nothing.
-fn falls_short(root: &Table, leaf: &Table) -> bool {
-    let leaf = carried(leaf);
-    match (carried(root), &leaf) {
-        (_, Carried::Nothing(_)) => true,
-        (Carried::All | Carried::Nothing(_), _) => leaf != Carried::All,
-        (Carried::Columns(promised), _) => !promised.iter().all(|column| leaf.has(column)),
-    }
+    let (what, why) = match wanted {
+        ReplicaIdentity::Full => ("FULL", "the primary key is not enough"),
+        _ => ("DEFAULT", "the primary key is enough"),
+    };
+    // The root last: until then the stream promises less.
+    let all = facts.catalog.leaves(root).chain([root]);
+    all.filter(|table| table.identity != wanted)
+        .map(|table| Step {
+            why: format!("{}: {why}", table.name),
+            sql: format!("ALTER TABLE {} REPLICA IDENTITY {what}", table.name.qualified()),
+            how: How::Briefly { table: table.name.qualified() },
+            by: By::Owner(table.owner.clone()),
+        })
+        .collect()
 }
 
 fn partitioned(facts: &Facts, mapping: &Mapping, root: &Table) -> Vec<Finding> {
     let mut found = Vec::new();
-    let steps = partition_steps(facts, root);
-    if !steps.is_empty() {
-        let short: Vec<String> = facts
-            .catalog
-            .leaves(root)
-            .filter(|leaf| falls_short(root, leaf))
-            .map(|leaf| leaf.name.to_string())
-            .collect();
-        let message = match short.is_empty() {
-            true => format!("{} has no identity that its partitions could share", root.name),
-            false => format!(
-                "{} of {} carry fewer old values than it promises: they arrive as NULL, and what \
-                 depended on them stays in the cache",
-                short.join(", "),
-                root.name
-            ),
-        };
-        found.push(Finding::problem(HERE, message).sql(steps.into_iter().map(|step| step.sql)));
-    }
-    let needed = needed(mapping, root);
+    let steps = partition_steps(facts, mapping, root);
+    let sql = || steps.iter().map(|step| step.sql.clone());
     let promised = carried(root);
+    let differs: Vec<String> = facts
+        .catalog
+        .leaves(root)
+        .filter(|leaf| carried(leaf) != promised)
+        .map(|leaf| leaf.name.to_string())
+        .collect();
+    let needed = needed(mapping, root);
     let missing: Vec<&String> = needed.keys().filter(|name| !promised.has(name)).collect();
-    if promised == Carried::All {
+    if let Carried::Nothing(reason) = &promised {
+        let message = format!("{reason}: no old value of it comes through");
+        found.push(Finding::problem(HERE, message).sql(sql()));
+    } else if !missing.is_empty() {
+        found.push(lacking(root, &needed, &missing).sql(sql()));
+    } else if !differs.is_empty() {
         let message = format!(
-            "{} is partitioned and has REPLICA IDENTITY FULL: give each new partition the same \
-             before it is attached, or what depended on its old values stays in the cache",
-            root.name
+            "{} of the partitions of {} have another replica identity than it ({}): NO old value \
+             of the table is believed",
+            differs.len(),
+            root.name,
+            differs.join(", ")
         );
-        found.push(Finding::warning(HERE, message));
-    } else if !missing.is_empty() && !matches!(promised, Carried::Nothing(_)) {
-        let all = facts.catalog.leaves(root).chain([root]);
-        let sql = all
-            .map(|table| format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.name.qualified()));
-        let hint = "setup leaves this to you: if you run these, every later partition must get \
-                    REPLICA IDENTITY FULL before it is attached";
-        found.push(lacking(root, &needed, &missing).sql(sql).hint(hint));
-    } else if found.is_empty() {
+        found.push(Finding::warning(HERE, message).sql(sql()));
+    } else {
         found.push(Finding::ok(HERE, format!("{}: {}", root.name, described(root))));
     }
+    if root.identity == ReplicaIdentity::Full || !missing.is_empty() {
+        let message = format!(
+            "{} is partitioned: give each new partition REPLICA IDENTITY FULL before it is \
+             attached, else everything is dropped once, and its old values are not believed",
+            root.name
+        );
+        found.push(Finding::note(HERE, message));
+    }
     let message = format!(
-        "{} is partitioned: ATTACH and DETACH PARTITION, and DROP of a partition, carry no row changes",
+        "{} is partitioned: ATTACH and DETACH PARTITION, and DROP of a partition, carry no row \
+         changes",
         root.name
     );
-    found.push(Finding::note(HERE, message).hint("after one of them drop its caches"));
+    found.push(Finding::note(HERE, message).hint("drop the caches of its rules after one of them"));
     found
 }

@@ -1,0 +1,46 @@
+//! The spine: a row changes in Postgres, exactly the right Redis keys go.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use support::World;
+
+fn set(keys: &[&str]) -> BTreeSet<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_changed_row_removes_exactly_the_keys_that_depended_on_it() {
+    let world = World::new().await;
+    let daemon = world.daemon().await;
+    world
+        .postgres
+        .execute(
+            "insert into organization_organization (id, name, is_active, created_at, updated_at) values (1, 'a', true, now(), now()), (2, 'b', true, now(), now())",
+        )
+        .await
+        .unwrap();
+    world.settle().await;
+    world
+        .put(&[
+            "v1:org:data:1",
+            "v1:org:data:2",
+            "v1:deal_stats:1:7",
+            "v1:api_response:analytics:1:generation",
+        ])
+        .await;
+    world
+        .postgres
+        .execute("update organization_organization set name = 'c' where id = 1")
+        .await
+        .unwrap();
+    world.settle().await;
+    assert_eq!(
+        world.keys().await,
+        set(&["v1:org:data:2", "v1:deal_stats:1:7"]),
+        "{}",
+        daemon.log()
+    );
+    assert!(daemon.stop().await.success());
+}

@@ -1,0 +1,371 @@
+//! What the integration tests share: a private Postgres with the demo schema, a private
+//! Redis, and the real daemon between them.
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and no test uses all of this"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use unstale::lsn::Lsn;
+use unstale::sandbox::{Postgres, Redis};
+
+/// How long anything may take that is expected to happen.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something, and fails with `what` if it never does.
+pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Both servers, a folder for files, and what the daemon is started with.
+pub struct World {
+    pub postgres: Postgres,
+    pub redis: Redis,
+    pub folder: tempfile::TempDir,
+    pub admin: u16,
+    /// `--set` arguments.
+    pub settings: Vec<String>,
+    pub config: PathBuf,
+}
+
+/// The tables of the default mapping.
+pub const TABLES: [&str; 8] = [
+    "organization_organization",
+    "authentication_user",
+    "permissions_role",
+    "permissions_role_permissions",
+    "auth_permission",
+    "django_content_type",
+    "deals_deal",
+    "clients_client",
+];
+
+impl World {
+    /// Default servers, the demo schema without rows, published, FULL identities, the default mapping.
+    pub async fn new() -> World {
+        let postgres = Postgres::builder().start().await.expect("Postgres starts");
+        World::with(postgres, Redis::start().await.expect("Redis starts")).await
+    }
+
+    /// The same with servers of one's own.
+    pub async fn with(postgres: Postgres, redis: Redis) -> World {
+        let schema =
+            std::fs::read_to_string(root().join("sql/demo/schema.sql")).expect("the schema");
+        postgres.execute(&schema).await.expect("the schema loads");
+        for table in TABLES {
+            postgres
+                .execute(&format!("alter table {table} replica identity full"))
+                .await
+                .expect("identity");
+        }
+        let publish = format!(
+            "create publication unstale for table {} with (publish_via_partition_root = true)",
+            TABLES.join(", ")
+        );
+        postgres.execute(&publish).await.expect("publication");
+        World::bare(postgres, redis, &root().join("config/unstale.toml"))
+    }
+
+    /// Nothing is loaded; the configuration is `config`.
+    pub fn bare(postgres: Postgres, redis: Redis, config: &Path) -> World {
+        let admin = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
+        World {
+            settings: vec![
+                format!("postgres.url={}", postgres.url()),
+                format!("redis.url={}", redis.url_db(1)),
+                format!("admin.listen=127.0.0.1:{admin}"),
+                "log.level=info,unstale=debug".to_owned(),
+            ],
+            folder: tempfile::tempdir().expect("a folder"),
+            postgres,
+            redis,
+            admin,
+            config: config.to_owned(),
+        }
+    }
+
+    /// Writes a configuration of one's own and uses it from here on.
+    pub fn configure(&mut self, toml: &str) {
+        self.config = self.folder.path().join("unstale.toml");
+        std::fs::write(&self.config, toml).expect("the configuration is written");
+    }
+
+    /// Adds a setting for daemons started from here on; the last one of a name wins.
+    pub fn set(&mut self, setting: &str) {
+        let name = setting.split('=').next().unwrap_or_default().to_owned();
+        self.settings.retain(|other| !other.starts_with(&format!("{name}=")));
+        self.settings.push(setting.to_owned());
+    }
+
+    /// The binary with this world's configuration.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unstale"));
+        command
+            .arg(subcommand)
+            .arg("--config")
+            .arg(&self.config)
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        for variable in ["PGPASSWORD", "PGPASSFILE", "UNSTALE_CONFIG"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Starts the daemon without waiting for anything.
+    pub fn spawn(&self) -> Daemon {
+        let mut child = self
+            .command("run")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let stderr = child.stderr.take().expect("its log");
+        let log = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let shared = std::sync::Arc::clone(&log);
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut log = shared.lock().expect("the log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Daemon { child, log, admin: self.admin }
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub async fn daemon(&self) -> Daemon {
+        let daemon = self.spawn();
+        daemon.until_ready().await;
+        daemon
+    }
+
+    /// A connection to the database that the values live in.
+    pub async fn values(&self) -> MultiplexedConnection {
+        self.redis.connection_db(1).await.expect("Redis answers")
+    }
+
+    /// Stores a value as a filler would that has just read the database.
+    pub async fn put(&self, keys: &[&str]) {
+        let mut values = self.values().await;
+        for key in keys {
+            let _: () = values.set_ex(format!("prs_cache:1:{key}"), "{}", 3600).await.expect("SET");
+        }
+    }
+
+    /// Which managed keys there are, without the prefix.
+    pub async fn keys(&self) -> std::collections::BTreeSet<String> {
+        let found: Vec<String> = redis::cmd("KEYS")
+            .arg("prs_cache:1:*")
+            .query_async(&mut self.values().await)
+            .await
+            .expect("KEYS");
+        found.into_iter().map(|key| key.trim_start_matches("prs_cache:1:").to_owned()).collect()
+    }
+
+    /// One field of the daemon's state.
+    pub async fn state(&self, field: &str) -> Option<String> {
+        self.values().await.hget("unstale:unstale:state", field).await.expect("HGET")
+    }
+
+    /// Where the WAL ends now.
+    pub async fn wal_end(&self) -> Lsn {
+        self.query_one("select pg_current_wal_flush_lsn()::text").await.parse().expect("an LSN")
+    }
+
+    /// One text from the database.
+    pub async fn query_one(&self, sql: &str) -> String {
+        let client = self.postgres.client().await.expect("a client");
+        let rows = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        rows.iter()
+            .find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => {
+                    Some(row.get(0).unwrap_or_default().to_owned())
+                }
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+
+    /// Publishes a table that no rule is for, so that [`World::settle_quickly`] can be used.
+    /// Before the daemon starts: afterwards it would be a change of the publication.
+    pub async fn publish_heartbeat(&self) {
+        let sql = "create table heartbeat (n int); alter publication unstale add table heartbeat";
+        self.postgres.execute(sql).await.expect("the heartbeat is published");
+    }
+
+    /// Waits until everything that `client` has committed is applied. Of an idle stream the
+    /// watermark is only written once a second, which [`World::settle`] has to wait for; this
+    /// commits a row of `heartbeat` of its own, and takes some milliseconds.
+    pub async fn settle_quickly(
+        &self,
+        client: &tokio_postgres::Client,
+        values: &mut MultiplexedConnection,
+    ) {
+        // One transaction: the position is below its commit, and above all that went before.
+        let beat = "insert into heartbeat values (1); select pg_current_wal_insert_lsn()::text";
+        let messages = client.simple_query(beat).await.expect("the heart beats");
+        let end = messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse::<Lsn>().ok(),
+            _ => None,
+        });
+        let end = end.expect("a position");
+        let start = Instant::now();
+        loop {
+            let watermark: Option<String> =
+                values.hget("unstale:unstale:state", "watermark").await.expect("HGET");
+            if watermark.and_then(|text| text.parse::<Lsn>().ok()).is_some_and(|w| w >= end) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited in vain for the watermark to pass {end}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until everything committed so far is applied.
+    pub async fn settle(&self) {
+        // A commit of our own carries the watermark past whatever was written before.
+        let end = self.query_one("select pg_logical_emit_message(true, 'test', '')::text; select pg_current_wal_insert_lsn()::text").await;
+        let end: Lsn = self.wal_end().await.max(end.parse().unwrap_or_default());
+        until(&format!("the watermark to pass {end}"), async || {
+            let watermark: Lsn = self.state("watermark").await?.parse().ok()?;
+            (watermark >= end).then_some(())
+        })
+        .await;
+    }
+}
+
+/// A running `unstale run`, killed when dropped.
+pub struct Daemon {
+    pub child: Child,
+    log: std::sync::Arc<std::sync::Mutex<String>>,
+    admin: u16,
+}
+
+impl Daemon {
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &self.pid().to_string()])
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub async fn kill9(mut self) {
+        self.child.kill().await.expect("it dies");
+    }
+
+    /// SIGTERM, and its exit.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.exit().await
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("the daemon did not end; its log:\n{}", self.log()))
+            .expect("an exit status")
+    }
+
+    /// An answer of the admin listener: status and body; `None` while it does not listen.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// `/readyz` as JSON.
+    pub async fn readyz(&self) -> Option<serde_json::Value> {
+        let (_, body) = self.get("/readyz").await?;
+        serde_json::from_str(&body).ok()
+    }
+
+    pub async fn until_ready(&self) {
+        let start = Instant::now();
+        loop {
+            if let Some((200, _)) = self.get("/readyz").await {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the daemon did not become ready: {:?}\n{}",
+                self.readyz().await,
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until `/readyz` tells of a problem with this in it.
+    pub async fn until_problem(&self, part: &str) {
+        until(&format!("a problem with {part:?} in /readyz"), async || {
+            let readyz = self.readyz().await?;
+            let problems = readyz["problems"].as_array()?;
+            problems.iter().any(|p| p.as_str().is_some_and(|p| p.contains(part))).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for a line of the log.
+    pub async fn until_log(&self, part: &str) {
+        until(&format!("{part:?} in the log"), async || self.log().contains(part).then_some(()))
+            .await;
+    }
+
+    /// A metric's value; 0 if it was never counted.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.expect("metrics");
+        text.lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok())
+            .next()
+            .unwrap_or_default()
+    }
+}
