@@ -188,4 +188,3 @@ fn wait_until_nobody_reads() -> bool {
         }
     }
 }
-

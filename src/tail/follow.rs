@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-pub use super::line::Format;
 use super::line::Commit;
+pub use super::line::Format;
 pub use super::transaction::Selection;
 use super::transaction::{Committed, Printer, Step};
 use crate::config::problem::nearest;
@@ -121,11 +121,7 @@ impl Follow {
                 gate: Gate::open(client).await?,
                 lookups: Lookups::new(self.max_keys),
             },
-            printer: Printer::new(
-                Arc::clone(&self.mapping),
-                self.selection.clone(),
-                self.max_keys,
-            ),
+            printer: Printer::new(Arc::clone(&self.mapping), self.selection.clone(), self.max_keys),
             follow: &self,
             reader,
             lines,
@@ -277,8 +273,7 @@ impl Reading<'_> {
                                 if until.is_some_and(|until| committed.end >= until) {
                                     ended = Some(Ended::Done);
                                 }
-                                let (follow, format) =
-                                    (self.follow, self.follow.selection.format);
+                                let (follow, format) = (self.follow, self.follow.selection.format);
                                 if committed.changes > 0 {
                                     let line =
                                         self.resolver.resolve(&follow.mapping, committed).await?;

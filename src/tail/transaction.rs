@@ -147,7 +147,13 @@ impl Printer {
                     return out_of_place("a transaction ends that never began");
                 };
                 let plans = Arc::clone(&self.plans);
-                Ok(Step::Committed(Committed { head, end: commit.end_lsn, changes, reached, plans }))
+                Ok(Step::Committed(Committed {
+                    head,
+                    end: commit.end_lsn,
+                    changes,
+                    reached,
+                    plans,
+                }))
             }
             Message::Relation(relation) => {
                 let known = self.relations.get(&relation.id);
