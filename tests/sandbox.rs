@@ -5,6 +5,8 @@
 
 mod certificates;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -39,6 +41,12 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
+}
+
+/// Whether a segment of System V shared memory exists that this process has made.
+fn has_shared_memory(pid: u32) -> bool {
+    let segments = std::fs::read_to_string("/proc/sysvipc/shm").expect("a list");
+    segments.lines().any(|line| line.split_whitespace().nth(4) == Some(&pid.to_string()))
 }
 
 #[tokio::test]
@@ -207,6 +215,11 @@ async fn postgres_keeps_its_data_over_restart_and_crash() {
     assert_eq!(postgres.url(), url, "it moved");
     assert_ne!(postgres.pid(), first);
     assert!(postgres.start_again().await.is_err(), "it was started twice");
+
+    let last = postgres.pid().expect("runs");
+    postgres.kill9().await.expect("dies");
+    drop(postgres);
+    assert!(!has_shared_memory(last), "shared memory was left");
 }
 
 #[tokio::test]
@@ -307,10 +320,9 @@ async fn a_server_is_gone_once_it_is_dropped_even_while_paused() {
     assert!(!pids.into_iter().any(alive), "a server was left");
 }
 
-/// Not a test of its own: what the two tests below run in a process of its own,
-/// told how to end by its environment.
+/// Not a test of its own: what tests below run in processes of their own.
 #[tokio::test]
-async fn child_process_that_comes_to_a_bad_end() {
+async fn child_process_that_ends_as_it_is_told() {
     let Ok(end) = std::env::var("SANDBOX_TEST_END") else { return };
     let (postgres, redis) = (Postgres::start().await, Redis::start().await);
     let (postgres, redis) = (postgres.expect("starts"), redis.expect("starts"));
@@ -321,10 +333,11 @@ async fn child_process_that_comes_to_a_bad_end() {
         postgres.socket_dir().display(),
     );
     std::fs::write(std::env::var("SANDBOX_TEST_STORY").expect("a file"), story).expect("writes");
-    if end == "panic" {
-        panic!("on purpose");
+    match end.as_str() {
+        "peace" => {}
+        "panic" => panic!("on purpose"),
+        _ => std::future::pending().await,
     }
-    std::future::pending::<()>().await;
 }
 
 struct Child {
@@ -334,10 +347,15 @@ struct Child {
 
 impl Child {
     fn start(end: &str) -> Child {
+        Child::start_in(&std::env::temp_dir(), end)
+    }
+
+    fn start_in(temporary: &Path, end: &str) -> Child {
         let story = tempfile::NamedTempFile::new().expect("a file");
         let process = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "child_process_that_comes_to_a_bad_end", "--nocapture"])
+            .args(["--exact", "child_process_that_ends_as_it_is_told", "--nocapture"])
             .env("SANDBOX_TEST_END", end)
+            .env("TMPDIR", temporary)
             .env("SANDBOX_TEST_STORY", story.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -373,13 +391,39 @@ async fn nothing_is_left_of_a_test_that_panics() {
 async fn nothing_is_left_of_a_process_that_is_killed() {
     let mut child = Child::start("kill");
     let (pids, folder) = child.story().await;
-    assert!(pids.into_iter().all(alive));
+    assert!(pids.into_iter().all(alive) && has_shared_memory(pids[0]));
     child.process.kill().expect("kills");
     child.process.wait().expect("ends");
     eventually("its servers die with it", async || !pids.into_iter().any(alive)).await;
-    // Folders go when the next sandbox starts.
-    let _next = Redis::start().await.expect("starts");
-    assert!(!Path::new(&folder).exists(), "a folder was left");
+    // Not the very next, should another one be at it just now.
+    eventually("its folder goes with one of the next sandboxes", async || {
+        Redis::start().await.expect("starts");
+        !Path::new(&folder).exists()
+    })
+    .await;
+    assert!(!has_shared_memory(pids[0]), "shared memory was left");
+}
+
+#[tokio::test]
+async fn a_template_that_is_broken_or_made_by_two_at_once_harms_nobody() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    // Postgres' own account must be able to pass through.
+    std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o711)).expect("opens it");
+    for round in ["made", "mended"] {
+        let mut children = [(); 2].map(|()| Child::start_in(temporary.path(), "peace"));
+        for child in &mut children {
+            assert!(child.process.wait().expect("ends").success(), "not {round}");
+        }
+        let root = std::fs::read_dir(temporary.path()).expect("a folder").next();
+        let root = root.expect("one entry").expect("one entry").path();
+        let left: Vec<_> = std::fs::read_dir(root)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.is_dir() && !path.ends_with("ports"))
+            .collect();
+        assert_eq!(left.len(), 1, "one template and nothing else: {left:?}");
+        std::fs::remove_file(left[0].join("global/pg_filenode.map")).expect("nibbles at it");
+    }
 }
 
 /// Answers each byte by the next one.

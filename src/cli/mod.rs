@@ -4,6 +4,7 @@
 //! configuration, TLS, logging.
 
 mod config;
+mod demo;
 mod explain;
 mod logging;
 mod output;
@@ -16,8 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Loaded, Override};
+use crate::config::{Diagnostics, Loaded, Override};
 use crate::postgres::error::{Class, PgError};
+use crate::rules::Rules;
 use output::{error, warn_on_stderr};
 
 /// Keeps Redis as fresh as Postgres.
@@ -45,6 +47,8 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// See it at work: private servers, live load, and a comparison of every cached value
+    Demo(demo::Demo),
     /// Say which keys a change reaches, by which rule, and why others do not apply
     Explain(explain::ExplainCommand),
     /// Say why a key was dropped last, and what is known of it now
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Demo(command) => command.execute(),
         Command::Explain(command) => command.execute(&arguments.common),
         Command::Why(command) => command.execute(&arguments.common),
         Command::Tail(command) => command.execute(&arguments.common),
@@ -111,11 +116,19 @@ pub fn main() -> ExitCode {
 impl Common {
     /// Loads the configuration, or says all that is wrong with it.
     fn load(&self) -> Result<Loaded, Exit> {
-        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|diagnostics| {
-            warn_on_stderr(&diagnostics.render(output::width(), output::style()));
-            Exit::Configuration
-        })
+        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|wrong| show(&wrong))
     }
+
+    /// Compiles the rules and reads the queries, or says all that is wrong with them.
+    #[expect(clippy::unused_self, reason = "reads as the step after load")]
+    fn rules(&self, loaded: &Loaded) -> Result<Rules, Exit> {
+        Rules::compile(loaded).map_err(|wrong| show(&wrong))
+    }
+}
+
+fn show(diagnostics: &Diagnostics) -> Exit {
+    warn_on_stderr(&diagnostics.render(output::width(), output::style()));
+    Exit::Configuration
 }
 
 /// A runtime for one command. Two workers: one decodes while the other talks.

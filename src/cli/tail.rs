@@ -1,7 +1,6 @@
 //! `unstale tail`
 
 use std::io::Write;
-use std::sync::Arc;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -48,7 +47,7 @@ impl TailCommand {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let loaded = common.load()?;
-        let mapping = common.mapping(&loaded)?;
+        let mapping = common.rules(&loaded)?.mapping;
         let config = loaded.config;
         let connect = connect_options(&config).map_err(|reason| {
             error(&reason);
@@ -58,7 +57,7 @@ impl TailCommand {
             connect: connect.with_application_name("unstale tail"),
             publication: config.postgres.publication,
             statement_timeout: config.postgres.statement_timeout.get(),
-            mapping: Arc::new(mapping),
+            mapping,
             max_keys: config.pipeline.max_keys_per_transaction,
             selection: Selection {
                 tables: self.tables.clone(),

@@ -387,3 +387,6 @@ fn grown<T: Default + Clone>(list: &mut Vec<T>, index: usize) -> &mut T {
     }
     &mut list[index]
 }
+
+#[cfg(test)]
+mod tests;

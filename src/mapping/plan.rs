@@ -226,10 +226,13 @@ impl Binder<'_> {
             self.relation.columns.iter().find(|c| c.name.to_lowercase() == name.to_lowercase());
         match other_case {
             Some(column) => format!(
-                "the table has no column {name}, but \"{}\": put that in double quotes",
+                "there is no column {name}, but one named \"{}\": write it in double quotes",
                 column.name
             ),
-            None => format!("the table has no column {name}"),
+            None => format!(
+                "the stream carries no column {name} (dropped, renamed, generated, or not in the \
+                 publication's column list)"
+            ),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod error;
 pub mod feedback;
 pub mod frames;
 pub mod gate;
+pub mod partitions;
 mod password;
 pub mod publication;
 pub mod relation;

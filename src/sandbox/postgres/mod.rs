@@ -9,7 +9,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -25,7 +25,7 @@ use super::error::SandboxError;
 use super::folder::Folder;
 use super::log;
 use super::ports::Port;
-use super::process::Process;
+use super::process::{END_BOUND, Process};
 use super::proxy::Proxy;
 use binaries::Binaries;
 
@@ -51,7 +51,7 @@ pub enum Shutdown {
 #[derive(Debug)]
 pub struct Postgres {
     /// Before the folder: fields are dropped in this order.
-    process: Mutex<Option<Process>>,
+    process: Mutex<Option<Arc<Process>>>,
     binaries: Binaries,
     account: Account,
     port: Port,
@@ -152,7 +152,7 @@ impl Postgres {
     /// The postmaster's process id; `None` while stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process().as_ref().filter(|process| process.ended().is_none()).map(Process::pid)
+        self.running().filter(|process| process.ended().is_none()).map(|process| process.pid())
     }
 
     /// A connection as superuser, by the unix socket. It is driven by a task of
@@ -235,16 +235,16 @@ impl Postgres {
     /// It did not stop within a minute: a fast shutdown waits for replication
     /// clients to confirm everything.
     pub async fn stop(&self, how: Shutdown) -> Result<(), SandboxError> {
-        let Some(process) = self.process().take() else { return Ok(()) };
+        let Some(process) = self.running() else { return Ok(()) };
         process.signal(match how {
             Shutdown::Fast => Signal::INT,
             Shutdown::Immediate => Signal::QUIT,
         });
-        if process.wait(STOP_BOUND).await {
-            return Ok(());
+        if !process.wait(STOP_BOUND).await {
+            return Err(self.late("stop", STOP_BOUND));
         }
-        *self.process() = Some(process);
-        Err(self.late("stop", STOP_BOUND))
+        *self.process() = None;
+        Ok(())
     }
 
     /// Starts what was stopped or killed, and waits until it answers.
@@ -261,7 +261,7 @@ impl Postgres {
         }
         let process = self.launch()?;
         self.ready(&process).await?;
-        *self.process() = Some(process);
+        *self.process() = Some(Arc::new(process));
         Ok(())
     }
 
@@ -270,22 +270,24 @@ impl Postgres {
     /// # Errors
     /// Something survived it.
     pub async fn kill9(&self) -> Result<(), SandboxError> {
-        let Some(process) = self.process().take() else { return Ok(()) };
-        if process.kill().await { Ok(()) } else { Err(self.late("die", STOP_BOUND)) }
+        let Some(process) = self.running() else { return Ok(()) };
+        if !process.kill().await {
+            return Err(self.late("die", END_BOUND));
+        }
+        *self.process() = None;
+        Ok(())
     }
 
     /// Freezes the whole server: connections stay open, nothing answers.
     pub async fn pause(&self) {
-        let process = self.process().take();
-        if let Some(process) = process {
+        if let Some(process) = self.running() {
             process.pause().await;
-            *self.process() = Some(process);
         }
     }
 
     /// Ends a [`Postgres::pause`].
     pub fn resume(&self) {
-        if let Some(process) = self.process().as_ref() {
+        if let Some(process) = self.running() {
             process.resume();
         }
     }
@@ -301,8 +303,13 @@ impl Postgres {
         if promoted.get(0) { Ok(()) } else { Err(self.late("promote itself", READY_BOUND)) }
     }
 
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+    fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was started, unless it was stopped since. (It may have ended by itself.)
+    fn running(&self) -> Option<Arc<Process>> {
+        self.process().clone()
     }
 
     fn log(&self) -> PathBuf {

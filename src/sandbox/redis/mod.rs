@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -21,7 +21,7 @@ use super::error::SandboxError;
 use super::folder::Folder;
 use super::log;
 use super::ports::Port;
-use super::process::Process;
+use super::process::{END_BOUND, Process};
 use super::proxy::Proxy;
 
 const READY_BOUND: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ const CONF: &str = "redis.conf";
 #[derive(Debug)]
 pub struct Redis {
     /// Before the folder: fields are dropped in this order.
-    process: Mutex<Option<Process>>,
+    process: Mutex<Option<Arc<Process>>>,
     program: PathBuf,
     password: Option<String>,
     port: Port,
@@ -110,7 +110,7 @@ impl Redis {
     /// The process id; `None` while stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process().as_ref().filter(|process| process.ended().is_none()).map(Process::pid)
+        self.running().filter(|process| process.ended().is_none()).map(|process| process.pid())
     }
 
     /// The end of the server's log.
@@ -152,13 +152,13 @@ impl Redis {
     /// # Errors
     /// It did not stop within half a minute.
     pub async fn stop(&self) -> Result<(), SandboxError> {
-        let Some(process) = self.process().take() else { return Ok(()) };
+        let Some(process) = self.running() else { return Ok(()) };
         process.signal(Signal::TERM);
-        if process.wait(STOP_BOUND).await {
-            return Ok(());
+        if !process.wait(STOP_BOUND).await {
+            return Err(self.late("stop", STOP_BOUND));
         }
-        *self.process() = Some(process);
-        Err(self.late("stop", STOP_BOUND))
+        *self.process() = None;
+        Ok(())
     }
 
     /// Starts what was stopped or killed, and waits until it answers.
@@ -175,7 +175,7 @@ impl Redis {
         }
         let process = self.launch()?;
         self.ready(&process).await?;
-        *self.process() = Some(process);
+        *self.process() = Some(Arc::new(process));
         Ok(())
     }
 
@@ -194,22 +194,24 @@ impl Redis {
     /// # Errors
     /// It survived.
     pub async fn kill9(&self) -> Result<(), SandboxError> {
-        let Some(process) = self.process().take() else { return Ok(()) };
-        if process.kill().await { Ok(()) } else { Err(self.late("die", STOP_BOUND)) }
+        let Some(process) = self.running() else { return Ok(()) };
+        if !process.kill().await {
+            return Err(self.late("die", END_BOUND));
+        }
+        *self.process() = None;
+        Ok(())
     }
 
     /// Freezes it: connections stay open, nothing answers.
     pub async fn pause(&self) {
-        let process = self.process().take();
-        if let Some(process) = process {
+        if let Some(process) = self.running() {
             process.pause().await;
-            *self.process() = Some(process);
         }
     }
 
     /// Ends a [`Redis::pause`].
     pub fn resume(&self) {
-        if let Some(process) = self.process().as_ref() {
+        if let Some(process) = self.running() {
             process.resume();
         }
     }
@@ -242,12 +244,17 @@ impl Redis {
         self.start_again().await
     }
 
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+    fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dump(&self) -> PathBuf {
         self.folder.path().join("dump.rdb")
+    }
+
+    /// What was started, unless it was stopped since. (It may have ended by itself.)
+    fn running(&self) -> Option<Arc<Process>> {
+        self.process().clone()
     }
 
     fn log(&self) -> PathBuf {
