@@ -324,7 +324,7 @@ async fn tail_agrees_with_wal2json_on_table_operation_and_key_of_a_random_worklo
     let mut sessions = Vec::new();
     for _ in 0..3 {
         let client = world.postgres.client().await.expect("a client");
-        sessions.push(tokio::spawn(session(client, rng.fork(), 150)));
+        sessions.push(tokio::spawn(session(client, rng.fork(), 100)));
     }
     for session in sessions {
         if let Err(error) = session.await {
