@@ -106,7 +106,7 @@ impl Screen {
                 COLUMNS.iter().zip(values).map(|((name, _), value)| format!("{name}={value}"));
             return self.line(&pairs.collect::<Vec<_>>().join(" "));
         }
-        if self.lines.fetch_add(1, Ordering::Relaxed) % PAGE == 0 {
+        if self.lines.fetch_add(1, Ordering::Relaxed).is_multiple_of(PAGE) {
             let names = COLUMNS.iter().map(|(name, width)| format!("{name:>width$}"));
             self.line(&names.collect::<String>());
         }
