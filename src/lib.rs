@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
+pub mod rules;
 pub mod sandbox;
 pub mod snapshot;
 pub mod store;
+pub mod tail;

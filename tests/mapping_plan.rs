@@ -266,6 +266,10 @@ fn a_binary_or_a_missing_value_is_unknown_and_no_panic() {
     case.insert(&[t("1")], &["all of one: old_value_unknown"]);
     case.insert(&[], &["all of one: old_value_unknown"]);
     case.update(Old::None, &[t("1"), t("2"), NULL, NULL], &["all of one: old_value_unknown"]);
+    let columns =
+        Case::new(r#"{ cache = "one", org = "id", columns = ["note"] }"#, ReplicaIdentity::Default);
+    // Two unknown values are not known to be equal.
+    columns.update(Old::None, &[t("1"), t("2"), NULL, Value::Binary(b"\0")], &["p:one:1"]);
 }
 
 #[test]
@@ -389,7 +393,7 @@ fn a_lookup_is_one_statement_over_typed_rows() {
     let case = Case::full(VIA);
     let plan = plan(&case.mapping, ReplicaIdentity::Full);
     let lookup = plan.lookup(RuleId(0)).expect("the rule has a via");
-    assert_eq!(lookup.columns, ["note".into(), "org".into()]);
+    assert_eq!(lookup.columns, [Box::<str>::from("note"), Box::from("org")]);
     assert_eq!(lookup.outputs, ["user", "org"]);
     assert_eq!(
         lookup.sql,

@@ -20,6 +20,10 @@ use crate::snapshot::Snapshot;
 
 /// What arrives from the stream, in its order.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are transactions; a box would cost an allocation each"
+)]
 pub enum Arrival {
     /// A committed transaction.
     Transaction(Transaction),

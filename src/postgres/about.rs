@@ -86,7 +86,8 @@ impl About {
                  and that pg_hba.conf lets it in by this address and with or without TLS as asked \
                  for by sslmode: a line such as `hostssl {database} {role} ADDRESS/32 \
                  scram-sha-256` (`local` for a unix socket; the database by its name, not \
-                 `replication`), then SELECT pg_reload_conf()"
+                 `replication`), then SELECT pg_reload_conf(); if the server wants a client certificate, give sslcert \
+                     and sslkey"
                 ),
             ),
             ("3D000", _) => (
@@ -189,12 +190,16 @@ impl About {
             ("25006", _) => (
                 Kind::Server,
                 Stop,
-                "this server is read-only: connect to the primary, not to a standby".to_owned(),
+                "nothing can be written here: the session reads only (a lookup must not write), \
+                 or the server is a standby (connect to the primary)"
+                    .to_owned(),
             ),
-            ("0A000", Doing::CreateSlot | Doing::Stream { .. }) => (
+            ("0A000" | "22023", Doing::CreateSlot | Doing::Stream { .. }) => (
                 Kind::Server,
                 Stop,
-                "connect to the primary, not to a standby, of Postgres 15 or later".to_owned(),
+                "the slot must be one of pgoutput, and the server must know what is asked of it: \
+                 Postgres 15 takes protocol 3 at most, 16 also 4"
+                    .to_owned(),
             ),
             ("42601", Doing::Login { .. } | Doing::CreateSlot | Doing::Stream { .. }) => (
                 Kind::Protocol,

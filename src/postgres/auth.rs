@@ -130,7 +130,8 @@ async fn scram(
             )
             .with_remedy(
                 "use TLS (sslmode=require or better), a server of Postgres 11 or later without a \
-                 proxy that ends TLS, and a certificate signed by RSA or ECDSA with SHA-2",
+                 proxy that ends TLS, and a certificate signed by RSA or ECDSA with SHA-2, or \
+                 say channel_binding=prefer",
             ));
         }
         // "We could, you did not offer": the server notices if somebody took its offer out.

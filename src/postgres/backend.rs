@@ -198,12 +198,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = server_error(&bytes);
-            let _ = authentication(&bytes);
-            let _ = parameter_status(&bytes);
-            let _ = backend_pid(&bytes);
-            let _ = data_row(&bytes);
-            let _ = message_length(&bytes, 1 << 20);
+            drop(server_error(&bytes));
+            drop(authentication(&bytes));
+            drop(parameter_status(&bytes));
+            drop(backend_pid(&bytes));
+            drop(data_row(&bytes));
+            drop(message_length(&bytes, 1 << 20));
         }
     }
 }

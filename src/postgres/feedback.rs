@@ -1,4 +1,9 @@
 //! The sending half of a replication stream: what was applied, and the goodbye.
+//!
+//! A server that is shut down cleanly waits until its walsender has `flushed` confirmed up
+//! to *exactly* what it has sent (`WalSndDone`). So a consumer with nothing in flight should
+//! answer a keepalive with the keepalive's own `wal_end`; one that lags behind, or names
+//! a position of its own beyond it, holds the shutdown up.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -247,14 +247,100 @@ mod tests {
         assert!(frame(b"x").is_err());
     }
 
+    /// A reader, and the server's end of its socket.
+    fn pair() -> (FrameReader, tokio::net::UnixStream) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (read, _write) = tokio::io::split(Stream::Unix(ours));
+        (FrameReader::new(read, &[], About::a_query()), theirs)
+    }
+
+    fn xlog_data(position: u64, length: usize) -> Vec<u8> {
+        let mut message = vec![tag::COPY_DATA];
+        message.extend(u32::try_from(4 + 1 + 24 + length).unwrap().to_be_bytes());
+        message.push(b'w');
+        message.extend(position.to_be_bytes());
+        message.extend([0; 16]);
+        message.extend((0..=250).cycle().take(length));
+        message
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_the_bytes_are_cut() {
+        use tokio::io::AsyncWriteExt as _;
+        // Around the buffer's size, far over it, and small ones in between.
+        let lengths: Vec<usize> = (0..400)
+            .map(|i| match i % 50 {
+                0 => CAPACITY - 40 + i / 5,
+                1 => 3 * CAPACITY,
+                n => n * n,
+            })
+            .collect();
+        let (mut reader, mut server) = pair();
+        let sent = lengths.clone();
+        let writing = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            for (position, length) in (0..).zip(sent) {
+                bytes.extend(xlog_data(position, length));
+            }
+            let mut rest = bytes.as_slice();
+            let mut cut = 1;
+            while !rest.is_empty() {
+                let (head, tail) = rest.split_at(cut.min(rest.len()));
+                server.write_all(head).await.unwrap();
+                rest = tail;
+                cut = cut * 7 % 65_537;
+            }
+            server
+        });
+        let mut arrived = 0;
+        while arrived < lengths.len() {
+            while let Some(frame) = reader.next().unwrap() {
+                let Frame::XLogData { wal_start, data, .. } = frame else { panic!("{frame:?}") };
+                assert_eq!(wal_start, Lsn(arrived as u64));
+                assert_eq!(data.len(), lengths[arrived]);
+                assert!(data.iter().enumerate().all(|(i, &b)| usize::from(b) == i % 251));
+                arrived += 1;
+            }
+            if arrived < lengths.len() {
+                reader.fill().await.unwrap();
+            }
+        }
+        drop(writing.await.unwrap());
+        assert!(reader.buffer.capacity() <= 4 * CAPACITY, "{}", reader.buffer.capacity());
+        let ended = reader.fill().await.unwrap_err();
+        assert_eq!(ended.class(), super::super::error::Class::Retry, "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_length_that_lies_takes_no_memory() {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut reader, mut server) = pair();
+        server.write_all(&[b'd', 0x3f, 0xff, 0xff, 0xff, b'w']).await.unwrap();
+        reader.fill().await.unwrap();
+        assert_eq!(reader.next().unwrap(), None);
+        server.write_all(&[0; 64]).await.unwrap();
+        reader.fill().await.unwrap();
+        assert_eq!(reader.buffer.capacity(), CAPACITY, "a gigabyte was announced, not sent");
+
+        for wrong in
+            [[b'd', 0xff, 0xff, 0xff, 0xff], [b'd', 0, 0, 0, 3], [b'd', 0x7f, 0xff, 0xff, 0xff]]
+        {
+            let (mut reader, mut server) = pair();
+            server.write_all(&wrong).await.unwrap();
+            reader.fill().await.unwrap();
+            let error = reader.next().unwrap_err();
+            assert_eq!(error.kind(), super::super::error::Kind::Protocol, "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_the_frame_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = frame(&bytes);
+            drop(frame(&bytes));
             let about = About::a_query();
             for state in [State::Streaming, State::CopyDone, State::Ready] {
                 if let Some((tag, body)) = bytes.split_first() {
-                    let _ = beside(*tag, body, state, &about);
+                    drop(beside(*tag, body, state, &about));
                 }
             }
         }

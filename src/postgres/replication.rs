@@ -1,8 +1,6 @@
 //! A walsender connection: identify, query, create a slot, start the stream (manual,
 //! "Streaming Replication Protocol").
 
-use std::fmt::Write as _;
-
 use bytes::BytesMut;
 use postgres_protocol::escape::escape_literal;
 use postgres_protocol::message::frontend;
@@ -195,10 +193,20 @@ impl ReplicationConnection {
     /// may take as long as the longest of them. Dropping the future (and with it the
     /// connection) gives up; the server then removes the unfinished slot.
     pub async fn create_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
+        self.create(name, "").await
+    }
+
+    /// Creates a slot that ends with this connection. Otherwise as
+    /// [`ReplicationConnection::create_slot`], the waiting included.
+    pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
+        self.create(name, "TEMPORARY ").await
+    }
+
+    async fn create(&mut self, name: &str, temporary: &str) -> Result<Lsn, PgError> {
         let about = self.about.now(Doing::CreateSlot);
+        let name = slot_name(name)?;
         let sql = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT",
-            quote_identifier(name)
+            "CREATE_REPLICATION_SLOT \"{name}\" {temporary}LOGICAL pgoutput NOEXPORT_SNAPSHOT"
         );
         let rows = match self.run(&sql, &about).await {
             Ok(rows) => rows,
@@ -225,7 +233,7 @@ impl ReplicationConnection {
             slot: slot.to_owned(),
             publications: options.publications.clone(),
         });
-        self.wire.send_query(&start_command(slot, from, options)).await?;
+        self.wire.send_query(&start_command(slot_name(slot)?, from, options)).await?;
         match self.wire.receive(&about).await {
             Ok(message) if message.tag == tag::COPY_BOTH_RESPONSE => {
                 let (stream, received) = self.wire.into_parts();
@@ -264,15 +272,43 @@ impl ReplicationConnection {
                 };
                 error.refined(Kind::SlotBusy { pid }, Class::Retry, remedy)
             }
-            // Not in the state that it needs: wal_level, or a slot that has lost its WAL?
-            Some("55000") => match self.ask("SHOW wal_level").await {
-                Some(level) if level != "logical" => {
-                    error.refined(Kind::WalLevel, Class::Stop, WAL_LEVEL_REMEDY.to_owned())
-                }
-                Some(_) => error.refined(Kind::SlotLost, Class::Stop, SLOT_LOST_REMEDY.to_owned()),
-                None => error,
+            // Not supported: because this is a standby?
+            Some("0A000") => match self.ask("SELECT pg_catalog.pg_is_in_recovery()").await {
+                Some(answer) if answer == "t" => error.refined(
+                    Kind::Standby,
+                    Class::Stop,
+                    "this server is a standby: connect to the primary".to_owned(),
+                ),
+                _ => error,
             },
+            // Not in the state that it needs: which of three reasons is it?
+            Some("55000") => self.explain_state(error, slot).await,
             _ => error,
+        }
+    }
+
+    async fn explain_state(&mut self, error: PgError, slot: &str) -> PgError {
+        if self.ask("SHOW wal_level").await.is_some_and(|level| level != "logical") {
+            return error.refined(Kind::WalLevel, Class::Stop, WAL_LEVEL_REMEDY.to_owned());
+        }
+        let about_slot = |column: &str| {
+            format!(
+                "SELECT {column} FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+                escape_literal(slot)
+            )
+        };
+        if self.ask(&about_slot("wal_status")).await.as_deref() == Some("lost") {
+            return error.refined(Kind::SlotLost, Class::Stop, SLOT_LOST_REMEDY.to_owned());
+        }
+        let elsewhere = about_slot("coalesce(database::text, 'none: it is a physical slot')");
+        match self.ask(&elsewhere).await {
+            Some(database) => {
+                let remedy = format!(
+                    "the slot's database is {database}: connect to that one, or name another slot"
+                );
+                error.refined(Kind::Server, Class::Stop, remedy)
+            }
+            None => error,
         }
     }
 
@@ -307,7 +343,20 @@ fn startup(options: &ConnectOptions) -> Result<BytesMut, PgError> {
     Ok(message)
 }
 
-/// In the grammar of replication commands, names are quoted as in SQL.
+/// What can be a slot's name. The grammar of replication commands has no way to write a
+/// double quote in one.
+fn slot_name(name: &str) -> Result<&str, PgError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if (1..64).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(name);
+    }
+    Err(PgError::settings(
+        format!("{name:?} cannot be a slot's name"),
+        "use lower-case letters, digits and underscores, 63 at the most",
+    ))
+}
+
+/// In the list of publications, names are quoted as in SQL.
 fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -325,14 +374,13 @@ fn start_command(slot: &str, from: Lsn, options: &PgoutputOptions) -> String {
         .collect::<Vec<_>>()
         .join(",");
     let mut command = format!(
-        "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '{}', publication_names {}",
-        quote_identifier(slot),
+        "START_REPLICATION SLOT \"{slot}\" LOGICAL {from} (proto_version '{}', publication_names {}",
         options.protocol,
         quote_string(&publications),
     );
     let mut option = |text: &str| {
-        // Writing to a String cannot fail.
-        let _: std::fmt::Result = write!(command, ", {text}");
+        command.push_str(", ");
+        command.push_str(text);
     };
     match options.streaming {
         Streaming::Off => {}
@@ -354,6 +402,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_postgres_takes_is_a_slot_s_name() {
+        assert!(slot_name("unstale_2").is_ok());
+        let long = "x".repeat(64);
+        for wrong in ["", "A", "a b", "a\"b", "ä", "a-b", long.as_str()] {
+            assert!(slot_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn no_name_breaks_out_of_the_command() {
         let options = PgoutputOptions {
             protocol: 1,
@@ -363,8 +420,8 @@ mod tests {
             binary: false,
         };
         assert_eq!(
-            start_command(r#"s"lot"#, Lsn(0x16_B374_D848), &options),
-            r#"START_REPLICATION SLOT "s""lot" LOGICAL 16/B374D848 (proto_version '1', publication_names '"plain","a""b''c,d\"', streaming 'on', messages 'true')"#
+            start_command("slot", Lsn(0x16_B374_D848), &options),
+            r#"START_REPLICATION SLOT "slot" LOGICAL 16/B374D848 (proto_version '1', publication_names '"plain","a""b''c,d\"', streaming 'on', messages 'true')"#
         );
     }
 }

@@ -75,6 +75,14 @@ impl Stream {
                 "switch TLS on in the server (ssl = on, ssl_cert_file, ssl_key_file, then a \
                  reload), or say sslmode=disable if the network is trusted",
             )),
+            // Postgres answers so when it cannot even start a process for the connection. The
+            // words behind it are not encrypted, so they are nobody's to believe.
+            b'E' => Err(PgError::new(
+                Kind::Unreachable,
+                Class::Retry,
+                format!("the server at {} could not take the connection", options.address()),
+            )
+            .with_remedy("see the server's log: it may be out of memory or processes")),
             other => Err(PgError::protocol(format!(
                 "the server at {} answered the request for TLS with byte {other:#04x}",
                 options.address()

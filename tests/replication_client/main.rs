@@ -1,13 +1,19 @@
 //! The Postgres client room against a real server.
 #![allow(
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests fail by panicking"
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and document themselves by their names"
 )]
 
+mod certificates;
 mod cluster;
+mod facts;
 mod login;
+mod slots;
 mod stream;
+mod tls;
