@@ -270,8 +270,12 @@ fn without_rule(table: &str, position: usize) -> String {
     let mut document: toml_edit::DocumentMut =
         std::fs::read_to_string(path).unwrap().parse().unwrap();
     let tables = document["tables"].as_array_of_tables_mut().unwrap();
-    let table = tables.iter_mut().find(|t| t["name"].as_str() == Some(table)).unwrap();
-    table["invalidates"].as_array_mut().unwrap().remove(position);
+    let index = tables.iter().position(|t| t["name"].as_str() == Some(table)).unwrap();
+    let rules = tables.get_mut(index).unwrap()["invalidates"].as_array_mut().unwrap();
+    rules.remove(position);
+    if rules.is_empty() {
+        tables.remove(index);
+    }
     elsewhere(&document.to_string(), root())
 }
 
