@@ -24,10 +24,11 @@ use crate::pipeline::gap::GapReason;
 use crate::pipeline::run::{self, Context};
 use crate::pipeline::status::{Health, Phase, Status};
 use crate::postgres::conninfo::ConnectOptions;
+use crate::rules::Rules;
 use crate::store::session::Address;
 
-/// Reads the mapping anew, or says why not.
-pub type Reload = Box<dyn Fn() -> Result<Mapping, String> + Send + Sync>;
+/// Reads the rules anew, or says why not.
+pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
 
 /// Everything that was checked before any task started.
 pub struct Daemon {
@@ -48,30 +49,23 @@ pub enum Ended {
 
 impl Daemon {
     /// Checks what can be checked without a server.
-    pub fn new(config: Config, mapping: Mapping, reload: Reload) -> Result<Self, String> {
+    pub fn new(config: Config, rules: Rules, reload: Reload) -> Result<Self, String> {
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
-        let password = password(&config)?;
-        let connect = ConnectOptions::load(config.postgres.url.expose_secret(), password)
-            .map_err(|e| format!("postgres.url: {e}"))?;
+        let connect = connect_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
-        let context = Context {
-            config: Arc::new(config),
-            connect,
-            address,
-            mapping: Arc::new(mapping),
-            status: Arc::new(status),
-        };
+        let context =
+            Context { config: Arc::new(config), connect, address, rules, status: Arc::new(status) };
         Ok(Daemon { context, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
-        let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.mapping)));
+        let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -117,9 +111,9 @@ impl Daemon {
                         _ = terminate.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGTERM"),
                         _ = interrupt.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGINT"),
                         _ = hangup.recv(), if !stop.is_cancelled() => {
-                            if let Some(mapping) = self.read_anew() {
+                            if let Some(rules) = self.read_anew() {
                                 // The run ends and the next one finds another fingerprint: a gap.
-                                reloaded = Some(mapping);
+                                reloaded = Some(rules);
                                 run_stop.cancel();
                             }
                         }
@@ -127,8 +121,8 @@ impl Daemon {
                 }
             };
             if let Some(new) = reloaded {
-                self.context.mapping = Arc::new(new);
-                shown.store(Arc::clone(&self.context.mapping));
+                shown.store(Arc::clone(&new.mapping));
+                self.context.rules = new;
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -196,22 +190,22 @@ impl Daemon {
         status.enter(Phase::Connecting);
     }
 
-    /// A reload: the new mapping, if there is one and it differs.
-    fn read_anew(&self) -> Option<Mapping> {
+    /// A reload: the new rules, if they can be used and differ.
+    fn read_anew(&self) -> Option<Rules> {
         match (self.reload)() {
-            Ok(mapping) => {
+            Ok(rules) => {
                 self.context.status.reload(None);
-                if mapping.fingerprint() == self.context.mapping.fingerprint() {
-                    info!("reloaded: the mapping is the same");
+                if rules.fingerprint() == self.context.rules.fingerprint() {
+                    info!("reloaded: the rules are the same");
                     return None;
                 }
-                info!("reloaded: the mapping has changed, everything managed will be dropped");
-                Some(mapping)
+                info!("reloaded: the rules have changed, everything managed will be dropped");
+                Some(rules)
             }
             Err(reason) => {
-                error!(%reason, "the configuration cannot be used; the old mapping stays");
+                error!(%reason, "the configuration cannot be used; the old rules stay");
                 self.context.status.reload(Some(format!(
-                    "the configuration on disk cannot be used, the old mapping stays (correct it and send SIGHUP): {reason}"
+                    "the configuration on disk cannot be used, the old rules stay (correct it and send SIGHUP): {reason}"
                 )));
                 None
             }
@@ -229,6 +223,16 @@ enum Next {
 fn shut_down(stop: &CancellationToken, why: &str) {
     info!(signal = why, "shutting down: finishing what is under way");
     stop.cancel();
+}
+
+/// Where Postgres is and how to log in there, as the configuration and what it points to
+/// have it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
+    ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
+        .map_err(|e| format!("postgres.url: {e}"))
 }
 
 fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {

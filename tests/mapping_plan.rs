@@ -266,6 +266,10 @@ fn a_binary_or_a_missing_value_is_unknown_and_no_panic() {
     case.insert(&[t("1")], &["all of one: old_value_unknown"]);
     case.insert(&[], &["all of one: old_value_unknown"]);
     case.update(Old::None, &[t("1"), t("2"), NULL, NULL], &["all of one: old_value_unknown"]);
+    let columns =
+        Case::new(r#"{ cache = "one", org = "id", columns = ["note"] }"#, ReplicaIdentity::Default);
+    // Two unknown values are not known to be equal.
+    columns.update(Old::None, &[t("1"), t("2"), NULL, Value::Binary(b"\0")], &["p:one:1"]);
 }
 
 #[test]

@@ -4,16 +4,22 @@
 //! configuration, TLS, logging.
 
 mod config;
+mod demo;
+mod explain;
 mod logging;
 mod output;
 mod run;
+mod tail;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Loaded, Override};
+use crate::config::{Diagnostics, Loaded, Override};
+use crate::postgres::error::{Class, PgError};
+use crate::rules::Rules;
 use output::{error, warn_on_stderr};
 
 /// Keeps Redis as fresh as Postgres.
@@ -41,6 +47,14 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// See it at work: private servers, live load, and a comparison of every cached value
+    Demo(demo::Demo),
+    /// Say which keys a change reaches, by which rule, and why others do not apply
+    Explain(explain::ExplainCommand),
+    /// Say why a key was dropped last, and what is known of it now
+    Why(why::WhyCommand),
+    /// Print changes and the keys that they reach, live
+    Tail(tail::TailCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
 }
@@ -52,8 +66,9 @@ enum Exit {
     Done,
     /// It failed, or found what it was asked to look for.
     Failed,
+    /// An argument makes no sense; clap ends with the same.
+    Usage,
     /// A service is unreachable (sysexits' `EX_UNAVAILABLE`). `run` never says so: it waits.
-    #[expect(dead_code, reason = "the first command of one shot will use it")]
     Unreachable,
     /// The configuration must be mended first, here or on a server (`EX_CONFIG`).
     Configuration,
@@ -64,8 +79,20 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Done => ExitCode::SUCCESS,
             Exit::Failed => ExitCode::from(1),
+            Exit::Usage => ExitCode::from(2),
             Exit::Unreachable => ExitCode::from(69),
             Exit::Configuration => ExitCode::from(78),
+        }
+    }
+}
+
+/// What a failure of Postgres means for a command that tries once.
+impl From<&PgError> for Exit {
+    fn from(error: &PgError) -> Self {
+        match error.class() {
+            Class::Retry => Exit::Unreachable,
+            Class::Stop => Exit::Configuration,
+            Class::Bug => Exit::Failed,
         }
     }
 }
@@ -77,6 +104,10 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Demo(command) => command.execute(),
+        Command::Explain(command) => command.execute(&arguments.common),
+        Command::Why(command) => command.execute(&arguments.common),
+        Command::Tail(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(),
     };
     exit.into()
@@ -85,11 +116,19 @@ pub fn main() -> ExitCode {
 impl Common {
     /// Loads the configuration, or says all that is wrong with it.
     fn load(&self) -> Result<Loaded, Exit> {
-        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|diagnostics| {
-            warn_on_stderr(&diagnostics.render(output::width(), output::style()));
-            Exit::Configuration
-        })
+        crate::config::load(self.config.as_deref(), &self.overrides).map_err(|wrong| show(&wrong))
     }
+
+    /// Compiles the rules and reads the queries, or says all that is wrong with them.
+    #[expect(clippy::unused_self, reason = "reads as the step after load")]
+    fn rules(&self, loaded: &Loaded) -> Result<Rules, Exit> {
+        Rules::compile(loaded).map_err(|wrong| show(&wrong))
+    }
+}
+
+fn show(diagnostics: &Diagnostics) -> Exit {
+    warn_on_stderr(&diagnostics.render(output::width(), output::style()));
+    Exit::Configuration
 }
 
 /// A runtime for one command. Two workers: one decodes while the other talks.

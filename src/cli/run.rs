@@ -1,12 +1,14 @@
 //! `unstale run`
 
+use std::path::Path;
+
 use clap::Args;
 use tracing::error;
 
 use super::{Common, Exit, logging, output, runtime};
-use crate::config::Loaded;
+use crate::config::{self, Diagnostics, Override, Style};
 use crate::daemon::{Daemon, Ended};
-use crate::mapping::Mapping;
+use crate::rules::Rules;
 
 /// Follow the database and keep the cache fresh, until SIGTERM
 ///
@@ -24,7 +26,7 @@ impl Run {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let loaded = common.load()?;
-        let mapping = common.mapping(&loaded)?;
+        let rules = common.rules(&loaded)?;
         let refuse = |reason: String| {
             output::error(&reason);
             Exit::Configuration
@@ -32,9 +34,9 @@ impl Run {
         logging::start(&loaded.config.log).map_err(refuse)?;
         let reload = {
             let (path, overrides) = (common.config.clone(), common.overrides.clone());
-            move || read_mapping(path.as_deref(), &overrides)
+            move || read_rules(path.as_deref(), &overrides)
         };
-        let daemon = Daemon::new(loaded.config, mapping, Box::new(reload)).map_err(refuse)?;
+        let daemon = Daemon::new(loaded.config, rules, Box::new(reload)).map_err(refuse)?;
         let ended = runtime()?.block_on(daemon.run());
         Ok(match ended {
             Ended::Stopped => Exit::Done,
@@ -50,27 +52,8 @@ impl Run {
     }
 }
 
-/// The mapping of the configuration as it is now, for a reload.
-fn read_mapping(
-    path: Option<&std::path::Path>,
-    overrides: &[crate::config::Override],
-) -> Result<Mapping, String> {
-    let plain = crate::config::Style::Plain;
-    let loaded =
-        crate::config::load(path, overrides).map_err(|d| d.render(output::width(), plain))?;
-    compile(&loaded).map_err(|d| d.render(output::width(), plain))
-}
-
-fn compile(loaded: &Loaded) -> Result<Mapping, crate::config::Diagnostics> {
-    Mapping::new(&loaded.config).map_err(|problems| loaded.source.diagnostics(problems))
-}
-
-impl Common {
-    /// Compiles the rules, or says all that is wrong with them.
-    pub(super) fn mapping(&self, loaded: &Loaded) -> Result<Mapping, Exit> {
-        compile(loaded).map_err(|diagnostics| {
-            output::warn_on_stderr(&diagnostics.render(output::width(), output::style()));
-            Exit::Configuration
-        })
-    }
+/// The rules of the configuration as it is now, for a reload.
+fn read_rules(path: Option<&Path>, overrides: &[Override]) -> Result<Rules, String> {
+    let told = |diagnostics: Diagnostics| diagnostics.render(output::width(), Style::Plain);
+    Rules::compile(&config::load(path, overrides).map_err(told)?).map_err(told)
 }

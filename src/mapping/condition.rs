@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It means what it means in SQL. What is evaluated, and how an unknown value counts, is
-//! in [`super::predicate`].
+//! in the module `predicate`.
 
 use std::ops::Range;
 

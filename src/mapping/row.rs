@@ -3,7 +3,7 @@
 //! | | old value | new value | known to be unchanged |
 //! |---|---|---|---|
 //! | FULL | sent, nulls too | sent | if both are equal |
-//! | key columns, old key sent | sent; null is unknown | sent | if both are equal |
+//! | old key sent | sent; null is unknown | sent | if both are equal |
 //! | key columns, no old row (DEFAULT, USING INDEX) | the new one: a changed key is sent | sent | yes |
 //! | other columns without FULL | unknown | sent | no |
 //! | unchanged TOAST in the new row | as above | the old one, if known | yes |
@@ -78,13 +78,12 @@ impl Layout {
                 Some(OldTuple::Full(tuple)) => {
                     self.each(Some(tuple), pairs, |_, value, pair| pair.old = cell(value));
                 }
-                Some(OldTuple::Key(tuple)) => self.each(Some(tuple), pairs, |slot, value, pair| {
+                Some(OldTuple::Key(tuple)) => self.each(Some(tuple), pairs, |_, value, pair| {
+                    // A key has no nulls: what is null here was not sent, be it outside of
+                    // the key or outside of a partition's own, smaller key.
                     pair.old = match cell(value) {
-                        // A key has no nulls: a partition whose identity is not its root's
-                        // (PRIMARY KEY here, an index there) sends one for what it lacks.
                         Cell::Null => Cell::Unknown,
-                        known if slot.key => known,
-                        _ => Cell::Unknown,
+                        sent => sent,
                     };
                 }),
                 None => pairs.iter_mut().for_each(|pair| pair.old = Cell::Unknown),

@@ -104,8 +104,10 @@ impl Applier {
         lives.extend(self.chain.step(rest, &fields, certify).await?);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
-        self.status.applied(self.watermark);
+        // Counted before `/readyz` tells of it: who waits for a position finds its changes
+        // in the metrics and its keys in `why`.
         self.count(&batch, &keys, &causes, &lives);
+        self.status.applied(self.watermark);
         Ok(())
     }
 

@@ -16,7 +16,9 @@ use crate::mapping::plan::TablePlan;
 use crate::mapping::types::TypeNames;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, Relation, Tuple};
+use crate::pgoutput::message::{
+    Begin, Commit, Message, OldTuple, Relation, ReplicaIdentity, Tuple,
+};
 
 /// The protocol that the pipeline asks for.
 pub const PROTOCOL: Protocol = Protocol::V1;
@@ -44,10 +46,20 @@ pub enum StreamError {
     },
 }
 
+/// How far the old rows of partitioned tables can be believed (see
+/// [`partitions`](crate::postgres::partitions)): up to a position not at all.
+///
+/// A partition whose identity is mended stays unbelieved for what was written before; so
+/// at a start nothing older than the start is believed, and where a mismatch stands,
+/// nothing at all.
+#[derive(Debug, Clone, Default)]
+pub struct Unbelieved(pub HashMap<u32, Lsn>);
+
 /// Assembles the transactions of one replication connection.
 pub struct Assembler {
     mapping: Arc<Mapping>,
     max_keys: usize,
+    unbelieved: Unbelieved,
     decoder: Decoder,
     types: TypeNames,
     relations: HashMap<u32, Table, foldhash::fast::RandomState>,
@@ -59,6 +71,18 @@ struct Table {
     relation: Relation,
     /// `None`: no rule cares.
     plan: Option<TablePlan>,
+    /// Of a partitioned table: takes every old value for unknown, up to this position.
+    cautious: Option<(Lsn, TablePlan)>,
+}
+
+impl Table {
+    /// What applies to a transaction that ends at `at`, and whether its old rows count.
+    fn plan(&self, at: Lsn) -> (Option<&TablePlan>, bool) {
+        match &self.cautious {
+            Some((until, plan)) if at < *until => (Some(plan), false),
+            _ => (self.plan.as_ref(), true),
+        }
+    }
 }
 
 struct Open {
@@ -69,10 +93,11 @@ struct Open {
 impl Assembler {
     /// For a new connection. A transaction past `max_keys` keys drops whole caches.
     #[must_use]
-    pub fn new(mapping: Arc<Mapping>, max_keys: usize) -> Self {
+    pub fn new(mapping: Arc<Mapping>, max_keys: usize, unbelieved: Unbelieved) -> Self {
         Assembler {
             mapping,
             max_keys,
+            unbelieved,
             decoder: Decoder::new(PROTOCOL, Streaming::Off),
             types: TypeNames::default(),
             relations: HashMap::default(),
@@ -158,7 +183,14 @@ impl Assembler {
                 what: "a row with another number of columns than its table",
             });
         }
-        if let Some(plan) = &table.plan {
+        let (plan, old_counts) = table.plan(open.begin.final_lsn);
+        if let Some(plan) = plan {
+            // A DELETE needs an old row, if only to say that all of it is unknown.
+            let old = match (old, operation) {
+                (Some(old), _) if old_counts => Some(old),
+                (Some(old), Operation::Delete) => Some(OldTuple::Key(old.tuple())),
+                _ => None,
+            };
             plan.apply(operation, old, new, &mut open.changes);
             open.changes.limit(max_keys);
         }
@@ -198,10 +230,16 @@ impl Assembler {
             return Step::Nothing;
         }
         let plan = self.mapping.plan(&relation, &self.types);
+        let cautious = self.unbelieved.0.get(&relation.id).and_then(|until| {
+            let mut blind = relation.clone();
+            blind.identity = ReplicaIdentity::Nothing;
+            blind.columns.iter_mut().for_each(|column| column.key = false);
+            Some((*until, self.mapping.plan(&blind, &self.types)?))
+        });
         if let Some(plan) = &plan {
             Arc::make_mut(&mut self.plans).replace(plan.lookups());
         }
-        self.relations.insert(relation.id, Table { relation, plan });
+        self.relations.insert(relation.id, Table { relation, plan, cautious });
         Step::Described
     }
 }

@@ -32,13 +32,16 @@ pub enum GapReason {
     MappingChanged,
     /// The publication is another: what was written before may have come through in part.
     PublicationChanged,
+    /// A partition's replica identity differs from its root's, or differed until now: old
+    /// values were misread.
+    IdentityChanged,
     /// A transaction committed and never came through the stream.
     Suspect,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 13] = [
+    pub const ALL: [GapReason; 14] = [
         GapReason::NoState,
         GapReason::Unfinished,
         GapReason::ChainBroken,
@@ -51,6 +54,7 @@ impl GapReason {
         GapReason::CrashRecovery,
         GapReason::MappingChanged,
         GapReason::PublicationChanged,
+        GapReason::IdentityChanged,
         GapReason::Suspect,
     ];
 
@@ -70,6 +74,7 @@ impl GapReason {
             GapReason::CrashRecovery => "crash_recovery",
             GapReason::MappingChanged => "mapping_changed",
             GapReason::PublicationChanged => "publication_changed",
+            GapReason::IdentityChanged => "identity_changed",
             GapReason::Suspect => "suspect",
         }
     }

@@ -29,9 +29,9 @@ use super::status::{Phase, Status};
 use super::waiting::Waiting;
 use crate::config::model::Config;
 use crate::lsn::Lsn;
-use crate::mapping::Mapping;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::gate::Gate as Snapshots;
+use crate::rules::Rules;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 
@@ -46,8 +46,8 @@ pub struct Context {
     pub connect: ConnectOptions,
     /// Where Redis is.
     pub address: Address,
-    /// The rules.
-    pub mapping: Arc<Mapping>,
+    /// What depends on what.
+    pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -126,8 +126,9 @@ async fn follow(
         Receiver {
             reader,
             assembler: Assembler::new(
-                Arc::clone(&context.mapping),
+                Arc::clone(&context.rules.mapping),
                 config.max_keys_per_transaction,
+                stream.unbelieved(),
             ),
             arrivals: to_gate,
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
@@ -148,10 +149,12 @@ async fn follow(
             waiting: Waiting::new(watermark),
             snapshots: Snapshots::open(stream.client).await?,
             lookups: Lookups::new(config.max_keys_per_transaction),
-            mapping: Arc::clone(&context.mapping),
+            mapping: Arc::clone(&context.rules.mapping),
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            relations: stream.relations,
+            partitioned: stream.partitioned,
             names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
             max_parked_keys: config.max_keys_ahead,
             status: Arc::clone(&context.status),
@@ -163,7 +166,7 @@ async fn follow(
         Applier {
             batches,
             chain,
-            mapping: Arc::clone(&context.mapping),
+            mapping: Arc::clone(&context.rules.mapping),
             watermark,
             frontier,
             max_keys_per_script: config.max_keys_per_script,

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::assemble::Unbelieved;
 use super::chain::Chain;
 use super::end::End;
 use super::gap::{Found, GapReason, verdict};
@@ -32,8 +33,10 @@ use super::suspects::Suspects;
 use crate::lsn::Lsn;
 use crate::mapping::name::TableName;
 use crate::postgres::client::SqlClient;
+use crate::postgres::error::PgError;
 use crate::postgres::feedback::FeedbackWriter;
 use crate::postgres::frames::FrameReader;
+use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
 use crate::postgres::server::{ServerFacts, wal_insert};
@@ -53,6 +56,8 @@ pub struct Stream {
     pub found: Found,
     /// The mapped tables' OIDs.
     pub relations: Vec<u32>,
+    /// Those that are partitioned, and whether a partition has another replica identity.
+    pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
     pub gap: Option<GapReason>,
     /// The state as it was found in Redis.
@@ -69,6 +74,15 @@ pub struct Footing {
     pub suspects: Suspects,
 }
 
+impl Stream {
+    /// Which old rows say nothing (see [`Unbelieved`]).
+    #[must_use]
+    pub fn unbelieved(&self) -> Unbelieved {
+        let until = |mismatched| if mismatched { Lsn(u64::MAX) } else { self.found.wal_insert };
+        Unbelieved(self.partitioned.iter().map(|(root, bad)| (*root, until(*bad))).collect())
+    }
+}
+
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
 pub async fn stream(
     context: &Context,
@@ -79,7 +93,7 @@ pub async fn stream(
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
-    let facts = ServerFacts::read(&client).await?;
+    let facts = answered(context, ServerFacts::read(&client)).await?;
     check_server(&facts)?;
     let mut gap = forced;
 
@@ -96,7 +110,8 @@ pub async fn stream(
     };
 
     let config = &context.config.postgres;
-    let slot = usable_slot(&client, &config.slot, context.connect.database()).await?;
+    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
+    let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready => true,
         Slot::Missing => {
@@ -119,7 +134,7 @@ pub async fn stream(
     };
 
     let mut replication = ReplicationConnection::connect(&context.connect).await?;
-    let system = replication.identify_system().await?;
+    let system = answered(context, replication.identify_system()).await?;
     if system.system_id != facts.system_id {
         return Err(End::Again(format!(
             "two connections reached two servers (system identifiers {} and {}): let postgres.url name one of them",
@@ -140,10 +155,11 @@ pub async fn stream(
         messages: false,
         binary: false,
     };
-    let halves = replication.start_replication(&config.slot, Lsn::ZERO, &options).await?;
+    let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
+    let halves = answered(context, starting).await?;
 
     // Ours now: from here on nobody else moves it.
-    let slot = SlotState::read(&client, &config.slot).await?;
+    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let confirmed_flush = match slot {
         Some(slot) if slot.active_pid == Some(pid) => slot.confirmed_flush.unwrap_or_default(),
         other => {
@@ -159,10 +175,15 @@ pub async fn stream(
         system_id: system.system_id,
         timeline: system.timeline,
         incarnation: facts.incarnation.clone(),
-        publication: publication.fingerprint().to_string(),
-        mapping: context.mapping.fingerprint().to_string(),
+        publication: publication.fingerprint_of(|table| relations.contains(&table.oid)).to_string(),
+        mapping: context.rules.fingerprint(),
     };
-    let found = Found { identity, confirmed_flush, wal_insert: wal_insert(&client).await? };
+    let partitioned = answered(context, partitioned(&client, &relations)).await?;
+    let found = Found {
+        identity,
+        confirmed_flush,
+        wal_insert: answered(context, wal_insert(&client)).await?,
+    };
     context.status.postgres(Health::Up);
     Ok(Stream {
         halves: Some(halves),
@@ -170,6 +191,7 @@ pub async fn stream(
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
         relations,
+        partitioned,
         gap,
         state,
     })
@@ -197,8 +219,11 @@ async fn resume(
     chain.claim(state.nonce.clone()).await?;
     if !state.closed.is_empty() {
         // An earlier life died while it dropped these caches.
-        let closed: Vec<_> =
-            state.closed.iter().filter_map(|name| context.mapping.cache_by_name(name)).collect();
+        let closed: Vec<_> = state
+            .closed
+            .iter()
+            .filter_map(|name| context.rules.mapping.cache_by_name(name))
+            .collect();
         let prefixes: Vec<&[u8]> = closed.iter().map(|(_, cache)| cache.prefix.as_ref()).collect();
         chain.purge(&prefixes).await?;
         chain.step(&[], &[crate::store::state::closed(&[])], None).await?;
@@ -216,9 +241,10 @@ async fn start_anew(
     let prefixes = prefixes(context, stream.state.as_ref());
     invalidate(context, chain, stream.state.as_ref(), reason).await?;
     let partial = reason == GapReason::PublicationChanged;
-    let suspects = Suspects::new(&suspects(&stream.client, &stream.relations).await?, partial);
+    let suspects = answered(context, suspects(&stream.client, &stream.relations)).await?;
+    let suspects = Suspects::new(&suspects, partial);
     chain.purge(&as_slices(&prefixes)).await?;
-    let frontier = wal_insert(&stream.client).await?;
+    let frontier = answered(context, wal_insert(&stream.client)).await?;
     let state = State {
         valid: true,
         nonce: Nonce::found(String::new()), // the step's own
@@ -267,8 +293,22 @@ async fn invalidate(
     Ok(())
 }
 
+/// Waits for an answer, but not for ever: a server that froze in the middle of a start
+/// must not freeze the daemon with it.
+async fn answered<T>(
+    context: &Context,
+    question: impl Future<Output = Result<T, PgError>>,
+) -> Result<T, End> {
+    let patience = context.config.postgres.statement_timeout.get() + Duration::from_secs(5);
+    match tokio::time::timeout(patience, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(End::Again(format!("Postgres did not answer within {patience:?}"))),
+    }
+}
+
 fn own_prefixes(context: &Context) -> Vec<String> {
     context
+        .rules
         .mapping
         .prefixes()
         .iter()
@@ -304,7 +344,7 @@ fn check_server(facts: &ServerFacts) -> Result<(), End> {
 
 async fn read_publication(context: &Context, client: &SqlClient) -> Result<Publication, End> {
     let name = &context.config.postgres.publication;
-    let Some(publication) = Publication::read(client, name).await? else {
+    let Some(publication) = answered(context, Publication::read(client, name)).await? else {
         return Err(End::Hopeless(format!(
             "publication {name} does not exist: run `unstale setup`, or `unstale setup --print` for the SQL"
         )));
@@ -321,7 +361,7 @@ async fn read_publication(context: &Context, client: &SqlClient) -> Result<Publi
 fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, End> {
     let mut relations = Vec::new();
     let mut missing = Vec::new();
-    for (_, table) in context.mapping.tables() {
+    for (_, table) in context.rules.mapping.tables() {
         let named = |published: &&crate::postgres::publication::PublishedTable| {
             TableName::new(&published.schema, &published.name) == table.name
         };
@@ -348,8 +388,8 @@ enum Slot {
     Lost(String),
 }
 
-async fn usable_slot(client: &SqlClient, name: &str, database: &str) -> Result<Slot, End> {
-    let Some(slot) = SlotState::read(client, name).await? else { return Ok(Slot::Missing) };
+fn usable_slot(slot: Option<SlotState>, name: &str, database: &str) -> Result<Slot, End> {
+    let Some(slot) = slot else { return Ok(Slot::Missing) };
     let unfit = if slot.plugin.as_deref() != Some("pgoutput") {
         Some(format!(
             "uses the plug-in {}",
@@ -400,7 +440,7 @@ async fn create_slot(
                         &[],
                     )
                     .await
-                    .map_err(crate::postgres::error::PgError::from)?;
+                    .map_err(PgError::from)?;
                 let whom: Vec<String> = open
                     .iter()
                     .map(|row| {
