@@ -309,7 +309,8 @@ async fn no_rule_can_be_left_out_but_the_spare_ones() {
             let mut proof = Proof::new(Some(&without_rule(&table.name, position)), false).await;
             let mut writer = Writer::new(seed(), &[&table.name], false);
             let spare = SPARE.contains(&(table.name.as_str(), rule.cache.as_str()));
-            match proof.until_missed(if spare { 50 } else { 300 }, &mut writer).await {
+            // Some take luck: most permissions are also a global role's, which drops more.
+            match proof.until_missed(if spare { 50 } else { 2000 }, &mut writer).await {
                 Some((_, miss)) => assert_eq!(miss.place.cache, rule.cache, "{miss:?}"),
                 None => unnoticed.push((table.name.as_str(), rule.cache.as_str())),
             }
