@@ -7,7 +7,7 @@ use crate::store::state::{Identity, State};
 /// Why a gap was declared. The names are the label of `unstale_gaps_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// Redis holds no state: a first start, a flush, an eviction.
+    /// Redis holds no state: a first start, a restart without its data, a flush, an eviction.
     NoState,
     /// Redis' state is invalid: a gap was declared and not finished.
     Unfinished,
