@@ -166,6 +166,16 @@ impl Daemon {
                 self.lost(&reason);
                 Next::Later
             }
+            End::RedisAgain(reason) => {
+                warn!(%reason, "the run has ended; trying again");
+                status.enter(Phase::Connecting);
+                Next::Later
+            }
+            End::StateMoved => {
+                info!("the state in Redis has moved on while it was read; reading it again");
+                status.enter(Phase::Connecting);
+                Next::Soon
+            }
             End::Hopeless(reason) | End::Blocked(reason) if give_up => {
                 Next::End(Ended::Hopeless(reason))
             }

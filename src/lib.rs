@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
+pub mod preflight;
 pub mod rules;
 pub mod sandbox;
 pub mod snapshot;

@@ -9,6 +9,7 @@ mod explain;
 mod logging;
 mod output;
 mod run;
+mod setup;
 mod tail;
 mod why;
 
@@ -47,6 +48,8 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// Prepare the database: grants, replica identities, the publication
+    Setup(setup::Setup),
     /// See it at work: private servers, live load, and a comparison of every cached value
     Demo(demo::Demo),
     /// Say which keys a change reaches, by which rule, and why others do not apply
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Setup(command) => command.execute(&arguments.common),
         Command::Demo(command) => command.execute(),
         Command::Explain(command) => command.execute(&arguments.common),
         Command::Why(command) => command.execute(&arguments.common),

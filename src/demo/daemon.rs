@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -142,6 +143,12 @@ impl Daemon {
             whole_caches: total("unstale_escalations_total"),
             gaps: total("unstale_gaps_total"),
         })
+    }
+
+    /// What it knows of a key's last removal, as JSON.
+    pub(super) async fn why(&self, key: &str) -> Result<String, DemoError> {
+        let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+        self.get(&format!("/why?key={key}")).await
     }
 
     /// Asks it to stop, and looks at how it does.

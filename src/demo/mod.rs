@@ -41,6 +41,9 @@ use writer::{Latencies, Writer};
 /// How long one round writes.
 const ROUND: Duration = Duration::from_secs(4);
 
+/// Of how many stale values is told what the daemon knows of them.
+const SHOWN: usize = 3;
+
 /// What the demo is to do.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -216,6 +219,10 @@ async fn rounds(
             verdict.stale.len()
         ));
         if !verdict.stale.is_empty() {
+            for key in verdict.stale.iter().take(SHOWN) {
+                let why = daemon.why(key).await?;
+                screen.step(&format!("stale: {key}; the daemon says of it: {why}"));
+            }
             outcome.stale = verdict.stale;
             return Ok(());
         }

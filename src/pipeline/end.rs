@@ -10,8 +10,13 @@ use crate::store::error::StoreError;
 pub enum End {
     /// It was asked to, and everything under way was finished.
     Stopped,
-    /// A connection was lost, or could not be made: try again.
+    /// The connection to Postgres was lost, or could not be made: try again.
     Again(String),
+    /// Redis could not be reached or refused, before anything was under way: try again.
+    RedisAgain(String),
+    /// The state in Redis was written by another between being read and being taken over:
+    /// read it again.
+    StateMoved,
     /// Everything managed must be dropped, then try again.
     Gap(GapReason),
     /// Another session holds the slot: wait.
@@ -41,7 +46,7 @@ impl From<StoreError> for End {
         if error.is_hopeless() {
             End::Hopeless(error.to_string())
         } else {
-            End::Again(error.to_string())
+            End::RedisAgain(error.to_string())
         }
     }
 }

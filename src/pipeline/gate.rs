@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Trace};
 use super::end::End;
@@ -168,6 +168,7 @@ impl Gate {
             self.status.put_back();
             return Ok(None);
         }
+        debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;

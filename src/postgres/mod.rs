@@ -16,6 +16,7 @@
 mod about;
 mod auth;
 mod backend;
+pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
