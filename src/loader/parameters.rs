@@ -37,8 +37,11 @@ impl Parametrized {
     /// If something is never closed, a parameter has a number, or it is more than one
     /// statement.
     pub fn parse(text: &str) -> Result<Parametrized, ParameterError> {
-        let mut tokens = tokens(text)
-            .map_err(|TokenError { message, span }| ParameterError { message, hint: "close it", span })?;
+        let mut tokens = tokens(text).map_err(|TokenError { message, span }| ParameterError {
+            message,
+            hint: "close it",
+            span,
+        })?;
         let mut end = text.len();
         while let Some((Token::Byte(b';'), span)) = tokens.last() {
             end = span.start;
@@ -50,7 +53,11 @@ impl Parametrized {
             match token {
                 Token::Byte(b';') => {
                     let message = "a query is one statement".to_owned();
-                    return Err(ParameterError { message, hint: "leave out what follows it", span });
+                    return Err(ParameterError {
+                        message,
+                        hint: "leave out what follows it",
+                        span,
+                    });
                 }
                 Token::Parameter(name) => {
                     if name.starts_with(|c: char| c.is_ascii_digit()) {
