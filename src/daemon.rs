@@ -123,6 +123,8 @@ impl Daemon {
             if let Some(new) = reloaded {
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
+                // What is remembered names rules by the numbers of the old mapping.
+                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");

@@ -187,11 +187,14 @@ async fn rounds(
     };
     let mut writer = Writer::new(world, latencies).await?;
     let mut ledger: Ledger = HashMap::new();
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let mut end = None;
     let mut first = true;
     loop {
         let filled = filler.fill(&mut ledger).await?;
-        if !first {
+        if first {
+            // The clock starts with the first write: a busy machine shall not write less.
+            end = options.duration.map(|duration| Instant::now() + duration);
+        } else {
             outcome.refilled += filled.stored;
         }
         screen.step(&format!("filled {} entries, {} are cached", filled.stored, filled.cached));

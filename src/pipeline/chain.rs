@@ -142,7 +142,7 @@ impl Chain {
     pub async fn claim(&mut self, found: Nonce) -> Result<(), End> {
         self.acknowledged = found;
         match self.step(&[], &[], None).await {
-            Err(End::Gap(GapReason::ChainBroken)) => Err(End::StateMoved),
+            Err(End::Gap(_)) => Err(End::StateMoved),
             claimed => claimed.map(drop),
         }
     }
@@ -200,7 +200,11 @@ impl Chain {
                 }
                 Ok(Outcome::Broken(found)) => {
                     warn!(%found, %expected, "the nonce in Redis is not the last one written: it lost writes, or somebody else wrote");
-                    return Err(End::Gap(GapReason::ChainBroken));
+                    return Err(End::Gap(if found.as_str().is_empty() {
+                        GapReason::NoState
+                    } else {
+                        GapReason::ChainBroken
+                    }));
                 }
                 Err(error) => self.lose_and_pause(&error).await,
             }

@@ -41,6 +41,20 @@ impl From<PgError> for End {
     }
 }
 
+impl End {
+    /// Of an error in the midst of the stream. What is missing there is the publication, at
+    /// the time of the change that is being decoded (manual, "Logical Replication" says
+    /// nothing of it; pgoutput looks the publication up in the catalog of that time). It
+    /// stays missing however often one asks: only a new slot gets past.
+    #[must_use]
+    pub fn of_stream(error: PgError) -> End {
+        match error.kind() {
+            Kind::Missing => End::Gap(GapReason::PublicationMissing),
+            _ => error.into(),
+        }
+    }
+}
+
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
         if error.is_hopeless() {

@@ -119,6 +119,14 @@ pub async fn stream(
     let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
+        Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
+            warn!(
+                slot = config.slot,
+                "the slot cannot be read past a time without the publication: it is dropped and created anew"
+            );
+            answered(context, drop_slot(&client, &config.slot)).await?;
+            false
+        }
         Slot::Ready => true,
         Slot::Missing => {
             gap.get_or_insert(if before.is_some() {
@@ -133,7 +141,7 @@ pub async fn stream(
                 slot = config.slot,
                 reason, "the server has invalidated the slot: it is dropped and created anew"
             );
-            drop_slot(&client, &config.slot).await?;
+            answered(context, drop_slot(&client, &config.slot)).await?;
             gap.get_or_insert(GapReason::SlotLost);
             false
         }
@@ -162,13 +170,15 @@ pub async fn stream(
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
-    let halves = answered(context, starting).await?;
+    let (mut reader, writer) = answered(context, starting).await?;
 
     // Ours now: from here on nobody else moves it.
     let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let confirmed_flush = match slot {
         Some(slot) if slot.active_pid == Some(pid) => slot.confirmed_flush.unwrap_or_default(),
         other => {
+            // The stream may have ended already, and knows better why.
+            ended(&mut reader).await?;
             return Err(End::Again(format!(
                 "the ordinary connection sees slot {} held by PID {:?}, the stream is served by PID {pid}: \
                  let postgres.url name one server, without a pooler",
@@ -193,7 +203,7 @@ pub async fn stream(
     // Only now: until the slot was ours, another daemon may have moved it on.
     let state = chain.state().await?;
     Ok(Stream {
-        halves: Some(halves),
+        halves: Some((reader, writer)),
         client,
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
@@ -327,6 +337,20 @@ async fn answered<T>(
     match tokio::time::timeout(patience, question).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(End::Again(format!("Postgres did not answer within {patience:?}"))),
+    }
+}
+
+/// The error with which the stream has ended, if it has.
+async fn ended(reader: &mut FrameReader) -> Result<(), End> {
+    let reading = async {
+        loop {
+            while reader.next()?.is_some() {}
+            reader.fill().await?;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(1), reading).await {
+        Ok(Err::<std::convert::Infallible, PgError>(error)) => Err(End::of_stream(error)),
+        Err(_) => Ok(()),
     }
 }
 

@@ -208,7 +208,7 @@ impl Status {
     }
 
     /// A new run begins: what the old one held is void.
-    pub fn begin_run(&self, watermark: Lsn) {
+    pub fn begin_run(&self, watermark: Lsn, suspects: usize) {
         let mut inner = self.lock();
         inner.table_problems.clear();
         inner.lookup_problems.clear();
@@ -216,6 +216,7 @@ impl Status {
         inner.watermark = watermark;
         inner.pending.clear();
         inner.parked = 0;
+        inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
     }
@@ -408,7 +409,7 @@ mod tests {
         assert!(!status.readiness().ready);
         status.redis(Health::Up);
         status.postgres(Health::Up);
-        status.begin_run(Lsn(7));
+        status.begin_run(Lsn(7), 0);
         assert_eq!(status.readiness().problems, ["not streaming: connecting"]);
         status.enter(Phase::Streaming);
         assert!(status.readiness().ready, "{:?}", status.readiness().problems);
@@ -419,7 +420,7 @@ mod tests {
     #[test]
     fn what_waits_too_long_is_neither_ready_nor_certified() {
         let status = status();
-        status.begin_run(Lsn(7));
+        status.begin_run(Lsn(7), 0);
         assert!(status.may_certify());
         status.parked(3, 0);
         assert!(status.may_certify(), "parked transactions are seen by nobody");
@@ -435,7 +436,7 @@ mod tests {
         let status = status();
         status.table_problems(vec!["deals_deal lacks organization_id".to_owned()]);
         assert!(status.readiness().problems.iter().any(|p| p.contains("organization_id")));
-        status.begin_run(Lsn(1));
+        status.begin_run(Lsn(1), 0);
         assert!(!status.readiness().problems.iter().any(|p| p.contains("organization_id")));
     }
     #[test]

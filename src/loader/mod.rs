@@ -1,0 +1,3 @@
+//! The caches' queries, from what their author writes to what Postgres takes.
+
+pub mod parameters;
