@@ -216,11 +216,9 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some((plans, mut changes)) = together else { return Ok(()) };
-        let complaints =
+        let outcomes =
             self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
-        if !complaints.is_empty() {
-            self.status.lookup_problems(complaints);
-        }
+        self.status.looked_up(outcomes);
         batch.add(&mut changes, batch.transactions.len().saturating_sub(1));
         Ok(())
     }
