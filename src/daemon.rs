@@ -52,9 +52,7 @@ impl Daemon {
     pub fn new(config: Config, rules: Rules, reload: Reload) -> Result<Self, String> {
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
-        let password = password(&config)?;
-        let connect = ConnectOptions::load(config.postgres.url.expose_secret(), password)
-            .map_err(|e| format!("postgres.url: {e}"))?;
+        let connect = connect_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
@@ -125,6 +123,8 @@ impl Daemon {
             if let Some(new) = reloaded {
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
+                // What is remembered names rules by the numbers of the old mapping.
+                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -151,7 +151,7 @@ impl Daemon {
         let status = &self.context.status;
         let give_up = !status.has_streamed();
         match end {
-            End::Stopped | End::Follows => Next::Now,
+            End::Stopped => Next::Now,
             End::Gap(reason) => {
                 *forced = Some(reason);
                 status.enter(Phase::Connecting);
@@ -235,6 +235,16 @@ enum Next {
 fn shut_down(stop: &CancellationToken, why: &str) {
     info!(signal = why, "shutting down: finishing what is under way");
     stop.cancel();
+}
+
+/// Where Postgres is and how to log in there, as the configuration and what it points to
+/// have it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
+    ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
+        .map_err(|e| format!("postgres.url: {e}"))
 }
 
 fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {

@@ -4,9 +4,14 @@
 //! configuration, TLS, logging.
 
 mod config;
+mod demo;
+mod explain;
 mod logging;
 mod output;
 mod run;
+mod setup;
+mod tail;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Diagnostics, Loaded, Override};
+use crate::postgres::error::{Class, PgError};
 use crate::rules::Rules;
 use output::{error, warn_on_stderr};
 
@@ -42,6 +48,16 @@ struct Common {
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// Prepare the database: grants, replica identities, the publication
+    Setup(setup::Setup),
+    /// See it at work: private servers, live load, and a comparison of every cached value
+    Demo(demo::Demo),
+    /// Say which keys a change reaches, by which rule, and why others do not apply
+    Explain(explain::ExplainCommand),
+    /// Say why a key was dropped last, and what is known of it now
+    Why(why::WhyCommand),
+    /// Print changes and the keys that they reach, live
+    Tail(tail::TailCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
 }
@@ -53,8 +69,9 @@ enum Exit {
     Done,
     /// It failed, or found what it was asked to look for.
     Failed,
+    /// An argument makes no sense; clap ends with the same.
+    Usage,
     /// A service is unreachable (sysexits' `EX_UNAVAILABLE`). `run` never says so: it waits.
-    #[expect(dead_code, reason = "the first command of one shot will use it")]
     Unreachable,
     /// The configuration must be mended first, here or on a server (`EX_CONFIG`).
     Configuration,
@@ -65,8 +82,20 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Done => ExitCode::SUCCESS,
             Exit::Failed => ExitCode::from(1),
+            Exit::Usage => ExitCode::from(2),
             Exit::Unreachable => ExitCode::from(69),
             Exit::Configuration => ExitCode::from(78),
+        }
+    }
+}
+
+/// What a failure of Postgres means for a command that tries once.
+impl From<&PgError> for Exit {
+    fn from(error: &PgError) -> Self {
+        match error.class() {
+            Class::Retry => Exit::Unreachable,
+            Class::Stop => Exit::Configuration,
+            Class::Bug => Exit::Failed,
         }
     }
 }
@@ -78,6 +107,11 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Setup(command) => command.execute(&arguments.common),
+        Command::Demo(command) => command.execute(),
+        Command::Explain(command) => command.execute(&arguments.common),
+        Command::Why(command) => command.execute(&arguments.common),
+        Command::Tail(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(),
     };
     exit.into()

@@ -10,8 +10,6 @@ use crate::store::error::StoreError;
 pub enum End {
     /// It was asked to, and everything under way was finished.
     Stopped,
-    /// Of a task: the one that it hands on to has ended; that one's reason is the run's.
-    Follows,
     /// The connection to Postgres was lost, or could not be made: try again.
     Again(String),
     /// Redis could not be reached or refused, before anything was under way: try again.

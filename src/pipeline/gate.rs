@@ -28,7 +28,7 @@ use crate::mapping::Mapping;
 use crate::mapping::changes::ChangeSet;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::postgres::partitions::partitioned;
-use crate::postgres::publication::Publication;
+use crate::postgres::publication::{Publication, PublishedTable};
 use crate::postgres::server::wal_insert;
 use crate::postgres::slot::SlotState;
 use crate::postgres::suspects::{XactStatus, xact_status};
@@ -61,7 +61,9 @@ pub struct Gate {
     pub suspects: Suspects,
     /// The list in Redis is not this one.
     pub suspects_changed: bool,
-    /// The publication as it was at the start.
+    /// The mapped tables' OIDs.
+    pub relations: Vec<u32>,
+    /// The publication of these tables as it was at the start.
     pub publication: String,
     /// The partitioned tables as they were at the start, by OID, and whether a partition
     /// has another replica identity.
@@ -101,28 +103,28 @@ impl Gate {
                     self.watch().await?;
                     continue;
                 }
+                _ = idle.tick(), if self.waiting.watermark() > written => {
+                    written = self.waiting.watermark();
+                    open &= self.hand_on(Batch { watermark: written, ..Batch::default() }).await;
+                    continue;
+                }
                 arrival = self.arrivals.recv() => match arrival {
                     Some(first) => self.take_what_waits(first),
                     None => open = false,
                 },
                 () = tokio::time::sleep(patience), if !self.waiting.is_empty() => {}
-                _ = idle.tick(), if self.waiting.watermark() > written => {
-                    written = self.waiting.watermark();
-                    self.hand_on(Batch { watermark: written, ..Batch::default() }).await?;
-                    continue;
-                }
             }
             if self.waiting.is_empty() {
                 continue;
             }
             if let Some(batch) = self.admit(before).await? {
                 written = batch.watermark;
-                self.hand_on(batch).await?;
+                open &= self.hand_on(batch).await;
             }
         }
         // The last progress is worth writing down: it frees WAL while the daemon is away.
         if self.waiting.watermark() > written {
-            self.hand_on(Batch { watermark: self.waiting.watermark(), ..Batch::default() }).await?;
+            self.hand_on(Batch { watermark: self.waiting.watermark(), ..Batch::default() }).await;
         }
         Ok(())
     }
@@ -223,19 +225,21 @@ impl Gate {
         Ok(())
     }
 
-    async fn hand_on(&mut self, batch: Batch) -> Result<(), End> {
+    /// `false`: the other side has ended, and its reason will end the run.
+    async fn hand_on(&mut self, batch: Batch) -> bool {
         if batch.since.is_none() {
             self.status.taken_up(Instant::now());
         }
-        // A closed channel: the other side has ended, and its reason ends the run.
-        self.batches.send(batch).await.map_err(|_| End::Follows)
+        self.batches.send(batch).await.is_ok()
     }
 
     /// Looks at what the stream does not tell: the publication, the suspects, the slot.
     async fn watch(&mut self) -> Result<(), End> {
         let client = self.snapshots.client();
         let publication = Publication::read(client, &self.names.publication).await?;
-        if publication.is_none_or(|found| found.fingerprint().to_string() != self.publication) {
+        let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
+        let fingerprint = publication.map(|found| found.fingerprint_of(is_mapped).to_string());
+        if fingerprint.as_deref() != Some(&*self.publication) {
             warn!(publication = self.names.publication, "the publication has changed");
             return Err(End::Gap(GapReason::PublicationChanged));
         }

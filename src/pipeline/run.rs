@@ -153,6 +153,7 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            relations: stream.relations,
             partitioned: stream.partitioned,
             names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
             max_parked_keys: config.max_keys_ahead,
@@ -246,7 +247,7 @@ impl Tasks {
             tokio::select! {
                 biased;
                 ended = self.0.next() => match ended {
-                    Some((_, Ok(()) | Err(End::Follows))) => {}
+                    Some((_, Ok(()))) => {}
                     Some((_, Err(_))) if stop.is_cancelled() => {}
                     Some((_, Err(end))) => return Err(end),
                     None => return Ok(()),

@@ -191,7 +191,7 @@ pub async fn stream(
         system_id: system.system_id,
         timeline: system.timeline,
         incarnation: facts.incarnation.clone(),
-        publication: publication.fingerprint().to_string(),
+        publication: publication.fingerprint_of(|table| relations.contains(&table.oid)).to_string(),
         mapping: context.rules.fingerprint(),
     };
     let partitioned = answered(context, partitioned(&client, &relations)).await?;

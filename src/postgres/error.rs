@@ -136,12 +136,12 @@ impl PgError {
         PgError::new(Kind::Settings, Class::Stop, what).with_remedy(remedy)
     }
 
-    pub(super) fn timeout(what: impl Into<String>) -> PgError {
+    pub(crate) fn timeout(what: impl Into<String>) -> PgError {
         PgError::new(Kind::Timeout, Class::Retry, what)
     }
 
     /// The server went away in the middle.
-    pub(super) fn lost(what: impl Into<String>) -> PgError {
+    pub(crate) fn lost(what: impl Into<String>) -> PgError {
         PgError::new(Kind::Lost, Class::Retry, what)
     }
 

@@ -16,6 +16,7 @@
 mod about;
 mod auth;
 mod backend;
+pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod gate;
 pub mod partitions;
 mod password;
 pub mod publication;
+pub mod relation;
 pub mod replication;
 pub mod server;
 pub mod slot;

@@ -193,9 +193,21 @@ impl ReplicationConnection {
     /// may take as long as the longest of them. Dropping the future (and with it the
     /// connection) gives up; the server then removes the unfinished slot.
     pub async fn create_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
+        self.create(name, "").await
+    }
+
+    /// Creates a slot that ends with this connection. Otherwise as
+    /// [`ReplicationConnection::create_slot`], the waiting included.
+    pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
+        self.create(name, "TEMPORARY ").await
+    }
+
+    async fn create(&mut self, name: &str, temporary: &str) -> Result<Lsn, PgError> {
         let about = self.about.now(Doing::CreateSlot);
         let name = slot_name(name)?;
-        let sql = format!("CREATE_REPLICATION_SLOT \"{name}\" LOGICAL pgoutput NOEXPORT_SNAPSHOT");
+        let sql = format!(
+            "CREATE_REPLICATION_SLOT \"{name}\" {temporary}LOGICAL pgoutput NOEXPORT_SNAPSHOT"
+        );
         let rows = match self.run(&sql, &about).await {
             Ok(rows) => rows,
             Err(error) => return Err(self.explain(error, name).await.during("creating the slot")),

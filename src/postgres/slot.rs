@@ -101,3 +101,16 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)
         .map_err(|error| PgError::from(error).during(&format!("dropping the slot {name}")))?;
     Ok(!dropped.is_empty())
 }
+
+/// Who is writing in a transaction that is still open, the oldest first: whom the making of
+/// a slot waits for. What the role may not see is left out.
+pub async fn writers(client: &SqlClient) -> Result<Vec<String>, PgError> {
+    const WRITERS: &str = "\
+SELECT format('PID %s (%s), open for %s s', pid, coalesce(usename, '?'),
+              coalesce(extract(epoch FROM now() - xact_start)::int8::text, '?'))
+  FROM pg_catalog.pg_stat_activity
+ WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+ ORDER BY xact_start LIMIT 5";
+    let rows = client.query(WRITERS, &[]).await?;
+    rows.iter().map(|row| row.try_get(0).map_err(PgError::from)).collect()
+}

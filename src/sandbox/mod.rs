@@ -40,6 +40,7 @@ mod tls;
 
 pub use error::SandboxError;
 pub use postgres::{Postgres, PostgresBuilder, Shutdown, StandbyBuilder};
+pub use process::Process;
 pub use procfs::{peak_rss_bytes, rss_bytes};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisBuilder};

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +17,10 @@ pub(super) const END_BOUND: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(3);
 
 /// A running server; ended when dropped.
+///
+/// Also for servers that a sandbox does not know, such as the daemon under test.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     pid: Pid,
     /// What makes the server end at once, tidily.
     end: Signal,
@@ -28,12 +30,12 @@ pub(super) struct Process {
 /// How the process ended, once it has.
 #[derive(Debug, Default)]
 struct Exit {
-    status: Mutex<Option<String>>,
+    status: Mutex<Option<io::Result<ExitStatus>>>,
     ended: Condvar,
 }
 
 impl Exit {
-    fn status(&self) -> MutexGuard<'_, Option<String>> {
+    fn status(&self) -> MutexGuard<'_, Option<io::Result<ExitStatus>>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,11 +46,10 @@ impl Process {
     /// It is started and awaited by a thread of its own: the kernel sends the
     /// parent-death signal when the *thread* ends that has started the child
     /// (prctl(2), `PR_SET_PDEATHSIG`), and a runtime's threads come and go.
-    pub(super) fn start(
-        mut command: Command,
-        name: &'static str,
-        end: Signal,
-    ) -> io::Result<Process> {
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(mut command: Command, name: &'static str, end: Signal) -> io::Result<Process> {
         let parent = getpid();
         let guard = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -74,21 +75,35 @@ impl Process {
         Ok(Process { pid, end, exit })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How it ended; `None` while it runs.
-    pub(super) fn ended(&self) -> Option<String> {
-        self.exit.status().clone()
+    /// How it ended, in words; `None` while it runs.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        match &*self.exit.status() {
+            None => None,
+            Some(Ok(status)) => Some(status.to_string()),
+            Some(Err(error)) => Some(format!("it could not be awaited: {error}")),
+        }
+    }
+
+    /// Its exit code; `None` while it runs, or when a signal ended it.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        self.exit.status().as_ref()?.as_ref().ok()?.code()
     }
 
     /// Waits for the end, at most `bound`. Whether it came.
-    pub(super) async fn wait(&self, bound: Duration) -> bool {
+    pub async fn wait(&self, bound: Duration) -> bool {
         eventually(bound, || self.exit.status().is_some()).await
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
+    /// Sends a signal; nothing happens once it has ended.
+    pub fn signal(&self, signal: Signal) {
         // While this lock is held the process cannot be reaped, so its id is its own.
         let status = self.exit.status();
         if status.is_none() {
@@ -130,7 +145,7 @@ impl Process {
     }
 
     fn wait_blocking(&self, bound: Duration) -> bool {
-        let running = |status: &mut Option<String>| status.is_none();
+        let running = |status: &mut Option<_>| status.is_none();
         let waited = self.exit.ended.wait_timeout_while(self.exit.status(), bound, running);
         let (status, _) = waited.unwrap_or_else(PoisonError::into_inner);
         status.is_some()
@@ -169,10 +184,7 @@ fn keep(mut command: Command, exit: &Exit, started: &mpsc::SyncSender<io::Result
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
     let mut status = exit.status();
-    *status = Some(match child.wait() {
-        Ok(how) => how.to_string(),
-        Err(error) => format!("it could not be awaited: {error}"),
-    });
+    *status = Some(child.wait());
     exit.ended.notify_all();
 }
 

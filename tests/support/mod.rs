@@ -234,6 +234,41 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Publishes a table that no rule is for, so that [`World::settle_quickly`] can be used.
+    /// Before the daemon starts: afterwards it would be a change of the publication.
+    pub async fn publish_heartbeat(&self) {
+        let sql = "create table heartbeat (n int); alter publication unstale add table heartbeat";
+        self.postgres.execute(sql).await.expect("the heartbeat is published");
+    }
+
+    /// Waits until everything that `client` has committed is applied. Of an idle stream the
+    /// watermark is only written once a second, which [`World::settle`] has to wait for; this
+    /// commits a row of `heartbeat` of its own, and takes some milliseconds.
+    pub async fn settle_quickly(
+        &self,
+        client: &tokio_postgres::Client,
+        values: &mut MultiplexedConnection,
+    ) {
+        // One transaction: the position is below its commit, and above all that went before.
+        let beat = "insert into heartbeat values (1); select pg_current_wal_insert_lsn()::text";
+        let messages = client.simple_query(beat).await.expect("the heart beats");
+        let end = messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse::<Lsn>().ok(),
+            _ => None,
+        });
+        let end = end.expect("a position");
+        let start = Instant::now();
+        loop {
+            let watermark: Option<String> =
+                values.hget("unstale:unstale:state", "watermark").await.expect("HGET");
+            if watermark.and_then(|text| text.parse::<Lsn>().ok()).is_some_and(|w| w >= end) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited in vain for the watermark to pass {end}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Waits until everything committed so far is applied.
     pub async fn settle(&self) {
         // A commit of our own carries the watermark past whatever was written before.

@@ -1,0 +1,151 @@
+//! What the demo says while it runs: columns on a terminal, plain lines elsewhere.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+
+use super::daemon::{Counters, Daemon};
+use super::writer::Latencies;
+
+/// The names of the columns are repeated after so many lines.
+const PAGE: usize = 20;
+const COLUMNS: [(&str, usize); 9] = [
+    ("second", 7),
+    ("transactions", 13),
+    ("changes", 8),
+    ("invalidated", 12),
+    ("present", 8),
+    ("cached", 7),
+    ("lag", 8),
+    ("p50", 8),
+    ("p99", 8),
+];
+
+/// Where lines go.
+pub struct Screen {
+    print: Box<dyn Fn(&str) + Send + Sync>,
+    terminal: bool,
+    lines: AtomicUsize,
+}
+
+impl Screen {
+    /// `print` takes one line. On a terminal lines are for people only.
+    pub fn new(terminal: bool, print: impl Fn(&str) + Send + Sync + 'static) -> Screen {
+        Screen { print: Box::new(print), terminal, lines: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn line(&self, text: &str) {
+        (self.print)(text);
+    }
+
+    /// A step between the seconds.
+    pub(super) fn step(&self, text: &str) {
+        self.line(&format!("  · {text}"));
+    }
+
+    /// One change, and what it reached.
+    pub(super) fn story(&self, what: &str, before: Counters, after: Counters) {
+        let keys = after.invalidated.saturating_sub(before.invalidated);
+        let present = after.present.saturating_sub(before.present);
+        let whole = after.whole_caches.saturating_sub(before.whole_caches);
+        let mut reached = Vec::new();
+        if keys > 0 {
+            reached.push(format!("{keys} {} ({present} cached)", plural(keys, "key")));
+        }
+        if whole > 0 {
+            reached.push(format!("{whole} whole {}", plural(whole, "cache")));
+        }
+        let reached = if reached.is_empty() { "nothing".to_owned() } else { reached.join(" and ") };
+        self.line(&format!("  › {what} → {reached}"));
+    }
+
+    /// Says once a second what has happened in it. Never ends by itself.
+    pub(super) async fn every_second(
+        &self,
+        daemon: &Daemon,
+        mut cache: MultiplexedConnection,
+        latencies: &Latencies,
+    ) -> std::convert::Infallible {
+        let start = Instant::now();
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.tick().await;
+        let mut before = daemon.counters().await.unwrap_or_default();
+        loop {
+            tick.tick().await;
+            // The daemon may be gone: whoever waits for it says so.
+            let (Ok(now), Ok(readiness)) = (daemon.counters().await, daemon.readiness().await)
+            else {
+                continue;
+            };
+            let cached: u64 =
+                redis::cmd("DBSIZE").query_async(&mut cache).await.unwrap_or_default();
+            let mut sample = latencies.take();
+            sample.sort_unstable();
+            let since = |f: fn(&Counters) -> u64| f(&now).saturating_sub(f(&before)).to_string();
+            self.columns(&[
+                start.elapsed().as_secs().to_string(),
+                since(|c| c.transactions),
+                since(|c| c.changes),
+                since(|c| c.invalidated),
+                since(|c| c.present),
+                // Without the daemon's own two.
+                cached.saturating_sub(2).to_string(),
+                bytes(readiness.lag_bytes),
+                milliseconds(percentile(&sample, 50)),
+                milliseconds(percentile(&sample, 99)),
+            ]);
+            before = now;
+        }
+    }
+
+    fn columns(&self, values: &[String; COLUMNS.len()]) {
+        if !self.terminal {
+            let pairs =
+                COLUMNS.iter().zip(values).map(|((name, _), value)| format!("{name}={value}"));
+            return self.line(&pairs.collect::<Vec<_>>().join(" "));
+        }
+        if self.lines.fetch_add(1, Ordering::Relaxed).is_multiple_of(PAGE) {
+            let names = COLUMNS.iter().map(|(name, width)| format!("{name:>width$}"));
+            self.line(&names.collect::<String>());
+        }
+        let cells =
+            COLUMNS.iter().zip(values).map(|((_, width), value)| format!("{value:>width$}"));
+        self.line(&cells.collect::<String>());
+    }
+}
+
+pub(super) fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get(last * percent / 100).copied()
+}
+
+fn milliseconds(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "-".to_owned(), |d| format!("{:.1}ms", d.as_secs_f64() * 1e3))
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..10_000 => format!("{count}B"),
+        10_000..10_000_000 => format!("{}kB", count / 1000),
+        _ => format!("{}MB", count / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_of_the_sample() {
+        let sample: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&sample, 50), Some(Duration::from_millis(100)));
+        assert_eq!(percentile(&sample, 99), Some(Duration::from_millis(198)));
+        assert_eq!(percentile(&[], 50), None);
+    }
+}
