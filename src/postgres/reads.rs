@@ -190,10 +190,8 @@ async fn follow(client: &SqlClient, start: u32) -> Result<Reads, PgError> {
                         nodes.push((oid, "v"));
                     }
                 }
-                "function" => {
-                    if seen.insert(oid) {
-                        nodes.push((oid, "f"));
-                    }
+                "function" if seen.insert(oid) => {
+                    nodes.push((oid, "f"));
                 }
                 "opaque" => {
                     reads.opaque.insert(row.try_get(3)?);
