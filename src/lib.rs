@@ -25,3 +25,4 @@ pub mod sandbox;
 pub mod snapshot;
 pub mod store;
 pub mod tail;
+pub mod warm;

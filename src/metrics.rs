@@ -46,6 +46,10 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Readers that wait for another's lease.
     pub leases_waiting: IntGauge,
+    /// Entries that wait to be filled, by priority.
+    pub warm_queue: IntGaugeVec,
+    /// Entries that were given up because too many waited, by priority.
+    pub warm_dropped: IntCounterVec,
     /// How long queries take, by cache.
     pub load_seconds: HistogramVec,
     /// Whether the last attempt to reach the service succeeded.
@@ -78,6 +82,8 @@ impl Metrics {
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
             fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
             leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
+            warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
+            warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{Operation, Priority};
+use crate::config::model::{Operation, Priority, Rewarm};
 
 use super::condition::Condition;
 use super::name::TableName;
@@ -56,6 +56,8 @@ pub struct CacheModel {
     pub group: Option<Box<str>>,
     /// What goes first.
     pub priority: Priority,
+    /// Whether what a change removed is filled again.
+    pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
     /// What every Redis key of it begins with, `redis.key_prefix` included: a purge scans

@@ -31,6 +31,7 @@ use crate::mapping::changes::Key;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
 use crate::store::state;
+use crate::warm::rewarm::Rewarmer;
 
 /// How often the certificate is renewed, and the chain looked at on an idle database.
 const RENEW: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ pub struct Applier {
     pub max_keys_per_script: usize,
     /// To the feedback task.
     pub applied: watch::Sender<Lsn>,
+    /// Told what was removed.
+    pub rewarmer: Rewarmer,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -107,6 +110,9 @@ impl Applier {
         // Counted before `/readyz` tells of it: who waits for a position finds its changes
         // in the metrics and its keys in `why`.
         self.count(&batch, &keys, &causes, &lives);
+        for ((key, cause), life) in keys.iter().zip(&causes).zip(&lives) {
+            self.rewarmer.removed(key.as_bytes(), cause.origin.cache, *life);
+        }
         self.status.applied(self.watermark);
         Ok(())
     }

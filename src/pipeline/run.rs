@@ -28,12 +28,16 @@ use super::start::{self, Footing, Stream};
 use super::status::{Phase, Status};
 use super::waiting::Waiting;
 use crate::config::model::Config;
+use crate::fill::filler::Filler;
+use crate::loader::load::{Bounds, Loader};
 use crate::lsn::Lsn;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::rules::Rules;
+use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
+use crate::warm::rewarm::Rewarmer;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
@@ -50,6 +54,35 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+}
+
+impl Context {
+    /// The way in which this daemon fills the cache itself.
+    fn filler(&self) -> Result<Filler, End> {
+        let bounds = Bounds {
+            connections: self.config.warm.concurrency,
+            statement_timeout: self.config.postgres.statement_timeout.get(),
+            wait: self.config.postgres.statement_timeout.get(),
+        };
+        let loader = Loader::new(&self.rules, self.connect.clone(), bounds)
+            .map_err(|error| End::Hopeless(error.to_string()))?;
+        let keys = ControlKeys::new(&self.config.postgres.slot);
+        Ok(Filler::new(
+            Fills::new(self.address.clone(), keys),
+            loader,
+            Arc::clone(&self.rules.mapping),
+            &self.config.redis.key_prefix,
+            self.status.metrics.clone(),
+        ))
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Runs until something ends it. `forced`: the run before found that everything must be
@@ -161,6 +194,16 @@ async fn follow(
         }
         .run(),
     );
+    let rewarmer = Rewarmer::new(
+        &context.config.warm,
+        Arc::clone(&context.rules.mapping),
+        context.status.metrics.clone(),
+    );
+    // Beside the pipeline, not of it: it ends with the run, and what it had not filled yet
+    // the next readers fill.
+    let filler = Arc::new(context.filler()?);
+    let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
+    let _warming = AbortOnDrop(tokio::spawn(warming));
     tasks.spawn(
         "apply",
         Applier {
@@ -171,6 +214,7 @@ async fn follow(
             frontier,
             max_keys_per_script: config.max_keys_per_script,
             applied,
+            rewarmer,
             status: Arc::clone(&context.status),
         }
         .run(),

@@ -106,6 +106,8 @@ impl World {
                 format!("redis.url={}", redis.url_db(1)),
                 format!("admin.listen=127.0.0.1:{admin}"),
                 "log.level=info,unstale=debug".to_owned(),
+                // What is removed stays away, so that it can be seen. Tests of warming say otherwise.
+                "warm.enabled=false".to_owned(),
             ],
             folder: tempfile::tempdir().expect("a folder"),
             postgres,
