@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod explain;
+pub mod fill;
 pub mod loader;
 pub mod lsn;
 pub mod mapping;

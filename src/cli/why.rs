@@ -283,7 +283,7 @@ impl fmt::Display for Report<'_> {
             Some(cache) => {
                 write!(f, "  cache       {cache}")?;
                 for (name, value) in &self.parameters {
-                    write!(f, " {name}={value}")?;
+                    write!(f, " {name}={}", value.as_str().unwrap_or_default())?;
                 }
                 writeln!(f)?;
             }

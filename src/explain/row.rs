@@ -237,9 +237,7 @@ impl Cells {
         if !nulls.is_empty() {
             notes.push(format!("not given, taken for null: {}", nulls.join(", ")));
         }
-        if has_old && relation.identity == ReplicaIdentity::Nothing
-            || has_old && !relation.columns.iter().any(|column| column.key)
-        {
+        if has_old && !relation.columns.iter().any(|column| column.key) {
             notes.push(format!(
                 "the table's replica identity ({}) names no column: Postgres refuses UPDATE and DELETE while it is published",
                 identity_name(relation.identity)

@@ -1,9 +1,9 @@
 //! Running one query for one value.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use deadpool::managed::{Pool, PoolError};
+use deadpool::managed::{Object, Pool, PoolError};
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 
@@ -109,6 +109,34 @@ impl Loader {
         Ok(Loader { pool, queries, timezone: rules.timezone().to_owned(), wait: bounds.wait })
     }
 
+    /// The parameters that a cache's query names.
+    #[must_use]
+    pub fn parameters(&self, cache: &str) -> &[String] {
+        self.queries.get(cache).map(|query| query.names.as_slice()).unwrap_or_default()
+    }
+
+    /// When the present day ends in the caches' time zone.
+    pub async fn end_of_day(&self) -> Result<SystemTime, LoadError> {
+        const SQL: &str = "SELECT to_json(floor(extract(epoch FROM \
+             ((now() AT TIME ZONE $1::text)::date + 1)::timestamp AT TIME ZONE $1::text))::int8)";
+        let mut worker = self.worker("the end of the day").await?;
+        let zone = [Text(&self.timezone)];
+        let seconds = run(&mut worker, "the end of the day", SQL, &zone).await?;
+        let seconds = seconds.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
+        let since = seconds.ok_or_else(|| LoadError::NotJson("the end of the day".to_owned()))?;
+        Ok(UNIX_EPOCH + Duration::from_secs(since))
+    }
+
+    async fn worker(&self, cache: &str) -> Result<Object<Connector>, LoadError> {
+        match tokio::time::timeout(self.wait, self.pool.get()).await {
+            Ok(Ok(worker)) => Ok(worker),
+            Ok(Err(PoolError::Backend(source))) => {
+                Err(LoadError::Postgres { cache: cache.to_owned(), source })
+            }
+            Ok(Err(_)) | Err(_) => Err(LoadError::Busy(cache.to_owned())),
+        }
+    }
+
     /// The value of an entry as the database has it now; `None`: there is nothing to cache.
     pub async fn load(
         &self,
@@ -131,13 +159,7 @@ impl Loader {
             };
             values.push(Text(value));
         }
-        let failed = |source: PgError| LoadError::Postgres { cache: cache.to_owned(), source };
-        let waiting = tokio::time::timeout(self.wait, self.pool.get());
-        let mut worker = match waiting.await {
-            Ok(Ok(worker)) => worker,
-            Ok(Err(PoolError::Backend(error))) => return Err(failed(error)),
-            Ok(Err(_)) | Err(_) => return Err(LoadError::Busy(cache.to_owned())),
-        };
+        let mut worker = self.worker(cache).await?;
         run(&mut worker, cache, &query.sql, &values).await
     }
 }

@@ -448,7 +448,7 @@ mod tests {
         assert!(told("no owner") && told("no grant"));
         status.looked_up(vec![(RuleId(1), None)]);
         assert!(!told("no owner") && told("no grant"));
-        status.begin_run(Lsn(1));
+        status.begin_run(Lsn(1), 0);
         assert!(!told("no grant"));
     }
 }

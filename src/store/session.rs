@@ -26,6 +26,9 @@ pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Address {
     client: Client,
+    /// Chosen by ourselves: the client's own way hides Redis' error code, and with it that
+    /// a password is missing.
+    database: i64,
     timeout: Duration,
 }
 
@@ -52,6 +55,9 @@ impl Address {
             let settings = info.redis_settings().clone().set_password(password);
             info = info.set_redis_settings(settings);
         }
+        let database = info.redis_settings().db();
+        let settings = info.redis_settings().clone().set_db(0);
+        info = info.set_redis_settings(settings);
         let client = match &config.ca_file {
             None => Client::open(info)?,
             Some(path) => {
@@ -59,7 +65,7 @@ impl Address {
                 Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
             }
         };
-        Ok(Address { client, timeout: config.timeout.get() })
+        Ok(Address { client, database, timeout: config.timeout.get() })
     }
 }
 
@@ -116,6 +122,10 @@ impl Session {
             tokio::time::timeout(address.timeout * 2, connecting).await.map_err(|_| {
                 StoreError::Lost(format!("no connection within {:?}", address.timeout * 2))
             })??;
+        if address.database != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(address.database).exec_async(&mut connection).await?;
+        }
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let field = |name: &str| {
             info.lines()
