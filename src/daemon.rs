@@ -123,6 +123,8 @@ impl Daemon {
             if let Some(new) = reloaded {
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
+                // What is remembered names rules by the numbers of the old mapping.
+                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -165,6 +167,16 @@ impl Daemon {
                 warn!(%reason, "the run has ended; trying again");
                 self.lost(&reason);
                 Next::Later
+            }
+            End::RedisAgain(reason) => {
+                warn!(%reason, "the run has ended; trying again");
+                status.enter(Phase::Connecting);
+                Next::Later
+            }
+            End::StateMoved => {
+                info!("the state in Redis has moved on while it was read; reading it again");
+                status.enter(Phase::Connecting);
+                Next::Soon
             }
             End::Hopeless(reason) | End::Blocked(reason) if give_up => {
                 Next::End(Ended::Hopeless(reason))

@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod explain;
+pub mod fill;
 pub mod loader;
 pub mod lsn;
 pub mod mapping;

@@ -259,7 +259,7 @@ async fn what_postgres_refuses_points_to_file_line_and_column() {
         ("select to_json(name) from team where id = $id or id = $other", "unstale.toml:9:55"),
         ("select to_json(name) from team where id = $1", "unstale.toml:9:43"),
         ("select id, name from team where id = $id", "returns 2 columns"),
-        ("select name from team where id = $id", "of type text"),
+        ("select id from team where id = $id", "of type int4"),
         ("select to_json(name) from team", "never uses $id"),
     ] {
         ground.configure(&team(query, ALL));

@@ -45,6 +45,7 @@ struct Common {
     overrides: Vec<Override>,
 }
 
+// A variant without a comment shows its own arguments' one, the longer text included.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
@@ -55,11 +56,8 @@ enum Command {
     Setup(setup::Setup),
     /// See it at work: private servers, live load, and a comparison of every cached value
     Demo(demo::Demo),
-    /// Say which keys a change reaches, by which rule, and why others do not apply
     Explain(explain::ExplainCommand),
-    /// Say why a key was dropped last, and what is known of it now
     Why(why::WhyCommand),
-    /// Print changes and the keys that they reach, live
     Tail(tail::TailCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),

@@ -41,6 +41,9 @@ use writer::{Latencies, Writer};
 /// How long one round writes.
 const ROUND: Duration = Duration::from_secs(4);
 
+/// Of how many stale values is told what the daemon knows of them.
+const SHOWN: usize = 3;
+
 /// What the demo is to do.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -184,11 +187,14 @@ async fn rounds(
     };
     let mut writer = Writer::new(world, latencies).await?;
     let mut ledger: Ledger = HashMap::new();
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let mut end = None;
     let mut first = true;
     loop {
         let filled = filler.fill(&mut ledger).await?;
-        if !first {
+        if first {
+            // The clock starts with the first write: a busy machine shall not write less.
+            end = options.duration.map(|duration| Instant::now() + duration);
+        } else {
             outcome.refilled += filled.stored;
         }
         screen.step(&format!("filled {} entries, {} are cached", filled.stored, filled.cached));
@@ -216,6 +222,10 @@ async fn rounds(
             verdict.stale.len()
         ));
         if !verdict.stale.is_empty() {
+            for key in verdict.stale.iter().take(SHOWN) {
+                let why = daemon.why(key).await?;
+                screen.step(&format!("stale: {key}; the daemon says of it: {why}"));
+            }
             outcome.stale = verdict.stale;
             return Ok(());
         }

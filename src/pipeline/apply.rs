@@ -131,6 +131,16 @@ impl Applier {
         self.chain.step(&[], &[state::closed(&names), frontier], None).await?;
         let removed = self.chain.purge(&prefixes).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
+        let at = SystemTime::now();
+        self.status.with_drops(|drops| {
+            for (escalation, cause) in batch.whole.values() {
+                if let Some(trace) = batch.transactions.get(cause.transaction) {
+                    let (xid, lsn, present) = (trace.xid, trace.end_lsn, removed > 0);
+                    let drop = Drop { origin: cause.origin, xid, lsn, at, present };
+                    drops.note_whole(*escalation, drop);
+                }
+            }
+        });
         Ok(())
     }
 

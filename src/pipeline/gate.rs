@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Trace};
 use super::end::End;
@@ -168,6 +168,7 @@ impl Gate {
             self.status.put_back();
             return Ok(None);
         }
+        debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
@@ -215,11 +216,9 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some((plans, mut changes)) = together else { return Ok(()) };
-        let complaints =
+        let outcomes =
             self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
-        if !complaints.is_empty() {
-            self.status.lookup_problems(complaints);
-        }
+        self.status.looked_up(outcomes);
         batch.add(&mut changes, batch.transactions.len().saturating_sub(1));
         Ok(())
     }

@@ -60,20 +60,23 @@ impl Lookups {
         Lookups { statements: HashMap::new(), max_keys }
     }
 
-    /// Turns all `changed` rows of `changes` into keys. Gives the complaints about lookups
-    /// that the server refused; fails only if the connection did.
+    /// Turns all `changed` rows of `changes` into keys. Gives the rules that were looked up,
+    /// each with a complaint if the server refused; fails only if the connection did.
     pub async fn run(
         &mut self,
         client: &SqlClient,
         mapping: &Mapping,
         plans: &LookupPlans,
         changes: &mut ChangeSet,
-    ) -> Result<Vec<String>, PgError> {
-        let mut complaints = Vec::new();
+    ) -> Result<Vec<(RuleId, Option<String>)>, PgError> {
+        let mut outcomes = Vec::new();
         for (rule, rows) in changes.take_lookups() {
             let refused = match plans.get(rule) {
                 Some(plan) => match self.look_up(client, mapping, plan, &rows, changes).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        outcomes.push((rule, None));
+                        continue;
+                    }
                     Err(error)
                         if error.class() == Class::Retry && error.sqlstate() != Some("57014") =>
                     {
@@ -85,10 +88,10 @@ impl Lookups {
             };
             let complaint = format!("the lookup of {} failed: {refused}", mapping.describe(rule));
             warn!(%complaint, "a lookup failed: its cache is dropped as a whole");
-            complaints.push(complaint);
+            outcomes.push((rule, Some(complaint)));
             changes.escalate(Escalation::LookupFailed, rows.origin());
         }
-        Ok(complaints)
+        Ok(outcomes)
     }
 
     async fn look_up(

@@ -114,7 +114,7 @@ async fn follow(
     };
     *forced = None;
     let Footing { watermark, frontier, suspects } = footing;
-    context.status.begin_run(watermark);
+    context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
 
     let config = &context.config.pipeline;

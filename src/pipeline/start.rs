@@ -42,6 +42,7 @@ use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Strea
 use crate::postgres::server::{ServerFacts, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot};
 use crate::postgres::suspects::suspects;
+use crate::snapshot::FullXid;
 use crate::store::state::{Identity, Nonce, State};
 
 /// A stream that is ours, and what is known of the server behind it.
@@ -60,7 +61,11 @@ pub struct Stream {
     pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
     pub gap: Option<GapReason>,
-    /// The state as it was found in Redis.
+    /// The slot was created for this stream.
+    pub slot_is_new: bool,
+    /// The literal prefixes of all that this mapping and the one before it manage.
+    pub prefixes: BTreeSet<String>,
+    /// The state as it was found in Redis once the stream was ours.
     pub state: Option<State>,
 }
 
@@ -89,23 +94,24 @@ pub async fn stream(
     chain: &mut Chain,
     forced: Option<GapReason>,
 ) -> Result<Stream, End> {
-    let state = chain.state().await?;
+    let before = chain.state().await?;
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
     let facts = answered(context, ServerFacts::read(&client)).await?;
     check_server(&facts)?;
+    context.status.postgres(Health::Up);
     let mut gap = forced;
 
-    let publication = read_publication(context, &client).await?;
-    let relations = match mapped_relations(context, &publication) {
-        Ok(relations) => relations,
-        Err(missing) => {
+    let published = published(context, &client).await?;
+    let (publication, relations) = match published {
+        Ok(published) => published,
+        Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
-            if state.as_ref().is_some_and(|state| state.valid) {
-                invalidate(context, chain, state.as_ref(), GapReason::PublicationChanged).await?;
+            if before.as_ref().is_some_and(|state| state.valid) {
+                invalidate(context, chain, before.as_ref(), GapReason::PublicationChanged).await?;
             }
-            return Err(missing);
+            return Err(End::Blocked(unfit));
         }
     };
 
@@ -113,9 +119,17 @@ pub async fn stream(
     let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
+        Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
+            warn!(
+                slot = config.slot,
+                "the slot cannot be read past a time without the publication: it is dropped and created anew"
+            );
+            answered(context, drop_slot(&client, &config.slot)).await?;
+            false
+        }
         Slot::Ready => true,
         Slot::Missing => {
-            gap.get_or_insert(if state.is_some() {
+            gap.get_or_insert(if before.is_some() {
                 GapReason::SlotMissing
             } else {
                 GapReason::NoState
@@ -127,7 +141,7 @@ pub async fn stream(
                 slot = config.slot,
                 reason, "the server has invalidated the slot: it is dropped and created anew"
             );
-            drop_slot(&client, &config.slot).await?;
+            answered(context, drop_slot(&client, &config.slot)).await?;
             gap.get_or_insert(GapReason::SlotLost);
             false
         }
@@ -143,7 +157,7 @@ pub async fn stream(
     }
     if !slot_is_there {
         if let Some(reason) = gap {
-            invalidate(context, chain, state.as_ref(), reason).await?;
+            invalidate(context, chain, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
     }
@@ -156,13 +170,15 @@ pub async fn stream(
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
-    let halves = answered(context, starting).await?;
+    let (mut reader, writer) = answered(context, starting).await?;
 
     // Ours now: from here on nobody else moves it.
     let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let confirmed_flush = match slot {
         Some(slot) if slot.active_pid == Some(pid) => slot.confirmed_flush.unwrap_or_default(),
         other => {
+            // The stream may have ended already, and knows better why.
+            ended(&mut reader).await?;
             return Err(End::Again(format!(
                 "the ordinary connection sees slot {} held by PID {:?}, the stream is served by PID {pid}: \
                  let postgres.url name one server, without a pooler",
@@ -184,15 +200,18 @@ pub async fn stream(
         confirmed_flush,
         wal_insert: answered(context, wal_insert(&client)).await?,
     };
-    context.status.postgres(Health::Up);
+    // Only now: until the slot was ours, another daemon may have moved it on.
+    let state = chain.state().await?;
     Ok(Stream {
-        halves: Some(halves),
+        halves: Some((reader, writer)),
         client,
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
         relations,
         partitioned,
         gap,
+        slot_is_new: !slot_is_there,
+        prefixes: prefixes(context, before.as_ref()),
         state,
     })
 }
@@ -238,9 +257,10 @@ async fn start_anew(
     stream: &Stream,
     reason: GapReason,
 ) -> Result<Footing, End> {
-    let prefixes = prefixes(context, stream.state.as_ref());
+    let mut prefixes = prefixes(context, stream.state.as_ref());
+    prefixes.extend(stream.prefixes.iter().cloned());
     invalidate(context, chain, stream.state.as_ref(), reason).await?;
-    let partial = reason == GapReason::PublicationChanged;
+    let partial = may_be_partial(stream, reason);
     let suspects = answered(context, suspects(&stream.client, &stream.relations)).await?;
     let suspects = Suspects::new(&suspects, partial);
     chain.purge(&as_slices(&prefixes)).await?;
@@ -258,6 +278,20 @@ async fn start_anew(
     chain.step(&[], &state.fields(), None).await?;
     info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
     Ok(Footing { watermark: state.watermark, frontier, suspects })
+}
+
+/// Which of the transactions that are open now may come through in part: those that were
+/// open when the publication changed. The gap need not be about that (the mapping may have
+/// changed, too) nor be the first since, so: all, unless the publication is known to be
+/// the same; then those of which it was known before. None if the slot is new: its
+/// creation waited for all that was open.
+fn may_be_partial(stream: &Stream, reason: GapReason) -> impl Fn(FullXid) -> bool {
+    let is = &stream.found.identity.publication;
+    let known = stream.state.as_ref().filter(|state| state.identity.publication == *is);
+    let all = reason == GapReason::PublicationChanged || known.is_none();
+    let before = known.and_then(|state| Suspects::read(&state.suspects)).unwrap_or_default();
+    let slot_is_new = stream.slot_is_new;
+    move |xid| !slot_is_new && (all || before.is_partial(xid))
 }
 
 /// Step 1 of a gap.
@@ -306,6 +340,20 @@ async fn answered<T>(
     }
 }
 
+/// The error with which the stream has ended, if it has.
+async fn ended(reader: &mut FrameReader) -> Result<(), End> {
+    let reading = async {
+        loop {
+            while reader.next()?.is_some() {}
+            reader.fill().await?;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(1), reading).await {
+        Ok(Err::<std::convert::Infallible, PgError>(error)) => Err(End::of_stream(error)),
+        Err(_) => Ok(()),
+    }
+}
+
 fn own_prefixes(context: &Context) -> Vec<String> {
     context
         .rules
@@ -342,23 +390,27 @@ fn check_server(facts: &ServerFacts) -> Result<(), End> {
     Ok(())
 }
 
-async fn read_publication(context: &Context, client: &SqlClient) -> Result<Publication, End> {
+/// The publication and the OIDs of the mapped tables in it, or what is wrong with it.
+async fn published(
+    context: &Context,
+    client: &SqlClient,
+) -> Result<Result<(Publication, Vec<u32>), String>, End> {
     let name = &context.config.postgres.publication;
     let Some(publication) = answered(context, Publication::read(client, name)).await? else {
-        return Err(End::Hopeless(format!(
+        return Ok(Err(format!(
             "publication {name} does not exist: run `unstale setup`, or `unstale setup --print` for the SQL"
         )));
     };
     if !(publication.insert && publication.update && publication.delete && publication.truncate) {
-        return Err(End::Hopeless(format!(
+        return Ok(Err(format!(
             "publication {name} leaves out operations: run ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"
         )));
     }
-    Ok(publication)
+    Ok(mapped_relations(context, &publication).map(|relations| (publication, relations)))
 }
 
 /// The OIDs of the mapped tables, or what is missing from the publication.
-fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, End> {
+fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, String> {
     let mut relations = Vec::new();
     let mut missing = Vec::new();
     for (_, table) in context.rules.mapping.tables() {
@@ -373,13 +425,13 @@ fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<
     if missing.is_empty() {
         return Ok(relations);
     }
-    Err(End::Blocked(format!(
+    Err(format!(
         "publication {} lacks {}, whose changes would be missed: run ALTER PUBLICATION {} ADD TABLE {}; (or `unstale setup`)",
         publication.name,
         missing.join(", "),
         publication.name,
         missing.join(", ")
-    )))
+    ))
 }
 
 enum Slot {

@@ -22,6 +22,9 @@ pub struct Publication {
     pub truncate: bool,
     /// `publish_via_partition_root`
     pub via_root: bool,
+    /// Another text after every statement that changed the publication, also if a later one
+    /// changed it back: what was written in between was not streamed.
+    pub edition: String,
     /// Its tables by schema and name, however they came in (by name, by schema, by all).
     /// Without `via_root` partitions stand here by themselves.
     pub tables: Vec<PublishedTable>,
@@ -42,9 +45,16 @@ pub struct PublishedTable {
     pub columns: Option<Vec<String>>,
 }
 
+// What is dropped from a publication and added again has a new row in the catalog, and what
+// is altered a new version of it: a change is known although it was taken back.
 const PUBLICATION: &str = "\
-SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
-  FROM pg_catalog.pg_publication WHERE pubname = $1::text::name";
+SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+       pg_catalog.concat_ws(' ', p.oid, p.xmin,
+         (SELECT pg_catalog.string_agg(r.oid::text, ',' ORDER BY r.oid)
+            FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid),
+         (SELECT pg_catalog.string_agg(n.oid::text, ',' ORDER BY n.oid)
+            FROM pg_catalog.pg_publication_namespace n WHERE n.pnpubid = p.oid))
+  FROM pg_catalog.pg_publication p WHERE pubname = $1::text::name";
 
 // `attnames` lists all columns where no list was given: a list is what leaves one out.
 const TABLES: &str = "\
@@ -88,6 +98,7 @@ impl Publication {
             delete: row.try_get(3)?,
             truncate: row.try_get(4)?,
             via_root: row.try_get(5)?,
+            edition: row.try_get(6)?,
             tables,
         }))
     }
@@ -117,6 +128,7 @@ impl Publication {
             hash.update(text.as_bytes());
         };
         text(&mut hash, &self.name);
+        text(&mut hash, &self.edition);
         for flag in
             [self.all_tables, self.insert, self.update, self.delete, self.truncate, self.via_root]
         {
@@ -168,6 +180,7 @@ mod tests {
             delete: true,
             truncate: true,
             via_root: true,
+            edition: "1 2 3,4".into(),
             tables: vec![table("a"), table("b")],
         }
     }
@@ -177,7 +190,8 @@ mod tests {
         let before = publication();
         // A fixed number: a fingerprint that outlives its process must be the same in the next.
         assert_eq!(before.fingerprint(), publication().fingerprint());
-        let changes: [fn(&mut Publication); 8] = [
+        let changes: [fn(&mut Publication); 9] = [
+            |p| p.edition.push('5'),
             |p| p.truncate = false,
             |p| p.via_root = false,
             |p| p.name.push('x'),

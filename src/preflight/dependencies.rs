@@ -174,7 +174,7 @@ impl Gathering<'_> {
                 ),
             );
         };
-        let is_json = matches!(column.type_name.as_str(), "json" | "jsonb");
+        let is_json = matches!(column.type_name.as_str(), "json" | "jsonb" | "text");
         (!is_json).then(|| {
             problem(format!("its column {} is of type {}", column.name, column.type_name))
                 .hint("return json: select row_to_json(value) from (…) value")

@@ -60,7 +60,9 @@ impl StoreError {
                 "Redis wants more replicas before it takes writes (min-replicas-to-write)"
             }
             "BUSY" => "a script holds Redis: see SLOWLOG GET; the daemon waits",
-            "ERR" => "check that this is Redis 7.0 or later",
+            "ERR" => {
+                "check that this is Redis 7.0 or later, and that it has the database that redis.url names"
+            }
             _ => "see Redis' log; the daemon keeps trying",
         }
     }
