@@ -132,7 +132,7 @@ async fn postgres(
     let places = Places { source: &loaded.source, config };
     let found =
         Box::pin(dependencies::gather(&client, rules, &facts, &places)).await.map_err(failed)?;
-    findings.extend(replication::grants(&facts, found.catalog.tables.values()));
+    findings.extend(replication::grants(&facts, found.selected()));
     findings.extend(found.findings.iter().cloned());
     findings.extend(coverage::findings(&rules.mapping, &found, &places));
     Ok(())

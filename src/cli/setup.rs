@@ -8,14 +8,15 @@ use super::{Common, Exit, output, runtime};
 use crate::config::Loaded;
 use crate::config::duration::Span;
 use crate::daemon::connect_options;
-use crate::mapping::Mapping;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::preflight::facts::Facts;
+use crate::preflight::places::Places;
 use crate::preflight::plan::{Plan, plan, refusal};
 use crate::preflight::step::{How, Step};
-use crate::preflight::{run, script};
+use crate::preflight::{dependencies, run, script};
+use crate::rules::Rules;
 
 /// Prepare the database: grants, replica identities, the publication
 ///
@@ -42,19 +43,19 @@ impl Setup {
     pub(super) fn execute(&self, common: &Common) -> Exit {
         let prepared = || -> Result<_, Exit> {
             let loaded = common.load()?;
-            let mapping = common.rules(&loaded)?.mapping;
-            Ok((loaded, mapping, runtime()?))
+            let rules = common.rules(&loaded)?;
+            Ok((loaded, rules, runtime()?))
         };
         match prepared() {
-            Ok((loaded, mapping, runtime)) => {
-                runtime.block_on(self.set_up(&loaded, &mapping)).unwrap_or_else(|exit| exit)
+            Ok((loaded, rules, runtime)) => {
+                runtime.block_on(Box::pin(self.set_up(&loaded, &rules))).unwrap_or_else(|exit| exit)
             }
             Err(exit) => exit,
         }
     }
 
-    async fn set_up(&self, loaded: &Loaded, mapping: &Mapping) -> Result<Exit, Exit> {
-        let config = &loaded.config;
+    async fn set_up(&self, loaded: &Loaded, rules: &Rules) -> Result<Exit, Exit> {
+        let (config, mapping) = (&loaded.config, &*rules.mapping);
         let daemon = connect_options(config).map_err(|reason| {
             output::error(&reason);
             Exit::Configuration
@@ -72,8 +73,7 @@ impl Setup {
         };
         // An index takes as long as it takes.
         let client = SqlClient::connect(&ours, Duration::ZERO).await.map_err(failed)?;
-        let look = || Facts::read(&client, config, mapping, daemon.user());
-        let facts = look().await.map_err(failed)?;
+        let facts = Facts::read(&client, config, mapping, daemon.user()).await.map_err(failed)?;
         if facts.database.name != daemon.database() {
             output::error(&format!(
                 "--as-owner names the database {}, postgres.url names {}: let both name one",
@@ -83,7 +83,9 @@ impl Setup {
             return Err(Exit::Configuration);
         }
         self.refuse_what_is_not_there(&facts)?;
-        let planned = plan(&facts, mapping, facts.tables());
+        let places = Places { source: &loaded.source, config };
+        let read = dependencies::gather(&client, rules, &facts, &places).await.map_err(failed)?;
+        let planned = plan(&facts, mapping, read.selected());
         if self.print {
             output::line(script::render(&facts, &planned).trim_end());
             return Ok(Exit::Done);

@@ -11,7 +11,8 @@ use crate::pgoutput::message::ReplicaIdentity;
 /// Tables by their OID.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    /// The tables that were asked for, and their partitions and children.
+    /// The tables that were asked for, the roots of those that are partitions, and all below
+    /// them.
     pub tables: BTreeMap<u32, Table>,
 }
 
@@ -144,7 +145,10 @@ SELECT c.oid
 
 const TABLES: &str = "\
 WITH RECURSIVE below (top, oid) AS (
-    SELECT oid, oid FROM unnest($1::oid[]) AS asked (oid)
+    SELECT seed, seed
+      FROM unnest($1::oid[]) AS asked (oid),
+           unnest(ARRAY[asked.oid, pg_partition_root(asked.oid)::oid]) AS seed
+     WHERE seed IS NOT NULL
     UNION
     SELECT below.top, i.inhrelid FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid
 ), role AS (
@@ -218,7 +222,7 @@ impl Catalog {
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
 
-    /// Reads tables and everything below them. `role` need not exist: it may do nothing then.
+    /// Reads tables, the roots of partitions, and everything below them. `role` need not exist: it may do nothing then.
     pub async fn read(client: &SqlClient, oids: &[u32], role: &str) -> Result<Catalog, PgError> {
         let mut catalog = Catalog::default();
         for row in client.query(TABLES, &[&oids, &role]).await.map_err(during)? {

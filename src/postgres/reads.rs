@@ -48,8 +48,9 @@ pub struct Reads {
     pub whole: BTreeSet<u32>,
     /// Functions whose bodies tell nothing.
     pub opaque: BTreeSet<String>,
-    /// Views that were followed.
-    pub views: BTreeSet<u32>,
+    /// Tables and views that whoever runs it must be allowed to read: what stands behind a
+    /// view is read with the rights of the view's owner.
+    pub selected: BTreeSet<u32>,
 }
 
 /// Why a statement cannot be used.
@@ -183,16 +184,12 @@ async fn follow(client: &SqlClient, start: u32) -> Result<Reads, PgError> {
             if oid < FIRST_OF_USERS {
                 continue;
             }
+            if kind == "f" && matches!(what, "r" | "p" | "m" | "f" | "v") {
+                reads.selected.insert(oid);
+            }
             match what {
-                "v" | "wv" => {
-                    reads.views.insert(oid);
-                    if seen.insert(oid) {
-                        nodes.push((oid, "v"));
-                    }
-                }
-                "function" if seen.insert(oid) => {
-                    nodes.push((oid, "f"));
-                }
+                "v" | "wv" if seen.insert(oid) => nodes.push((oid, "v")),
+                "function" if seen.insert(oid) => nodes.push((oid, "f")),
                 "opaque" => {
                     reads.opaque.insert(row.try_get(3)?);
                 }
@@ -204,7 +201,7 @@ async fn follow(client: &SqlClient, start: u32) -> Result<Reads, PgError> {
                     reads.columns.entry(oid).or_default();
                     reads.whole.insert(oid);
                 }
-                // Sequences, composite types.
+                // Seen already; sequences, composite types.
                 _ => {}
             }
         }

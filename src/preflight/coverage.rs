@@ -280,47 +280,70 @@ impl Coverage<'_> {
 
     /// Kinds of rows that the query reads and no rule finds.
     fn rows(&self, table: &Table, demand: &Demand, rules: &[(RuleId, &RuleModel)]) -> Vec<Finding> {
-        let Some(read) = self.found.row_kinds.get(&self.cache) else { return Vec::new() };
-        let mut missed: BTreeMap<&RowKind, Vec<String>> = BTreeMap::new();
-        let mut look = |what: String, standing: Vec<RuleId>| {
+        let place = rules.first().and_then(|(_, rule)| self.place_of_rule(rule));
+        let missed = |kinds: &BTreeMap<CacheId, BTreeSet<RowKind>>| {
+            kinds
+                .get(&self.cache)
+                .map(|kinds| self.missed(demand, rules, kinds))
+                .unwrap_or_default()
+        };
+        let mut findings = Vec::new();
+        for (kind, changes) in missed(&self.found.row_kinds) {
+            let message = format!(
+                "{}: its query reads {}, and no rule of {} finds them for: {}",
+                self.name,
+                rows_of(&kind, table),
+                table.name,
+                changes.join(", ")
+            );
+            let hint = "a null parameter names no key: add a rule with whole = true for such rows \
+                        (by where, or by a via), or leave them out of the query";
+            findings.push(Finding::problem(HERE, message).at(place.clone()).hint(hint));
+        }
+        for (kind, changes) in missed(&self.found.unknown) {
+            let message = format!(
+                "{}: whether its query reads {} cannot be told; if it does, no rule of {} finds \
+                 them for: {}",
+                self.name,
+                rows_of(&kind, table),
+                table.name,
+                changes.join(", ")
+            );
+            let hint = "it can be told where the role may read the table, and the query names it \
+                        without its schema and not through a view";
+            findings.push(Finding::warning(HERE, message).at(place.clone()).hint(hint));
+        }
+        findings
+    }
+
+    /// Of these kinds of rows those that the rules standing for a change do not find, each
+    /// with the changes.
+    fn missed(
+        &self,
+        demand: &Demand,
+        rules: &[(RuleId, &RuleModel)],
+        kinds: &BTreeSet<RowKind>,
+    ) -> BTreeMap<RowKind, Vec<String>> {
+        let mut missed: BTreeMap<RowKind, Vec<String>> = BTreeMap::new();
+        let mut look = |what: String, stands: &dyn Fn(&RuleModel) -> bool| {
+            let standing: Vec<RuleId> =
+                rules.iter().filter(|(_, rule)| stands(rule)).map(|(id, _)| *id).collect();
             // Where none stands at all, that is told already.
-            for kind in read.iter().filter(|_| !standing.is_empty()) {
+            for kind in kinds.iter().filter(|_| !standing.is_empty()) {
                 let blind =
                     |rule: &RuleId| self.found.blind.get(rule).is_some_and(|b| b.contains(kind));
                 if standing.iter().all(blind) {
-                    missed.entry(kind).or_default().push(what.clone());
+                    missed.entry(kind.clone()).or_default().push(what.clone());
                 }
             }
         };
-        let standing = |wanted: &dyn Fn(&RuleModel) -> bool| -> Vec<RuleId> {
-            rules.iter().filter(|(_, rule)| wanted(rule)).map(|(id, _)| *id).collect()
-        };
         for operation in [Operation::Insert, Operation::Delete] {
-            let what = operation.as_str().to_uppercase();
-            look(what, standing(&|rule| rule.on.contains(operation)));
+            look(operation.as_str().to_uppercase(), &|rule| rule.on.contains(operation));
         }
         for column in demand.columns.keys() {
-            look(format!("UPDATE of {column}"), standing(&|rule| covers(rule, column)));
+            look(format!("UPDATE of {column}"), &|rule| covers(rule, column));
         }
-        let place = rules.first().and_then(|(_, rule)| self.place_of_rule(rule));
         missed
-            .into_iter()
-            .map(|(kind, changes)| {
-                let null = if kind.null { "null" } else { "not null" };
-                let rows = match kind.table == table.name {
-                    true => format!("rows whose {} is {null}", kind.column),
-                    false => format!("rows of {} whose {} is {null}", kind.table, kind.column),
-                };
-                let message = format!(
-                    "{}: its query reads {rows}, and no rule of {} finds them for: {}",
-                    self.name,
-                    table.name,
-                    changes.join(", ")
-                );
-                let hint = "a null parameter names no key: add a rule with whole = true for such rows (by where, or by a via), or leave them out of the query";
-                Finding::problem(HERE, message).at(place.clone()).hint(hint)
-            })
-            .collect()
     }
 
     fn place_of_cache(&self) -> Option<String> {
@@ -329,6 +352,14 @@ impl Coverage<'_> {
 
     fn place_of_rule(&self, rule: &RuleModel) -> Option<String> {
         self.places.of(rule_path(rule))
+    }
+}
+
+fn rows_of(kind: &RowKind, table: &Table) -> String {
+    let null = if kind.null { "null" } else { "not null" };
+    match kind.table == table.name {
+        true => format!("rows whose {} is {null}", kind.column),
+        false => format!("rows of {} whose {} is {null}", kind.table, kind.column),
     }
 }
 

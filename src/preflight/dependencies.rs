@@ -11,7 +11,7 @@ use crate::mapping::Mapping;
 use crate::mapping::lookup::LookupPlan;
 use crate::mapping::model::{CacheId, RuleId};
 use crate::mapping::types::TypeNames;
-use crate::postgres::catalog::{Catalog, Kind};
+use crate::postgres::catalog::{Catalog, Kind, Table};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::postgres::reads::{Described, Reads, ReadsError, describe};
@@ -30,10 +30,20 @@ pub struct Dependencies {
     pub catalog: Catalog,
     /// The kinds of rows (null here or there) that a cache's query reads.
     pub row_kinds: BTreeMap<CacheId, BTreeSet<RowKind>>,
+    /// The kinds of rows of which nobody can tell whether a cache's query reads them.
+    pub unknown: BTreeMap<CacheId, BTreeSet<RowKind>>,
     /// The kinds of rows for which a rule finds nothing.
     pub blind: BTreeMap<RuleId, BTreeSet<RowKind>>,
     /// What is wrong with the statements themselves.
     pub findings: Vec<Finding>,
+}
+
+impl Dependencies {
+    /// The tables and views that the daemon's role must be allowed to read.
+    pub fn selected(&self) -> impl Iterator<Item = &Table> {
+        let asked = |oid: &&u32| self.readers.iter().any(|r| r.reads.selected.contains(oid));
+        self.catalog.tables.iter().filter(move |(oid, _)| asked(oid)).map(|(_, table)| table)
+    }
 }
 
 /// A statement that reads for a cache.
@@ -164,7 +174,7 @@ impl Gathering<'_> {
                 ),
             );
         };
-        let is_json = matches!(column.type_name.as_str(), "json" | "jsonb");
+        let is_json = matches!(column.type_name.as_str(), "json" | "jsonb" | "text");
         (!is_json).then(|| {
             problem(format!("its column {} is of type {}", column.name, column.type_name))
                 .hint("return json: select row_to_json(value) from (…) value")
@@ -181,7 +191,8 @@ impl Gathering<'_> {
             let place = self.places.of(crate::config::problem::ConfigPath::root()
                 .child("tables")
                 .child(usize::from(plan.table().0)));
-            let hint = "correct the rule; a generated column is not streamed, name those that it is computed from";
+            let hint =
+                "correct the rule; for a generated column name those that it is computed from";
             let found = Finding::problem(HERE, problem.clone()).at(place).hint(hint);
             self.found.findings.push(found);
         }
@@ -247,20 +258,15 @@ impl Gathering<'_> {
     }
 
     async fn read_catalog(&mut self) -> Result<(), PgError> {
-        let read = self.found.readers.iter().flat_map(|reader| reader.reads.columns.keys());
+        let read = self
+            .found
+            .readers
+            .iter()
+            .flat_map(|reader| reader.reads.columns.keys().chain(&reader.reads.selected));
         let mapped = self.facts.mapped.iter().filter_map(|(_, oid)| oid.as_ref());
-        let mut oids: BTreeSet<u32> = read.chain(mapped).copied().collect();
-        let role = &self.facts.role.name;
-        let all: Vec<u32> = oids.iter().copied().collect();
-        self.found.catalog = Catalog::read(self.client, &all, role).await?;
-        // Changes of a partition come under the name of its root.
-        let roots: Vec<u32> =
-            self.found.catalog.tables.values().filter_map(|table| table.root).collect();
-        if roots.iter().any(|root| !oids.contains(root)) {
-            oids.extend(roots);
-            let all: Vec<u32> = oids.into_iter().collect();
-            self.found.catalog = Catalog::read(self.client, &all, role).await?;
-        }
+        let oids: BTreeSet<u32> = read.chain(mapped).copied().collect();
+        let oids: Vec<u32> = oids.into_iter().collect();
+        self.found.catalog = Catalog::read(self.client, &oids, &self.facts.role.name).await?;
         Ok(())
     }
 
@@ -268,14 +274,17 @@ impl Gathering<'_> {
     /// where a column is null, or is not.
     async fn row_kinds(&mut self) -> Result<(), PgError> {
         for (cache, query) in &self.queries {
-            let mut kinds = BTreeSet::new();
+            let (mut read, mut unknown) = (BTreeSet::new(), BTreeSet::new());
             for kind in self.candidates(&query.described.reads) {
                 let parameters = &query.described.parameters;
-                if shadow::reads(self.client, &query.sql, parameters, &kind).await? == Some(true) {
-                    kinds.insert(kind);
-                }
+                match shadow::reads(self.client, &query.sql, parameters, &kind).await? {
+                    Some(true) => read.insert(kind),
+                    Some(false) => false,
+                    None => unknown.insert(kind),
+                };
             }
-            self.found.row_kinds.insert(*cache, kinds);
+            self.found.row_kinds.insert(*cache, read);
+            self.found.unknown.insert(*cache, unknown);
         }
         let rules: Vec<RuleId> = self.mapping.rules().map(|(id, _)| id).collect();
         for id in rules {

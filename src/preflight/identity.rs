@@ -327,6 +327,143 @@ fn index_name(table: &Table, columns: &[String]) -> (String, bool) {
 }
 
 fn cut(mut name: String, bytes: usize) -> String {
-    name.truncate(name.floor_char_boundary(bytes));
+    while name.len() > bytes {
+        name.pop();
+    }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::name::TableName;
+
+    fn column(number: i16, name: &str, kind: &Type, type_modifier: i32, not_null: bool) -> Column {
+        Column {
+            number,
+            name: name.to_owned(),
+            type_id: kind.oid(),
+            type_name: ("pg_catalog".to_owned(), kind.name().to_owned()),
+            is_enum: false,
+            type_modifier,
+            not_null,
+            generated_from: None,
+        }
+    }
+
+    fn index(name: &str, columns: &[i16]) -> Index {
+        Index {
+            name: name.to_owned(),
+            columns: columns.to_vec(),
+            unique: true,
+            primary: name == "pkey",
+            valid: true,
+            immediate: true,
+            partial: false,
+            identity: false,
+        }
+    }
+
+    /// `t (id int primary key, a varchar(20) not null, b int, long varchar(800) not null,
+    /// text text not null)`
+    fn table() -> Table {
+        Table {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            kind: Kind::Table,
+            unlogged: false,
+            owner: "app".to_owned(),
+            identity: ReplicaIdentity::Default,
+            columns: vec![
+                column(1, "id", &Type::INT4, -1, true),
+                column(2, "a", &Type::VARCHAR, 24, true),
+                column(3, "b", &Type::INT4, -1, false),
+                column(4, "long", &Type::VARCHAR, 804, true),
+                column(5, "text", &Type::TEXT, -1, true),
+            ],
+            indexes: vec![index("pkey", &[1])],
+            root: None,
+            below: Vec::new(),
+            references: Vec::new(),
+            role: crate::postgres::catalog::TableRights::default(),
+            own: crate::postgres::catalog::TableRights::default(),
+        }
+    }
+
+    fn chosen(table: &Table, needed: &[&str]) -> Choice {
+        choose(table, &needed.iter().copied().collect(), 4)
+    }
+
+    #[test]
+    fn the_primary_key_is_kept_where_it_is_enough_and_taken_back_where_it_would_be() {
+        let mut table = table();
+        assert_eq!(chosen(&table, &["id"]), Choice::Keep);
+        table.identity = ReplicaIdentity::Nothing;
+        assert_eq!(chosen(&table, &[]), Choice::Default);
+        // A deferrable primary key is no identity.
+        table.indexes[0].immediate = false;
+        assert!(matches!(carried(&table), Carried::Nothing(_)));
+        assert!(matches!(chosen(&table, &[]), Choice::Full(_)));
+    }
+
+    #[test]
+    fn an_index_is_taken_only_if_the_server_would_and_no_entry_can_be_too_long() {
+        let table = table();
+        let Choice::CreateIndex { name, columns, .. } = chosen(&table, &["a"]) else {
+            panic!("an index would do");
+        };
+        assert_eq!((name.as_str(), columns), ("unstale_ri_t", vec!["id".into(), "a".into()]));
+        for (needed, why) in [("b", "null"), ("text", "no bounded length"), ("long", "bytes")] {
+            match chosen(&table, &[needed]) {
+                Choice::Full(reason) => assert!(reason.contains(why), "{needed}: {reason}"),
+                other => panic!("{needed}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn of_the_indexes_that_are_there_the_smallest_that_fits_is_taken() {
+        let fitting = index("fits", &[2, 1]);
+        let unfit: [fn(&mut Index); 5] = [
+            |i| i.unique = false,
+            |i| i.partial = true,
+            |i| i.valid = false,
+            |i| i.immediate = false,
+            |i| i.columns = vec![2, 3],
+        ];
+        for make in unfit {
+            let mut table = table();
+            table.indexes.extend([fitting.clone(), index("larger", &[1, 2, 4])]);
+            assert_eq!(chosen(&table, &["a"]), Choice::UseIndex("fits".to_owned()));
+            make(&mut table.indexes[1]);
+            assert_eq!(chosen(&table, &["a"]), Choice::UseIndex("larger".to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_index_stands_until_the_next_one_does_and_an_unfinished_one_goes_first() {
+        let mut table = table();
+        table.identity = ReplicaIdentity::Index;
+        table.indexes.push(Index { identity: true, ..index("unstale_ri_t", &[1]) });
+        let choice = chosen(&table, &["a"]);
+        let statements: Vec<String> = steps(&table, &choice).into_iter().map(|s| s.sql).collect();
+        let [create, alter, drop] = statements.as_slice() else { panic!("{statements:?}") };
+        assert!(create.contains(" unstale_ri_t_") && alter.contains(" unstale_ri_t_"));
+        assert_eq!(drop, "DROP INDEX CONCURRENTLY IF EXISTS public.unstale_ri_t");
+
+        let unfinished = table.indexes.last_mut().unwrap();
+        (unfinished.identity, unfinished.valid) = (false, false);
+        table.identity = ReplicaIdentity::Default;
+        let choice = chosen(&table, &["a"]);
+        let first = steps(&table, &choice).into_iter().next().unwrap();
+        assert_eq!(first.sql, "DROP INDEX CONCURRENTLY IF EXISTS public.unstale_ri_t");
+    }
+
+    #[test]
+    fn a_name_is_never_too_long() {
+        let mut table = table();
+        table.name = TableName::new("public", &"é".repeat(31));
+        let Choice::CreateIndex { name, .. } = chosen(&table, &["a"]) else { panic!("an index") };
+        assert!(name.len() <= MAX_NAME_BYTES && name.starts_with(INDEX_PREFIX));
+    }
 }

@@ -36,7 +36,7 @@ impl Places<'_> {
         match self.config.caches.by_name.get(cache)?.query.as_ref()? {
             Query::Inline(_) => self.within(path, sql, offset),
             Query::File { file } => {
-                let before = sql.get(..sql.floor_char_boundary(offset))?;
+                let before = sql.get(..boundary(sql, offset))?;
                 let line = before.matches('\n').count() + 1;
                 let column = before.rsplit('\n').next()?.chars().count() + 1;
                 let file = plain(&self.source.base_dir().join(file));
@@ -48,8 +48,8 @@ impl Places<'_> {
     /// The place of a byte of a text setting.
     #[must_use]
     pub fn within(&self, path: ConfigPath, text: &str, offset: usize) -> Option<String> {
-        let start = text.floor_char_boundary(offset.min(text.len()));
-        let end = text.ceil_char_boundary((start + 1).min(text.len()));
+        let start = boundary(text, offset);
+        let end = start + text.get(start..)?.chars().next().map_or(0, char::len_utf8);
         self.of_problem(Problem::new(path, "").within(start..end))
     }
 }
@@ -68,6 +68,15 @@ pub fn rule_path(rule: &RuleModel) -> ConfigPath {
 #[must_use]
 pub fn rule_name(mapping: &Mapping, rule: &RuleModel) -> String {
     format!("rule {} of {}", rule.position + 1, mapping.table_name(rule.table))
+}
+
+/// The character's beginning at or before an offset.
+fn boundary(text: &str, offset: usize) -> usize {
+    let mut at = offset.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// `config/../sql/a.sql` is `sql/a.sql`.

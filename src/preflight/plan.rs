@@ -39,12 +39,6 @@ pub fn plan<'t>(
     plan
 }
 
-/// The first part that is essential: without it nothing may be published.
-#[must_use]
-pub fn is_essential(step: &Step) -> bool {
-    !matches!(step.how, How::AtOnce)
-}
-
 /// Why the connection's role may not run a step, and what would let it; `None` if it may.
 #[must_use]
 pub fn refusal(facts: &Facts, step: &Step) -> Option<String> {

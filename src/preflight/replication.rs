@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::finding::{Finding, Section};
 use super::step::{By, How, Step};
-use crate::mapping::name::{Quoted, TableName};
+use crate::mapping::name::Quoted;
 use crate::postgres::catalog::{Kind, Table};
 
 /// What the publication must carry.
@@ -244,18 +244,21 @@ fn slot(facts: &Facts) -> Vec<Finding> {
 pub fn publication_steps(facts: &Facts) -> Vec<Step> {
     let name = Quoted(&facts.publication_name);
     let Some(publication) = &facts.publication else {
-        let tables: Vec<String> = publishable(facts).map(|table| table.name.qualified()).collect();
-        if tables.is_empty() {
-            return Vec::new();
-        }
+        let tables: Vec<&Table> = publishable(facts).collect();
+        let Some(first) = tables.first() else { return Vec::new() };
+        let names: Vec<String> = tables.iter().map(|table| table.name.qualified()).collect();
         return vec![Step {
             why: "what the daemon reads".to_owned(),
             sql: format!(
                 "CREATE PUBLICATION {name} FOR TABLE {} WITH ({PUBLISH})",
-                tables.join(", ")
+                names.join(", ")
             ),
             how: How::CreatePublication,
-            by: By::Owner(facts.own.name.clone()),
+            // It takes whoever owns them all, and may create in the database.
+            by: match tables.iter().all(|table| table.owner == first.owner) {
+                true => By::Owner(first.owner.clone()),
+                false => By::Superuser,
+            },
         }];
     };
     let by = || By::Owner(facts.publication_owner.clone().unwrap_or_default());
@@ -334,10 +337,9 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
     };
     if steps.is_empty() {
         let count = facts.tables().count();
-        found.push(Finding::ok(
-            HERE,
-            format!("publication {name} carries {count} tables, every operation"),
-        ));
+        let tables = if count == 1 { "table" } else { "tables" };
+        let message = format!("publication {name} carries {count} {tables}, every operation");
+        found.push(Finding::ok(HERE, message));
     }
     for step in &steps {
         let message = format!("publication {name} lacks: {}", step.why);
@@ -411,10 +413,4 @@ fn unpublishable(facts: &Facts) -> Vec<Finding> {
         }
     }
     found
-}
-
-/// Whether a name is one of the publication's, for messages about tables that are not mapped.
-#[must_use]
-pub fn is_mapped(facts: &Facts, name: &TableName) -> bool {
-    facts.mapped.iter().any(|(mapped, _)| mapped == name)
 }

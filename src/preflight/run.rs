@@ -16,6 +16,7 @@ use crate::postgres::error::PgError;
 /// How long one attempt stands in line.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '100ms'";
 const PAUSE: Duration = Duration::from_millis(500);
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a step was not done.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub async fn step(
         How::Briefly { table } => briefly(client, step, table, patience, progress).await,
         How::Concurrently { index, drops } => {
             client.batch_execute("SET lock_timeout = 0").await.map_err(PgError::from)?;
-            let done = client.batch_execute(&step.sql).await;
+            let done = patiently(client, &step.sql, progress).await;
             if done.is_err() && !drops {
                 // What it leaves behind would take space and time, and serve nobody.
                 _ = client
@@ -65,6 +66,28 @@ pub async fn step(
                 _ = client.batch_execute("ROLLBACK").await;
             }
             Ok(done.map_err(PgError::from)?)
+        }
+    }
+}
+
+/// An index takes as long as it takes: it reads the table twice, and waits for transactions
+/// that are open.
+async fn patiently(
+    client: &SqlClient,
+    sql: &str,
+    progress: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), tokio_postgres::Error> {
+    let running = client.batch_execute(sql);
+    tokio::pin!(running);
+    let started = Instant::now();
+    loop {
+        tokio::select! {
+            done = &mut running => return done,
+            () = tokio::time::sleep(TELL_EVERY) => progress(&format!(
+                "at it for {} s: it reads the table, and waits for open transactions to end; \
+                 nobody waits for it",
+                started.elapsed().as_secs()
+            )),
         }
     }
 }
@@ -85,7 +108,7 @@ async fn briefly(
             done => return Ok(done.map_err(PgError::from)?),
         }
         let waited = started.elapsed();
-        let tell = told.is_none_or(|told| told.elapsed() > Duration::from_secs(5));
+        let tell = told.is_none_or(|told| told.elapsed() > TELL_EVERY);
         if tell || waited >= patience {
             let holders = holders(client, table).await?;
             if waited >= patience {
