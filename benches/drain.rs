@@ -90,6 +90,10 @@ async fn case(ground: &Ground, name: String, letter: &str, backlog: &str, rounds
         daemon.stop().await;
         recvlogical.seconds.push(pg_recvlogical(ground, &slot("recvlogical", round), end).await);
         reader.seconds.push(bare_reader(ground, &slot("reader", round), end).await);
+        let took = [&whole, &streaming, &recvlogical, &reader].map(|samples| {
+            format!("{} {:.2} s", samples.name, samples.seconds.last().unwrap_or(&f64::NAN))
+        });
+        progress(&took.join(", "));
     }
     ground.drop_slots().await;
     let over_idle = peak.saturating_sub(idle);

@@ -1,10 +1,12 @@
 //! A private Postgres with the demo schema, and a private Redis.
 
+use std::time::{Duration, Instant};
+
 use tokio_postgres::Client;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis};
 
-use super::progress;
+use super::{PATIENCE, progress};
 
 /// The tables of the default mapping.
 const TABLES: [&str; 8] = [
@@ -86,8 +88,16 @@ impl Ground {
 
     /// Lets go of the WAL that the slots hold.
     pub async fn drop_slots(&self) {
+        let client = self.postgres.client().await.expect("a client");
+        let begun = Instant::now();
+        // The last reader's process may not have noticed yet that it is alone.
+        let busy = "select count(*) from pg_replication_slots where active";
+        while client.query_one(busy, &[]).await.expect("a count").get::<_, i64>(0) > 0 {
+            assert!(begun.elapsed() < PATIENCE, "a slot stays active");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let sql = "select pg_drop_replication_slot(slot_name) from pg_replication_slots";
-        self.postgres.execute(sql).await.expect("the slots go");
+        client.batch_execute(sql).await.expect("the slots go");
     }
 }
 

@@ -15,7 +15,6 @@ mod daemon;
 mod entries;
 mod error;
 mod filler;
-mod parameters;
 mod screen;
 mod truth;
 mod world;
@@ -169,7 +168,7 @@ async fn rounds(
     outcome: &mut Outcome,
 ) -> Result<(), DemoError> {
     let timezone = &world.config.caches.timezone;
-    let truth = Truth::new(&world.mapping, &world.queries, timezone);
+    let truth = Truth::new(&world.mapping, &world.queries, timezone)?;
     let mut filler = Filler {
         mapping: &world.mapping,
         truth: &truth,
