@@ -98,6 +98,7 @@ impl Daemon {
         };
         let mut forced: Option<GapReason> = None;
         let mut pauses = Pauses::new();
+        let mut last_gap: Option<Instant> = None;
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
@@ -135,6 +136,12 @@ impl Daemon {
             }
             let pause = match self.judge(end, &mut forced) {
                 Next::Now => continue,
+                // One after the other is no accident: two daemons of two databases that
+                // take each other's state for their own, say. Each costs a purge.
+                Next::Purge => match last_gap.replace(Instant::now()) {
+                    Some(before) if before.elapsed() < Duration::from_secs(10) => pauses.next(),
+                    _ => continue,
+                },
                 Next::Later => pauses.next(),
                 Next::Soon => Duration::from_secs(1),
                 Next::End(ended) => return ended,
@@ -155,7 +162,7 @@ impl Daemon {
             End::Gap(reason) => {
                 *forced = Some(reason);
                 status.enter(Phase::Connecting);
-                Next::Now
+                Next::Purge
             }
             End::SlotBusy(pid) => {
                 let slot = &self.context.config.postgres.slot;
@@ -227,6 +234,7 @@ impl Daemon {
 
 enum Next {
     Now,
+    Purge,
     Soon,
     Later,
     End(Ended),

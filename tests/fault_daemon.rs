@@ -276,3 +276,102 @@ async fn a_daemon_that_wakes_up_late_changes_nothing_that_is_another_s() {
     assert_eq!(world.keys().await, [].into());
     assert_eq!(second.gaps().await, [].into(), "{}", second.log());
 }
+
+#[tokio::test]
+async fn two_daemons_that_start_together_end_up_with_one_that_works() {
+    for _ in 0..3 {
+        let world = World::new().await;
+        world.organizations(1).await;
+        let (mut one, mut other) = (world.spawn(), world.spawn_another());
+        until("one to be ready and one to wait", async || {
+            let (a, b) = (one.readyz().await?, other.readyz().await?);
+            let waits = |r: &serde_json::Value| r["phase"] == "waiting_for_slot";
+            ((a["ready"] == true && waits(&b)) || (b["ready"] == true && waits(&a))).then_some(())
+        })
+        .await;
+        world.put_each(1).await;
+        world.rename(1).await;
+        world.settle().await;
+        assert_eq!(world.keys().await, [].into());
+        assert!(
+            one.child.try_wait().unwrap().is_none() && other.child.try_wait().unwrap().is_none()
+        );
+    }
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_of_a_gap_it_begins_the_gap_anew() {
+    let world = World::new().await;
+    world.organizations(2).await;
+    let open = world.postgres.client().await.unwrap();
+    open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
+    world.put_each(2).await;
+    // The slot cannot be made while a transaction is open.
+    let daemon = world.spawn();
+    daemon.until_problem("the slot is being created").await;
+    assert_eq!(world.keys().await, [].into());
+    assert_eq!(world.state("valid").await.as_deref(), Some("0"));
+    daemon.kill9().await;
+    world.put_each(2).await;
+    // The server does not notice that nobody wants that slot any more. It can be stopped
+    // while it waits.
+    let daemon = world.spawn();
+    daemon.until_problem("holds the slot").await;
+    assert_eq!(world.state("valid").await.as_deref(), Some("0"));
+    assert!(daemon.stop().await.success());
+    let daemon = world.spawn();
+    daemon.until_problem("holds the slot").await;
+    open.batch_execute("commit").await.unwrap();
+    daemon.until_ready().await;
+    assert_eq!(world.keys().await, [].into());
+    assert_eq!(world.state("valid").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn killed_while_it_drops_a_whole_cache_it_finishes_that() {
+    const DEALS: u32 = 30_000;
+    let mut world = World::new().await;
+    let proxy = world.redis_proxy().await;
+    world.organizations(2).await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    let fill = redis::Script::new(
+        "for i = 1, tonumber(ARGV[1]) do redis.call('SET', 'prs_cache:1:v1:deal_stats:' .. i .. ':7', '{}') end",
+    );
+    let _: () = fill.arg(DEALS).invoke_async(&mut world.values().await).await.unwrap();
+    world.put_each(2).await;
+    proxy.delay(Duration::from_millis(10));
+    world.postgres.execute("truncate deals_deal cascade").await.unwrap();
+    until("the cache to be closed", async || {
+        world.state("closed").await.is_some_and(|c| c.contains("deal_stats")).then_some(())
+    })
+    .await;
+    daemon.kill9().await;
+    assert!(world.keys().await.len() > 100, "too late to show anything");
+    let closed = world.state("closed").await.unwrap();
+    assert!(closed.contains("deal_stats"), "{closed}: nobody may fill it meanwhile");
+
+    proxy.resume().await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    let left = world.keys().await;
+    assert!(!left.iter().any(|key| key.contains("deal_stats")), "{}", left.len());
+    assert_eq!(world.state("closed").await.as_deref(), Some("[]"));
+    assert_eq!(daemon.gaps().await, [].into(), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn two_databases_that_share_a_state_do_not_purge_each_other_without_pause() {
+    let one = World::new().await;
+    let other = World::new().await;
+    let first = one.daemon().await;
+    let mut other = other;
+    other.set(&format!("redis.url={}", one.redis.url_db(1)));
+    let second = other.spawn();
+    first.until_gap("chain_broken").await;
+    second.until_log("started anew").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let count = |gaps: std::collections::BTreeMap<String, u32>| gaps.values().sum::<u32>();
+    let gaps = count(first.gaps().await) + count(second.gaps().await);
+    assert!(gaps < 20, "{gaps} purges in three seconds");
+}

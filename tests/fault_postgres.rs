@@ -234,3 +234,32 @@ async fn an_idle_database_holds_no_wal_back() {
     assert_eq!(world.keys().await.len(), 3);
     gaps(&daemon, &["no_state"]).await;
 }
+
+#[tokio::test]
+async fn a_server_process_that_freezes_is_left_for_another() {
+    let mut world = World::new().await;
+    world.set("postgres.statement_timeout=1s");
+    let daemon = started(&world).await;
+    let backend = world
+        .query_one(
+            "select pid::text from pg_stat_activity \
+             where application_name = 'unstale' and backend_type = 'client backend'",
+        )
+        .await;
+    let signal = |signal: &str| {
+        let status = std::process::Command::new("kill").args([signal, &backend]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP");
+    world.rename(1).await;
+    let answered = until("it to be left", async || {
+        daemon.log().contains("did not answer within").then_some(())
+    });
+    answered.await;
+    // The stream went on meanwhile; the change was gated on a new connection.
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(2), org(3)].into());
+    daemon.until_ready().await;
+    gaps(&daemon, &["no_state"]).await;
+    signal("-CONT");
+}

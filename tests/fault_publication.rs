@@ -81,10 +81,11 @@ async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
 async fn a_table_that_is_published_in_the_middle_of_a_transaction() {
     let world = World::new().await;
     let daemon = started(&world).await;
-    world.postgres.execute("create table more (id int primary key)").await.unwrap();
     let open = world.postgres.client().await.unwrap();
     open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
-    world.postgres.execute("alter publication unstale add table more").await.unwrap();
+    let other = "create table more (id int primary key); alter publication unstale add table more";
+    world.postgres.execute(other).await.unwrap();
+    world.postgres.execute(&format!("{DROP}; {ADD}")).await.unwrap();
     daemon.until_gap("publication_changed").await;
     assert_eq!(world.keys().await, [].into());
     assert_eq!(daemon.readyz().await.unwrap()["suspects"], 1, "{}", daemon.log());

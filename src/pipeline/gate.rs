@@ -20,6 +20,7 @@ use super::batch::{Batch, Trace};
 use super::end::End;
 use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
+use super::start::check_standbys;
 use super::status::Status;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
@@ -29,7 +30,7 @@ use crate::mapping::changes::ChangeSet;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::{Publication, PublishedTable};
-use crate::postgres::server::wal_insert;
+use crate::postgres::server::{synchronous_standby_names, wal_insert};
 use crate::postgres::slot::SlotState;
 use crate::postgres::suspects::{XactStatus, xact_status};
 
@@ -83,6 +84,8 @@ pub struct Names {
     pub publication: String,
     /// The slot.
     pub slot: String,
+    /// `application_name`
+    pub application: String,
 }
 
 impl Gate {
@@ -234,7 +237,10 @@ impl Gate {
     /// Looks at what the stream does not tell: the publication, the suspects, the slot.
     async fn watch(&mut self) -> Result<(), End> {
         let client = self.snapshots.client();
-        let publication = Publication::read(client, &self.names.publication).await?;
+        let standbys = client.answered(synchronous_standby_names(client)).await?;
+        check_standbys(&standbys, &self.names.application)?;
+        let publication =
+            client.answered(Publication::read(client, &self.names.publication)).await?;
         let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
         let fingerprint = publication.map(|found| found.fingerprint_of(is_mapped).to_string());
         if fingerprint.as_deref() != Some(&*self.publication) {
@@ -242,7 +248,9 @@ impl Gate {
             return Err(End::Gap(GapReason::PublicationChanged));
         }
         let roots: Vec<u32> = self.partitioned.iter().map(|(root, _)| *root).collect();
-        if !roots.is_empty() && partitioned(client, &roots).await? != self.partitioned {
+        if !roots.is_empty()
+            && client.answered(partitioned(client, &roots)).await? != self.partitioned
+        {
             warn!(
                 "a partition's replica identity has changed, or a partition came with another one than its root's"
             );
@@ -258,10 +266,10 @@ impl Gate {
         }
         let client = self.snapshots.client();
         let snapshot = self.snapshots.snapshot().await?;
-        let inserted = wal_insert(client).await?;
+        let inserted = client.answered(wal_insert(client)).await?;
         self.suspects.note_ended(&snapshot, inserted);
         for xid in self.suspects.due(self.waiting.passed()) {
-            match xact_status(client, xid).await? {
+            match client.answered(xact_status(client, xid)).await? {
                 XactStatus::Aborted => {
                     info!(%xid, "a suspect rolled back");
                     self.suspects.clear(xid);
@@ -281,8 +289,9 @@ impl Gate {
 
     async fn watch_slot(&mut self) -> Result<(), End> {
         let client = self.snapshots.client();
-        let Some(slot) = SlotState::read(client, &self.names.slot).await? else { return Ok(()) };
-        let end = wal_insert(client).await?;
+        let slot = client.answered(SlotState::read(client, &self.names.slot)).await?;
+        let Some(slot) = slot else { return Ok(()) };
+        let end = client.answered(wal_insert(client)).await?;
         self.status.heard_of_server(end);
         let retained = slot.restart_lsn.map_or(0, |restart| end.bytes_since(restart));
         let metrics = &self.status.metrics;

@@ -105,31 +105,38 @@ impl Lookups {
         let statement = match self.statements.get(&plan.sql) {
             Some(statement) => statement.clone(),
             None => {
-                let statement = client.prepare(&plan.sql).await?;
+                let preparing = async { Ok(client.prepare(&plan.sql).await?) };
+                let statement = client.answered(preparing).await?;
                 self.statements.insert(plan.sql.clone(), statement.clone());
                 statement
             }
         };
         for columns in rows.batches(ROWS_A_QUERY) {
-            let found = client.query_raw(&statement, &columns).await?;
-            pin_mut!(found);
-            let mut pending: Vec<Vec<Option<String>>> = Vec::new();
-            while let Some(row) = found.try_next().await? {
-                pending.push(
-                    (0..plan.outputs.len()).map(|i| row.try_get(i)).collect::<Result<_, _>>()?,
-                );
-                if pending.len() >= ROWS_A_CHECK {
-                    mapping.add_lookup_results(
-                        plan.rule,
-                        rows.origin().operation,
-                        pending.drain(..),
-                        changes,
+            let looked_up = async {
+                let found = client.query_raw(&statement, &columns).await?;
+                pin_mut!(found);
+                let mut pending: Vec<Vec<Option<String>>> = Vec::new();
+                while let Some(row) = found.try_next().await? {
+                    pending.push(
+                        (0..plan.outputs.len())
+                            .map(|i| row.try_get(i))
+                            .collect::<Result<_, _>>()?,
                     );
-                    changes.limit(self.max_keys);
+                    if pending.len() >= ROWS_A_CHECK {
+                        mapping.add_lookup_results(
+                            plan.rule,
+                            rows.origin().operation,
+                            pending.drain(..),
+                            changes,
+                        );
+                        changes.limit(self.max_keys);
+                    }
                 }
-            }
-            mapping.add_lookup_results(plan.rule, rows.origin().operation, pending, changes);
-            changes.limit(self.max_keys);
+                mapping.add_lookup_results(plan.rule, rows.origin().operation, pending, changes);
+                changes.limit(self.max_keys);
+                Ok(())
+            };
+            client.answered(looked_up).await?;
         }
         Ok(())
     }

@@ -188,7 +188,11 @@ async fn follow(
             publication: stream.found.identity.publication.clone(),
             relations: stream.relations,
             partitioned: stream.partitioned,
-            names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
+            names: Names {
+                publication: postgres.publication.clone(),
+                slot: postgres.slot.clone(),
+                application: context.connect.application_name().to_owned(),
+            },
             max_parked_keys: config.max_keys_ahead,
             status: Arc::clone(&context.status),
         }

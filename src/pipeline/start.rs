@@ -39,7 +39,7 @@ use crate::postgres::frames::FrameReader;
 use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
-use crate::postgres::server::{ServerFacts, wal_insert};
+use crate::postgres::server::{ServerFacts, counts_as_standby, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot};
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
@@ -100,6 +100,7 @@ pub async fn stream(
             .await?;
     let facts = answered(context, ServerFacts::read(&client)).await?;
     check_server(&facts)?;
+    check_standbys(&facts.synchronous_standby_names, context.connect.application_name())?;
     context.status.postgres(Health::Up);
     let mut gap = forced;
 
@@ -390,6 +391,21 @@ fn check_server(facts: &ServerFacts) -> Result<(), End> {
     Ok(())
 }
 
+/// A logical walsender counts as a standby like any other. If commits had to wait for this
+/// one, they would wait for ever: what is not visible is not applied, what is not applied
+/// is not confirmed, and what is not confirmed would not become visible.
+pub(super) fn check_standbys(names: &str, application_name: &str) -> Result<(), End> {
+    if counts_as_standby(names, application_name) {
+        return Err(End::Hopeless(format!(
+            "synchronous_standby_names = {names} counts this daemon ({application_name}) as a synchronous standby: \
+             commits would wait for it, and it for them. Name the standbys alone: \
+             ALTER SYSTEM SET synchronous_standby_names = '…'; SELECT pg_reload_conf(); \
+             or, if only the name matches, set application_name in postgres.url"
+        )));
+    }
+    Ok(())
+}
+
 /// The publication and the OIDs of the mapped tables in it, or what is wrong with it.
 async fn published(
     context: &Context,
@@ -480,7 +496,11 @@ async fn create_slot(
     loop {
         tokio::select! {
             created = &mut creating => {
-                let at = created?;
+                let at = created.map_err(|error| match error.sqlstate() {
+                    // Another daemon was quicker: it is there now, and busy.
+                    Some("42710") => End::SlotBusy(None),
+                    _ => error.into(),
+                })?;
                 info!(slot, %at, "created the replication slot");
                 return Ok(());
             }

@@ -17,6 +17,9 @@ use super::error::{Class, Kind, PgError};
 use super::replication::connect_timed_out;
 use super::socket::Stream;
 
+/// What the way to the server and back may take beside the statement itself.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A connection for SQL, with the task that drives it. Dereferences to
 /// [`tokio_postgres::Client`]; its errors become [`PgError`] by `?`.
 ///
@@ -26,6 +29,8 @@ pub struct SqlClient {
     client: Client,
     /// Why the connection has ended, once it has.
     ended: watch::Receiver<Option<String>>,
+    /// How long an answer may take; `None`: for ever.
+    patience: Option<Duration>,
 }
 
 impl SqlClient {
@@ -80,7 +85,23 @@ impl SqlClient {
             tracing::debug!(reason, "SQL connection ended");
             tell.send_replace(Some(reason));
         });
-        Ok(SqlClient { client, ended })
+        let patience = (!statement_timeout.is_zero()).then(|| statement_timeout + GRACE);
+        Ok(SqlClient { client, ended, patience })
+    }
+
+    /// Waits for an answer, but not much longer than the server may take for it
+    /// (`statement_timeout`): a server that froze, or a network that swallows everything on
+    /// this one connection, must not freeze whoever asks. After that error the
+    /// connection is not worth keeping.
+    pub async fn answered<T>(
+        &self,
+        question: impl Future<Output = Result<T, PgError>>,
+    ) -> Result<T, PgError> {
+        let Some(patience) = self.patience else { return question.await };
+        tokio::time::timeout(patience, question).await.unwrap_or_else(|_| {
+            Err(PgError::timeout(format!("Postgres did not answer within {patience:?}"))
+                .with_remedy("check that the server is not frozen and that the network keeps idle connections; it is tried again on another one"))
+        })
     }
 
     /// Whether the connection has ended: every further call will fail.
