@@ -14,7 +14,7 @@
 //! [`start`] brings a run to the point where the stream is ours and what is cached is known
 //! to stand (or was dropped), [`run`] wires the four tasks and ends them. What decides is
 //! apart and pure: [`waiting`] (order and watermark), [`gap`] (does the state stand),
-//! [`suspects`], [`assemble`] (messages to transactions), [`batch`].
+//! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions), [`batch`].
 
 pub mod apply;
 pub mod assemble;
@@ -27,6 +27,7 @@ pub mod gap;
 pub mod gate;
 pub mod lookups;
 pub mod receive;
+pub mod rewrites;
 pub mod run;
 pub mod start;
 pub mod status;

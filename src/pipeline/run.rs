@@ -24,6 +24,7 @@ use super::gap::GapReason;
 use super::gate::{Gate, Names};
 use super::lookups::Lookups;
 use super::receive::Receiver;
+use super::rewrites::Rewrites;
 use super::start::{self, Footing, Stream};
 use super::status::{Phase, Status};
 use super::waiting::Waiting;
@@ -186,6 +187,8 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            rewrites: Rewrites::new(stream.files),
+            tables: stream.tables,
             relations: stream.relations,
             partitioned: stream.partitioned,
             names: Names {

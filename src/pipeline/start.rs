@@ -18,7 +18,7 @@
 //!    anything. The valid state is written last, in one step of the chain: dying anywhere
 //!    before it leaves an invalid state, and the next start does all of this again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -27,10 +27,12 @@ use super::assemble::Unbelieved;
 use super::chain::Chain;
 use super::end::End;
 use super::gap::{Found, GapReason, verdict};
+use super::rewrites::{self, Known, differing};
 use super::run::Context;
 use super::status::{Health, Phase};
 use super::suspects::Suspects;
 use crate::lsn::Lsn;
+use crate::mapping::model::{CacheId, TableId};
 use crate::mapping::name::TableName;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
@@ -41,9 +43,10 @@ use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
 use crate::postgres::server::{ServerFacts, counts_as_standby, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot};
+use crate::postgres::storage::files;
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
-use crate::store::state::{Identity, Nonce, State};
+use crate::store::state::{self, Identity, Nonce, State};
 
 /// A stream that is ours, and what is known of the server behind it.
 pub struct Stream {
@@ -57,6 +60,10 @@ pub struct Stream {
     pub found: Found,
     /// The mapped tables' OIDs.
     pub relations: Vec<u32>,
+    /// The same with their place in the mapping.
+    pub tables: BTreeMap<u32, TableId>,
+    /// The files that they are stored in.
+    pub files: Known,
     /// Those that are partitioned, and whether a partition has another replica identity.
     pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
@@ -105,7 +112,7 @@ pub async fn stream(
     let mut gap = forced;
 
     let published = published(context, &client).await?;
-    let (publication, relations) = match published {
+    let (publication, tables) = match published {
         Ok(published) => published,
         Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
@@ -116,6 +123,7 @@ pub async fn stream(
         }
     };
 
+    let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
     let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
@@ -196,6 +204,7 @@ pub async fn stream(
         mapping: context.rules.fingerprint(),
     };
     let partitioned = answered(context, partitioned(&client, &relations)).await?;
+    let files = rewrites::known(&answered(context, files(&client, &relations)).await?);
     let found = Found {
         identity,
         confirmed_flush,
@@ -209,6 +218,8 @@ pub async fn stream(
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
         relations,
+        tables,
+        files,
         partitioned,
         gap,
         slot_is_new: !slot_is_there,
@@ -222,7 +233,7 @@ pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Re
     let gap = stream.gap.or_else(|| verdict(stream.state.as_ref(), &stream.found));
     match (gap, &stream.state) {
         (None, Some(state)) => match Suspects::read(&state.suspects) {
-            Some(suspects) => resume(context, chain, state, suspects).await,
+            Some(suspects) => resume(context, chain, stream, state, suspects).await,
             None => start_anew(context, chain, stream, GapReason::Unfinished).await,
         },
         (None, None) => start_anew(context, chain, stream, GapReason::NoState).await,
@@ -233,20 +244,33 @@ pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Re
 async fn resume(
     context: &Context,
     chain: &mut Chain,
+    stream: &Stream,
     state: &State,
     suspects: Suspects,
 ) -> Result<Footing, End> {
     chain.claim(state.nonce.clone()).await?;
-    if !state.closed.is_empty() {
-        // An earlier life died while it dropped these caches.
-        let closed: Vec<_> = state
-            .closed
-            .iter()
-            .filter_map(|name| context.rules.mapping.cache_by_name(name))
-            .collect();
-        let prefixes: Vec<&[u8]> = closed.iter().map(|(_, cache)| cache.prefix.as_ref()).collect();
+    let mapping = &context.rules.mapping;
+    // An earlier life died while it dropped these caches.
+    let mut doomed: BTreeSet<CacheId> =
+        state.closed.iter().filter_map(|name| Some(mapping.cache_by_name(name)?.0)).collect();
+    // Or a table was rewritten while nobody looked.
+    for table in differing(&rewrites::read(&state.files), &stream.files) {
+        if let Some(table) = stream.tables.get(&table) {
+            warn!(
+                table = mapping.table_name(*table),
+                "a table was rewritten: dropping what depends on it"
+            );
+            doomed.extend(mapping.rules_of(*table).map(|(_, rule)| rule.cache));
+        }
+    }
+    if !doomed.is_empty() {
+        let caches: Vec<_> = doomed.iter().filter_map(|id| mapping.cache(*id)).collect();
+        let names: Vec<&str> = caches.iter().map(|cache| &*cache.name).collect();
+        let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
+        chain.step(&[], &[state::closed(&names)], None).await?;
         chain.purge(&prefixes).await?;
-        chain.step(&[], &[crate::store::state::closed(&[])], None).await?;
+        let files = state::files(rewrites::write(&stream.files));
+        chain.step(&[], &[state::closed(&[]), files], None).await?;
     }
     info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
     Ok(Footing { watermark: state.watermark, frontier: state.frontier, suspects })
@@ -274,6 +298,7 @@ async fn start_anew(
         identity: stream.found.identity.clone(),
         prefixes: own_prefixes(context),
         closed: Vec::new(),
+        files: rewrites::write(&stream.files),
         suspects: suspects.write(),
     };
     chain.step(&[], &state.fields(), None).await?;
@@ -318,6 +343,7 @@ async fn invalidate(
         },
         prefixes: prefixes.iter().cloned().collect(),
         closed: Vec::new(),
+        files: "{}".to_owned(),
         suspects: "[]".to_owned(),
     };
     chain.declare_invalid(invalid).await?;
@@ -410,7 +436,7 @@ pub(super) fn check_standbys(names: &str, application_name: &str) -> Result<(), 
 async fn published(
     context: &Context,
     client: &SqlClient,
-) -> Result<Result<(Publication, Vec<u32>), String>, End> {
+) -> Result<Result<(Publication, BTreeMap<u32, TableId>), String>, End> {
     let name = &context.config.postgres.publication;
     let Some(publication) = answered(context, Publication::read(client, name)).await? else {
         return Ok(Err(format!(
@@ -422,19 +448,22 @@ async fn published(
             "publication {name} leaves out operations: run ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"
         )));
     }
-    Ok(mapped_relations(context, &publication).map(|relations| (publication, relations)))
+    Ok(mapped_relations(context, &publication).map(|tables| (publication, tables)))
 }
 
 /// The OIDs of the mapped tables, or what is missing from the publication.
-fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, String> {
-    let mut relations = Vec::new();
+fn mapped_relations(
+    context: &Context,
+    publication: &Publication,
+) -> Result<BTreeMap<u32, TableId>, String> {
+    let mut relations = BTreeMap::new();
     let mut missing = Vec::new();
-    for (_, table) in context.rules.mapping.tables() {
+    for (id, table) in context.rules.mapping.tables() {
         let named = |published: &&crate::postgres::publication::PublishedTable| {
             TableName::new(&published.schema, &published.name) == table.name
         };
         match publication.tables.iter().find(named) {
-            Some(published) => relations.push(published.oid),
+            Some(published) => _ = relations.insert(published.oid, id),
             None => missing.push(table.name.to_string()),
         }
     }
