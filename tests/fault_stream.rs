@@ -2,7 +2,13 @@
 //! never skipped, and no row's value is shown.
 
 // clippy.toml lets #[test] functions panic, not what they call.
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
