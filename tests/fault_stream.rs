@@ -98,7 +98,7 @@ fn what_comes_in_order_is_a_transaction() {
         panic!("no transaction")
     };
     assert_eq!((transaction.xid.0, transaction.end_lsn), (7, Lsn(10)));
-    assert!(transaction.changes.len() > 0);
+    assert!(!transaction.changes.is_empty());
 }
 
 #[test]
