@@ -1,6 +1,15 @@
 //! Redis is away, hangs, or will not take a write: nothing is acknowledged, nothing is
 //! lost, and whoever asks is told.
 
+// clippy.toml lets #[test] functions panic, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
