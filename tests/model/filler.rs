@@ -22,16 +22,6 @@ pub enum Filler {
 }
 
 impl Filler {
-    pub fn token(self) -> Token {
-        match self {
-            Filler::Idle | Filler::Asked { .. } => 0,
-            Filler::Leased { token, .. }
-            | Filler::Checked { token }
-            | Filler::Unchecked { token, .. }
-            | Filler::Loaded { token, .. } => token,
-        }
-    }
-
     pub fn token_mut(&mut self) -> Option<&mut Token> {
         match self {
             Filler::Idle | Filler::Asked { .. } => None,

@@ -11,14 +11,21 @@
     reason = "tests fail by panicking, and a model's numbers are small"
 )]
 
+mod chain;
 mod check;
 mod daemon;
+mod fan_out;
 mod filler;
+mod gaps;
 mod gate;
 mod invariants;
 mod postgres;
+mod publication;
+mod purge;
 mod redis;
+mod replica;
 mod rules;
 mod scenario;
 mod set;
+mod two_daemons;
 mod world;

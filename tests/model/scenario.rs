@@ -106,6 +106,8 @@ pub struct Scenario {
     /// Also look at fills by the reading of the guarantee that does not excuse what was
     /// lost with a part of Redis's history.
     pub literal: bool,
+    /// Do not look at what Postgres is told.
+    pub excused: bool,
 }
 
 /// One filler of key 0 that reads the primary.
@@ -125,6 +127,7 @@ impl Scenario {
             faults: Faults::default(),
             beginning: Beginning::Streaming,
             literal: false,
+            excused: false,
         }
     }
 
