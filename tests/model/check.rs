@@ -1,63 +1,75 @@
 //! Runs the checker and says what it found.
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::invariants::{
-    NO_FILL_MISSES_AN_APPLIED_INVALIDATION, NOT_EVEN_LITERALLY, NOTHING_UNAPPLIED_IS_ACKNOWLEDGED,
-    RESTS_WITH_A_VALUE, WHAT_IS_CACHED_AT_REST_IS_CURRENT,
-};
+use super::invariants::{ALWAYS, RESTS_WITH_A_VALUE};
 use super::scenario::Scenario;
 
-const INVARIANTS: [&str; 4] = [
-    NO_FILL_MISSES_AN_APPLIED_INVALIDATION,
-    NOT_EVEN_LITERALLY,
-    WHAT_IS_CACHED_AT_REST_IS_CURRENT,
-    NOTHING_UNAPPLIED_IS_ACKNOWLEDGED,
-];
-
-/// Every world is looked at, none breaks an invariant, and some come to rest.
+/// Every world of the scenario is looked at, none breaks an invariant, and some come to rest.
 #[track_caller]
 pub fn holds(scenario: &Scenario) {
-    let begun = Instant::now();
-    let checker =
-        scenario.clone().checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    eprintln!(
-        "{} worlds, depth {}, {:?}",
-        checker.unique_state_count(),
-        checker.max_depth(),
-        begun.elapsed()
-    );
-    for invariant in INVARIANTS {
-        if let Some(path) = checker.discovery(invariant) {
-            panic!("{invariant}: not so after\n{}", told(path.into_actions()));
-        }
-    }
-    assert!(checker.discovery(RESTS_WITH_A_VALUE).is_some(), "it never comes to rest");
+    explore(scenario.clone(), &ALWAYS, &[RESTS_WITH_A_VALUE]);
 }
 
 /// There is a way to break this invariant.
 #[track_caller]
 pub fn breaks(scenario: &Scenario, invariant: &'static str) {
+    find(scenario.clone(), invariant);
+}
+
+/// Looks at every state: in all of them the first hold, in some each of the second.
+#[track_caller]
+pub fn explore<M>(model: M, always: &[&'static str], sometimes: &[&'static str])
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
     let begun = Instant::now();
-    let checker = scenario
-        .clone()
-        .checker()
-        .finish_when(HasDiscoveries::AllOf([invariant].into()))
-        .spawn_bfs()
-        .join();
-    let worlds = checker.unique_state_count();
-    match checker.discovery(invariant) {
-        Some(path) => eprintln!(
-            "{worlds} worlds, {:?}; {invariant}: not so after\n{}",
-            begun.elapsed(),
-            told(path.into_actions())
-        ),
-        None => panic!("in {worlds} worlds there is none where not: {invariant}"),
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    eprintln!(
+        "{} states, depth {}, {:?}",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        begun.elapsed()
+    );
+    for invariant in always {
+        if let Some(path) = checker.discovery(invariant) {
+            panic!("{invariant}: not so after\n{}", told(&path.into_actions()));
+        }
+    }
+    for wanted in sometimes {
+        assert!(checker.discovery(wanted).is_some(), "never: {wanted}");
     }
 }
 
-fn told(actions: Vec<super::world::Action>) -> String {
+/// Looks until a state is found where `invariant` does not hold.
+#[track_caller]
+pub fn find<M>(model: M, invariant: &'static str)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let begun = Instant::now();
+    let wanted = HasDiscoveries::AllOf([invariant].into());
+    let checker = model.checker().finish_when(wanted).spawn_bfs().join();
+    let states = checker.unique_state_count();
+    let Some(path) = checker.discovery(invariant) else {
+        panic!("in {states} states there is none where not: {invariant}");
+    };
+    let actions = path.into_actions();
+    eprintln!(
+        "{states} states, {:?}; {invariant}: not so after\n{}",
+        begun.elapsed(),
+        told(&actions)
+    );
+}
+
+fn told(actions: &[impl Debug]) -> String {
     actions.iter().map(|action| format!("  {action:?}\n")).collect()
 }

@@ -14,15 +14,19 @@
 mod chain;
 mod check;
 mod daemon;
+#[cfg(feature = "long-tests")]
+mod deep;
 mod fan_out;
 mod filler;
 mod gaps;
 mod gate;
 mod invariants;
+mod own_writes;
 mod postgres;
 mod publication;
 mod purge;
 mod redis;
+mod refresh;
 mod replica;
 mod rules;
 mod scenario;

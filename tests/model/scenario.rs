@@ -78,8 +78,6 @@ pub struct Faults {
     pub postgres_crash: u8,
     /// ALTER PUBLICATION adds the table.
     pub publication: u8,
-    /// Commands that were under way survive the restart of Redis (in a proxy).
-    pub late_survives: bool,
     /// A lease may expire.
     pub lease_expiry: bool,
 }
@@ -91,6 +89,18 @@ pub enum Beginning {
     Streaming,
     /// There is no slot, and Redis is empty.
     Nothing,
+}
+
+/// Who reads what he has written himself (rule 10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnWrites {
+    NotAsked,
+    /// He waits until the watermark has passed his commit, then reads the cache.
+    WaitForWatermark,
+    /// He waits for the frontier: rule 10 broken.
+    WaitForFrontier,
+    /// He waits for the watermark. And he reads the database if the state has suspects.
+    AndNoSuspects,
 }
 
 /// One exploration.
@@ -108,6 +118,8 @@ pub struct Scenario {
     pub literal: bool,
     /// Do not look at what Postgres is told.
     pub excused: bool,
+    /// Whether readers ask for their own writes.
+    pub own_writes: OwnWrites,
 }
 
 /// One filler of key 0 that reads the primary.
@@ -128,6 +140,7 @@ impl Scenario {
             beginning: Beginning::Streaming,
             literal: false,
             excused: false,
+            own_writes: OwnWrites::NotAsked,
         }
     }
 

@@ -454,9 +454,7 @@ impl World {
 
     fn redis_restarts(&mut self, with: Redis, scenario: &Scenario) {
         self.redis = with;
-        if !scenario.faults.late_survives {
-            self.late = None;
-        }
+        self.late = None; // died with its connection
         for daemon in &mut self.daemons {
             daemon.lost |= daemon.relies_on_purge();
         }
