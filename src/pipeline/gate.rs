@@ -28,6 +28,7 @@ use super::suspects::Suspects;
 use super::transaction::Transaction;
 use super::waiting::{Arrival, Waiting};
 use crate::config::model::Operation;
+use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::changes::{ChangeSet, Escalation, Origin};
 use crate::mapping::model::TableId;
@@ -42,6 +43,9 @@ use crate::postgres::suspects::{XactStatus, xact_status};
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
 const MAX_KEYS: usize = 20_000;
+
+/// How long a batch is waited for by who is far behind.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// How often the publication, the suspects and the slot are looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -80,6 +84,8 @@ pub struct Gate {
     pub partitioned: Vec<(u32, bool)>,
     /// Its name, and the slot's.
     pub names: Names,
+    /// Where the server's WAL ended when it was last asked.
+    pub server_end: Lsn,
     /// What may be kept parked, in keys.
     pub max_parked_keys: usize,
     /// What is known.
@@ -123,7 +129,10 @@ impl Gate {
                     continue;
                 }
                 arrival = self.arrivals.recv() => match arrival {
-                    Some(first) => self.take_what_waits(first),
+                    Some(first) => {
+                        self.take_what_waits(first);
+                        self.linger().await;
+                    }
                     None => open = false,
                 },
                 () = tokio::time::sleep(patience), if !self.waiting.is_empty() => {}
@@ -161,6 +170,18 @@ impl Gate {
                 return;
             }
             next = self.arrivals.try_recv().ok();
+        }
+    }
+
+    /// Far behind, a batch is worth waiting for: each costs a snapshot and a step in Redis,
+    /// and few small batches leave the server's own process less of the machine. What was
+    /// written before the server was last asked where its WAL ends is no news to anybody.
+    async fn linger(&mut self) {
+        if self.waiting.passed() < self.server_end {
+            tokio::time::sleep(LINGER).await;
+            if let Ok(next) = self.arrivals.try_recv() {
+                self.take_what_waits(next);
+            }
         }
     }
 
@@ -336,6 +357,7 @@ impl Gate {
         let Some(slot) = slot else { return Ok(()) };
         let end = client.answered(wal_insert(client)).await?;
         self.status.heard_of_server(end);
+        self.server_end = end;
         let retained = slot.restart_lsn.map_or(0, |restart| end.bytes_since(restart));
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));

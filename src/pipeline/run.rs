@@ -187,6 +187,7 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            server_end: stream.found.wal_insert,
             rewrites: Rewrites::new(stream.files),
             tables: stream.tables,
             relations: stream.relations,
