@@ -33,3 +33,4 @@ pub mod status;
 pub mod suspects;
 pub mod transaction;
 pub mod waiting;
+pub mod without;

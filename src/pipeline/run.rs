@@ -27,6 +27,7 @@ use super::receive::Receiver;
 use super::start::{self, Footing, Stream};
 use super::status::{Phase, Status};
 use super::waiting::Waiting;
+use super::without::Without;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
@@ -54,6 +55,8 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+    /// Nothing, but in tests.
+    pub without: Without,
 }
 
 impl Context {
@@ -194,6 +197,7 @@ async fn follow(
                 application: context.connect.application_name().to_owned(),
             },
             max_parked_keys: config.max_keys_ahead,
+            without: context.without,
             status: Arc::clone(&context.status),
         }
         .run(),
