@@ -1,20 +1,22 @@
 //! One environment: its servers, its load, what disturbs it.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use unstale::sandbox::{Postgres, Redis};
 
 use crate::filler::{self, Filling};
 use crate::history::History;
-use crate::oracle::{Oracle, Report, Seen};
+use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
 use crate::reader;
-use crate::support::World;
+use crate::support::{PATIENCE, World};
 use crate::writer::{Acks, Writer};
 
 const SCHEMA: &str = "
@@ -50,7 +52,7 @@ pub enum Disturbance {
     StopFillers,
     /// The table is truncated and filled again.
     DropWholeCaches,
-    /// Redis is killed: once it comes back from an old dump, else empty.
+    /// Redis is killed: it comes back empty the first time, from an old dump later.
     LoseRedis,
 }
 
@@ -109,8 +111,9 @@ impl Stop {
 }
 
 impl Case {
-    /// Runs the load for `time`, lets everything settle, and says what was found.
-    pub async fn run(&self, time: Duration) -> Report {
+    /// Runs the load for `time`, and on until `enough` has happened; lets everything settle,
+    /// and says what was found.
+    pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
         let (world, _standby) = self.servers().await;
         let history = History::begin(world.postgres.client().await.unwrap()).await;
         let mut command = world.command("run");
@@ -123,7 +126,8 @@ impl Case {
 
         let acks = Acks::default();
         let (seen, sight) = mpsc::unbounded_channel();
-        let oracle = tokio::spawn(Oracle::new(history, acks.clone()).run(sight));
+        let (oracle, progress) = Oracle::new(history, acks.clone());
+        let oracle = tokio::spawn(oracle.run(sight));
         let (writing, filling, reading) = (Stop::default(), Stop::default(), Stop::default());
 
         let mut readers = JoinSet::new();
@@ -138,7 +142,14 @@ impl Case {
             let writer = Writer::new(&world, self, number, acks.clone()).await;
             writers.spawn(writer.write(writing.clone()));
         }
-        self.disturb(&world, &process, time, &acks).await;
+        let (start, mut disturbances) = (Instant::now(), Disturbances::default());
+        while start.elapsed() < time
+            || (start.elapsed() < time + PATIENCE && !enough(*progress.borrow()))
+        {
+            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(2));
+            tokio::time::sleep(step).await;
+            disturbances.disturb(self, &world, &process, &acks).await;
+        }
 
         writing.set();
         while writers.join_next().await.transpose().unwrap().is_some() {}
@@ -150,7 +161,7 @@ impl Case {
         reading.set();
         while readers.join_next().await.transpose().unwrap().is_some() {}
         drop(seen);
-        let mut report = finished(oracle).await;
+        let mut report = oracle.await.unwrap();
         report.look_at_rest(&world).await;
         report.gaps = daemon.gaps().await;
         for cache in ["item", "grp"] {
@@ -196,40 +207,38 @@ impl Case {
             by_lease: !self.without_leases,
         }
     }
-
-    /// Lets `time` go by, with what disturbs.
-    async fn disturb(&self, world: &World, process: &Process, time: Duration, acks: &Acks) {
-        let end = tokio::time::Instant::now() + time;
-        let mut dump = None;
-        while tokio::time::Instant::now() < end {
-            tokio::time::sleep((end - tokio::time::Instant::now()).min(time / 6)).await;
-            match self.disturbance {
-                Disturbance::None => {}
-                Disturbance::StopFillers => {
-                    process.signal(rustix::process::Signal::STOP);
-                    tokio::time::sleep(self.lease * 3).await;
-                    process.signal(rustix::process::Signal::CONT);
-                }
-                Disturbance::DropWholeCaches => {
-                    let mut writer = Writer::new(world, self, 0, acks.clone()).await;
-                    writer.truncate().await;
-                }
-                Disturbance::LoseRedis => match dump.take() {
-                    None => {
-                        world.redis.kill9().await.unwrap();
-                        world.redis.start_again().await.unwrap();
-                        tokio::time::sleep(time / 6).await;
-                        dump = Some(world.redis.save_dump().await.unwrap());
-                    }
-                    Some(dump) => world.redis.restore_dump(&dump).await.unwrap(),
-                },
-            }
-        }
-    }
 }
 
-async fn finished(oracle: JoinHandle<Report>) -> Report {
-    oracle.await.unwrap()
+/// What disturbs, step by step.
+#[derive(Default)]
+struct Disturbances {
+    dump: Option<PathBuf>,
+}
+
+impl Disturbances {
+    async fn disturb(&mut self, case: &Case, world: &World, process: &Process, acks: &Acks) {
+        match case.disturbance {
+            Disturbance::None => {}
+            Disturbance::StopFillers => {
+                process.signal(Signal::STOP);
+                tokio::time::sleep(case.lease * 3).await;
+                process.signal(Signal::CONT);
+            }
+            Disturbance::DropWholeCaches => {
+                Writer::new(world, case, 0, acks.clone()).await.truncate().await;
+            }
+            Disturbance::LoseRedis => match self.dump.take() {
+                Some(dump) => world.redis.restore_dump(&dump).await.unwrap(),
+                None => {
+                    world.redis.kill9().await.unwrap();
+                    world.redis.start_again().await.unwrap();
+                    // Something worth restoring must have been filled by then.
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    self.dump = Some(world.redis.save_dump().await.unwrap());
+                }
+            },
+        }
+    }
 }
 
 /// Where the load goes: a row or a group of rows.

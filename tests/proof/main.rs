@@ -6,6 +6,8 @@
 //! tells, by another output plugin than the daemon's. Each case is one environment; the last
 //! two take something out of the protocol, and the oracle must notice.
 //!
+//! Reads from a replica are not among the cases: the library has no such reads yet.
+//!
 //! `make soak SECONDS=…` runs the same cases for longer and prints what they counted.
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +33,7 @@ mod writer;
 use std::time::Duration;
 
 use case::{Case, Disturbance};
+use oracle::Progress;
 
 /// How long a case runs in `make test`.
 const SHORT: Duration = Duration::from_secs(3);
@@ -55,10 +58,14 @@ fn long_transactions() -> Case {
     Case { writers: 10, transaction: Duration::from_millis(300), ..Case::default() }
 }
 
+fn slow_fillers() -> Case {
+    let (lease, pause) = (Duration::from_millis(100), Duration::from_millis(300));
+    Case { lease, pause, ..Case::default() }
+}
+
 fn stopped_fillers() -> Case {
     Case {
         lease: Duration::from_millis(150),
-        pause: Duration::from_millis(400),
         disturbance: Disturbance::StopFillers,
         ..Case::default()
     }
@@ -78,65 +85,63 @@ fn rewarming_daemon() -> Case {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_on_a_plain_primary() {
-    let report = plain().run(SHORT).await;
-    report.assert_fresh();
-    assert!(report.voided > 0, "no change came in between: {report}");
+    plain().run(SHORT, Progress::is_enough).await.assert_fresh();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_with_a_synchronous_standby() {
-    synchronous_standby().run(SHORT).await.assert_fresh();
+    synchronous_standby().run(SHORT, Progress::is_enough).await.assert_fresh();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_while_commits_wait_for_a_delayed_standby_to_apply_them() {
-    delayed_remote_apply().run(SHORT).await.assert_fresh();
+    delayed_remote_apply().run(SHORT, Progress::is_enough).await.assert_fresh();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_under_long_overlapping_transactions() {
-    long_transactions().run(SHORT).await.assert_fresh();
+    long_transactions().run(SHORT, Progress::is_enough).await.assert_fresh();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_stale_is_stored_by_fillers_that_stop_for_longer_than_their_lease() {
-    let report = stopped_fillers().run(SHORT).await;
+async fn nothing_stale_is_stored_by_fillers_that_take_longer_than_their_lease() {
+    let report = slow_fillers().run(SHORT, |now| now.is_enough() && now.expired > 0).await;
     report.assert_fresh();
     assert!(report.expired > 0, "no filler outlived its lease: {report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_is_stored_by_a_process_that_was_stopped_for_longer_than_its_leases() {
+    let report = stopped_fillers().run(SHORT, |now| now.is_enough() && now.expired > 0).await;
+    report.assert_fresh();
+    assert!(report.expired > 0, "no filler was stopped with a lease: {report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_while_whole_caches_are_dropped() {
-    let report = whole_caches().run(SHORT).await;
+    let report = whole_caches().run(SHORT, Progress::is_enough).await;
     report.assert_fresh();
     assert!(report.whole_drops > 0.0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_while_redis_is_killed_and_restored() {
-    let report = lost_redis().run(SHORT).await;
+    let report = lost_redis().run(SHORT, Progress::is_enough).await;
     report.assert_fresh();
-    assert!(!report.gaps.is_empty(), "{report}");
+    assert!(report.gaps.contains_key("chain_broken"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_while_the_daemon_fills_as_well() {
-    let report = rewarming_daemon().run(SHORT).await;
+    let report = rewarming_daemon().run(SHORT, Progress::is_enough).await;
     report.assert_fresh();
     assert!(report.rewarmed > 0.0, "{report}");
 }
 
-/// Runs until the oracle has found something.
 async fn assert_found_out(case: Case) {
-    let mut reports = Vec::new();
-    while reports.len() < 5 {
-        let report = case.run(SHORT).await;
-        if report.stale_fills > 0 {
-            return;
-        }
-        reports.push(report.to_string());
-    }
-    panic!("the oracle found no stale fill: {reports:#?}");
+    let report = case.run(SHORT, |now| now.stale_fills > 0).await;
+    println!("{report}\n{:#?}", report.examples);
+    assert!(report.stale_fills > 0, "the oracle found no stale fill: {report}\n{}", report.log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,6 +163,7 @@ async fn soak() {
         ("synchronous standby", synchronous_standby()),
         ("remote_apply, 15 ms later", delayed_remote_apply()),
         ("long transactions", long_transactions()),
+        ("slow fillers", slow_fillers()),
         ("stopped fillers", stopped_fillers()),
         ("whole caches dropped", whole_caches()),
         ("Redis killed and restored", lost_redis()),
@@ -167,7 +173,7 @@ async fn soak() {
     let time = Duration::from_secs(seconds.unwrap_or(120)) / count;
     println!("\n{count} cases, {time:?} each");
     for (name, case) in cases {
-        let report = case.run(time).await;
+        let report = case.run(time, Progress::is_enough).await;
         println!("{name}\n{report}");
         report.assert_fresh();
     }

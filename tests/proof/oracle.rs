@@ -11,7 +11,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use unstale::lsn::Lsn;
 
 use crate::case::Target;
@@ -69,15 +69,35 @@ pub struct Report {
     pub log: String,
 }
 
+/// How far it is: a case goes on until enough has happened, however slow the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub versions: usize,
+    pub stored: u64,
+    pub voided: u64,
+    pub expired: u64,
+    pub reads: u64,
+    pub stale_fills: u64,
+}
+
+impl Progress {
+    /// Whether an absence of stale fills says anything.
+    pub fn is_enough(self) -> bool {
+        self.versions > 50 && self.stored > 50 && self.reads > 50 && self.voided > 0
+    }
+}
+
 pub struct Oracle {
     history: History,
     acks: Acks,
     report: Report,
+    progress: watch::Sender<Progress>,
 }
 
 impl Oracle {
-    pub fn new(history: History, acks: Acks) -> Oracle {
-        Oracle { history, acks, report: Report::default() }
+    pub fn new(history: History, acks: Acks) -> (Oracle, watch::Receiver<Progress>) {
+        let (progress, shown) = watch::channel(Progress::default());
+        (Oracle { history, acks, report: Report::default(), progress }, shown)
     }
 
     /// Judges until nobody sees anything any more.
@@ -101,8 +121,9 @@ impl Oracle {
             for one in seen {
                 self.judge(one);
             }
+            self.report.versions = self.history.len();
+            self.progress.send_replace(self.report.progress());
         }
-        self.report.versions = self.history.len();
         self.report.stale_hits.sort_unstable();
         self.report
     }
@@ -150,6 +171,17 @@ impl Oracle {
 }
 
 impl Report {
+    fn progress(&self) -> Progress {
+        Progress {
+            versions: self.versions,
+            stored: self.stored,
+            voided: self.voided,
+            expired: self.expired,
+            reads: self.reads,
+            stale_fills: self.stale_fills,
+        }
+    }
+
     /// Everything is applied and nobody writes or fills: what is cached is what the database says.
     pub async fn look_at_rest(&mut self, world: &World) {
         let mut values = world.values().await;
@@ -173,7 +205,7 @@ impl Report {
     pub fn assert_fresh(&self) {
         let stale = self.stale_fills + self.stale_reads + self.stale_at_rest + self.overdue_fills;
         assert_eq!(stale, 0, "{self}\n{:#?}\n{}", self.examples, self.log);
-        let enough = self.versions > 50 && self.stored > 50 && self.reads > 50 && self.at_rest > 0;
+        let enough = self.progress().is_enough() && self.at_rest > 0;
         assert!(enough, "too little has happened to say anything: {self}\n{}", self.log);
     }
 }
