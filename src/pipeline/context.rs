@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::end::End;
 use super::status::Status;
+use super::without::Without;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
@@ -27,6 +28,8 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+    /// Nothing, but in tests.
+    pub without: Without,
 }
 
 impl Context {

@@ -37,3 +37,4 @@ pub mod stream;
 pub mod suspects;
 pub mod transaction;
 pub mod waiting;
+pub mod without;

@@ -30,6 +30,7 @@ use super::settle::{Footing, settle};
 use super::status::Phase;
 use super::stream::{Stream, stream};
 use super::waiting::Waiting;
+use super::without::Without;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
@@ -158,6 +159,7 @@ async fn follow(
                 application: context.connect.application_name().to_owned(),
             },
             max_parked_keys: config.max_keys_ahead,
+            without: context.without,
             status: Arc::clone(&context.status),
         }
         .run(),
