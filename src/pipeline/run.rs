@@ -30,7 +30,6 @@ use super::settle::{Footing, settle};
 use super::status::Phase;
 use super::stream::{Stream, stream};
 use super::waiting::Waiting;
-use super::without::Without;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
