@@ -47,7 +47,7 @@ impl StoreError {
                 "set the user and password in redis.url, redis.password_file or UNSTALE_REDIS__PASSWORD"
             }
             "NOPERM" => {
-                "give the daemon's Redis user what README names under \"On your own database\", such as ACL SETUSER unstale ~unstale:* ~<key_prefix>* +evalsha +script|load +scan +unlink …"
+                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset (README, \"On your own database\")"
             }
             "READONLY" => {
                 "this Redis is a replica: point redis.url at the primary; the daemon keeps trying, a failover may be under way"
