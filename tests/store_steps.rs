@@ -49,6 +49,7 @@ fn valid(nonce: &Nonce) -> State {
         },
         prefixes: vec!["p:".to_owned()],
         closed: vec![],
+        files: "{}".to_owned(),
         suspects: "[]".to_owned(),
     }
 }

@@ -1,25 +1,14 @@
 //! The daemon's mind: what it knows, and what it asks of Redis next. What happens to it is
 //! in `world`.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use unstale::lsn::Lsn as RealLsn;
-use unstale::mapping::changes::ChangeSet;
-use unstale::pipeline::gap::{self, GapReason};
-use unstale::pipeline::lookups::LookupPlans;
-use unstale::pipeline::transaction::Transaction;
-use unstale::pipeline::waiting::{Arrival, Waiting};
-use unstale::snapshot::{Snapshot, Xid};
-use unstale::store::state::{Identity, Nonce as RealNonce, State};
-
+use super::pipeline;
 use super::postgres::Postgres;
 use super::redis::{Command, Control, Nonce, Step, Suspects};
 use super::rules::{Partial, Rules};
 use super::scenario::Scenario;
 use super::set::{KEYS, Keys, Lsn, Set, TXS, Txs};
 
-/// Where a daemon is between nothing and streaming (`pipeline::start`).
+/// Where a daemon is between nothing and streaming (`pipeline::settle`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Phase {
     #[default]
@@ -150,37 +139,19 @@ impl Daemon {
             || self.batch.as_ref().is_some_and(|batch| batch.closed)
     }
 
-    /// Rule 7, by the pipeline's own code: whether what is cached stands.
+    /// Rule 7: whether what is cached stands.
     pub fn judge(&self, postgres: &Postgres, rules: &Rules) -> Option<Gap> {
         if self.forced.is_some() {
             return self.forced;
         }
-        let seen = self.seen.map(|seen| State {
-            valid: seen.valid,
-            nonce: RealNonce::found(String::new()),
-            watermark: RealLsn(seen.watermark.into()),
-            frontier: RealLsn(seen.frontier.into()),
-            identity: identity(seen.incarnation, seen.publication),
-            prefixes: vec![],
-            closed: vec![],
-            suspects: String::new(),
-        });
-        let incarnation = match self.seen {
-            Some(seen) if !rules.incarnation => seen.incarnation,
-            _ => self.found.incarnation,
-        };
-        let found = gap::Found {
-            identity: identity(incarnation, self.found.publication),
-            confirmed_flush: match rules.slot_position {
-                true => RealLsn(self.found.confirmed.into()),
-                false => RealLsn(0),
-            },
-            wal_insert: RealLsn(postgres.inserted.into()),
-        };
-        gap::verdict(seen.as_ref(), &found).map(|reason| match reason {
-            GapReason::PublicationChanged => Gap::PublicationChanged,
-            _ => Gap::Other,
-        })
+        let mut found = self.found;
+        if !rules.slot_position {
+            found.confirmed = 0;
+        }
+        if let (false, Some(seen)) = (rules.incarnation, self.seen) {
+            found.incarnation = seen.incarnation;
+        }
+        pipeline::verdict(self.seen, found, postgres.inserted)
     }
 
     /// The first act of a gap.
@@ -240,20 +211,14 @@ impl Daemon {
         }
     }
 
-    /// Rule 1, by the pipeline's own code: lets go what this snapshot shows.
+    /// Rule 1: lets go what this snapshot shows.
     pub fn admit(&mut self, shown: Txs, postgres: &Postgres, scenario: &Scenario) {
-        let mut waiting = Waiting::new(RealLsn(self.base.into()));
-        for at in self.found.confirmed..self.read {
+        let arrived = (self.found.confirmed..self.read).map(|at| {
             let tx = postgres.record(at);
-            let end = RealLsn(u64::from(at) + 1);
-            waiting.arrive(match self.parked.contains(tx) {
-                true => Arrival::Transaction(transaction(tx, at, end)),
-                false => Arrival::Progress(end),
-            });
-        }
-        let admitted = waiting.admit(&snapshot(shown));
-        let txs = admitted.transactions.iter().map(|t| (t.xid.0 - FIRST_XID) as usize);
-        let mut batch = Batch { watermark: admitted.watermark.0 as Lsn, ..Batch::default() };
+            (at, self.parked.contains(tx).then_some(tx))
+        });
+        let (txs, watermark) = pipeline::admit(self.base, arrived, shown);
+        let mut batch = Batch { watermark, ..Batch::default() };
         for tx in txs {
             batch.txs.insert(tx);
             self.parked.remove(tx);
@@ -448,39 +413,4 @@ impl Daemon {
 
 fn persisted(suspects: Suspects, rules: &Rules) -> Suspects {
     if rules.suspects_persisted { suspects } else { Suspects::default() }
-}
-
-const FIRST_XID: u32 = 10;
-
-fn transaction(tx: usize, at: Lsn, end_lsn: RealLsn) -> Transaction {
-    Transaction {
-        xid: Xid(FIRST_XID + tx as u32),
-        commit_lsn: RealLsn(at.into()),
-        end_lsn,
-        committed_at: 0,
-        received_at: Instant::now(),
-        changes: ChangeSet::default(),
-        plans: Arc::new(LookupPlans::default()),
-        share: None,
-    }
-}
-
-fn snapshot(shown: Txs) -> Snapshot {
-    let hidden: Vec<String> = (0..TXS)
-        .filter(|tx| !shown.contains(*tx))
-        .map(|tx| (FIRST_XID as usize + tx).to_string())
-        .collect();
-    let xmax = FIRST_XID as usize + TXS;
-    let xmin = hidden.first().cloned().unwrap_or_else(|| xmax.to_string());
-    format!("{xmin}:{xmax}:{}", hidden.join(",")).parse().expect("a snapshot")
-}
-
-fn identity(incarnation: u8, publication: u8) -> Identity {
-    Identity {
-        system_id: String::new(),
-        timeline: 1,
-        incarnation: incarnation.to_string(),
-        publication: publication.to_string(),
-        mapping: String::new(),
-    }
 }
