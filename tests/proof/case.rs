@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use unstale::config::TEST_WITHOUT;
 use unstale::sandbox::{Postgres, Redis};
 
 use crate::filler::{self, Filling};
@@ -16,7 +17,7 @@ use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
 use crate::reader;
-use crate::support::{PATIENCE, World};
+use crate::support::{Daemon, PATIENCE, World};
 use crate::writer::{Acks, Writer};
 
 const SCHEMA: &str = "
@@ -54,6 +55,8 @@ pub enum Disturbance {
     DropWholeCaches,
     /// Redis is killed: it comes back empty the first time, from an old dump later.
     LoseRedis,
+    /// The daemon is killed and started again.
+    KillDaemon,
 }
 
 /// One environment.
@@ -116,12 +119,7 @@ impl Case {
     pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
         let (world, _standby) = self.servers().await;
         let history = History::begin(world.postgres.client().await.unwrap()).await;
-        let mut command = world.command("run");
-        command.env_remove("UNSTALE_TEST_WITHOUT");
-        if self.without_gate {
-            command.env("UNSTALE_TEST_WITHOUT", "gate");
-        }
-        let daemon = world.spawn_with(command, world.admin);
+        let mut daemon = self.daemon(&world);
         daemon.until_ready().await;
 
         let acks = Acks::default();
@@ -146,9 +144,13 @@ impl Case {
         while start.elapsed() < time
             || (start.elapsed() < time + PATIENCE && !enough(*progress.borrow()))
         {
-            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(2));
+            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(12));
             tokio::time::sleep(step).await;
-            disturbances.disturb(self, &world, &process, &acks).await;
+            // Who loses Redis over and over is made to wait longer each time.
+            if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
+                continue;
+            }
+            disturbances.disturb(self, &world, &process, &mut daemon, &acks).await;
         }
 
         writing.set();
@@ -174,6 +176,15 @@ impl Case {
         report.log = daemon.log();
         assert!(daemon.stop().await.success());
         report
+    }
+
+    fn daemon(&self, world: &World) -> Daemon {
+        let mut command = world.command("run");
+        command.env_remove(TEST_WITHOUT);
+        if self.without_gate {
+            command.env(TEST_WITHOUT, "gate");
+        }
+        world.spawn_with(command, world.admin)
     }
 
     async fn servers(&self) -> (World, Option<Postgres>) {
@@ -216,7 +227,14 @@ struct Disturbances {
 }
 
 impl Disturbances {
-    async fn disturb(&mut self, case: &Case, world: &World, process: &Process, acks: &Acks) {
+    async fn disturb(
+        &mut self,
+        case: &Case,
+        world: &World,
+        process: &Process,
+        daemon: &mut Daemon,
+        acks: &Acks,
+    ) {
         match case.disturbance {
             Disturbance::None => {}
             Disturbance::StopFillers => {
@@ -226,6 +244,11 @@ impl Disturbances {
             }
             Disturbance::DropWholeCaches => {
                 Writer::new(world, case, 0, acks.clone()).await.truncate().await;
+            }
+            Disturbance::KillDaemon => {
+                daemon.child.kill().await.unwrap();
+                *daemon = case.daemon(world);
+                daemon.until_ready().await;
             }
             Disturbance::LoseRedis => match self.dump.take() {
                 Some(dump) => world.redis.restore_dump(&dump).await.unwrap(),
