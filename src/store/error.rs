@@ -47,7 +47,7 @@ impl StoreError {
                 "set the user and password in redis.url, redis.password_file or UNSTALE_REDIS__PASSWORD"
             }
             "NOPERM" => {
-                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +@read +@write +@scripting +info +ping +select +client (README, \"Redis permissions\")"
+                "give the daemon's Redis user what README names under \"On your own database\", such as ACL SETUSER unstale ~unstale:* ~<key_prefix>* +evalsha +script|load +scan +unlink …"
             }
             "READONLY" => {
                 "this Redis is a replica: point redis.url at the primary; the daemon keeps trying, a failover may be under way"
