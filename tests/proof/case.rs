@@ -1,7 +1,6 @@
 //! One environment: its servers, its load, what disturbs it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
 use crate::reader;
-use crate::support::{Daemon, PATIENCE, World};
+use crate::support::{Daemon, PATIENCE, World, until};
 use crate::writer::{Acks, Writer};
 
 const SCHEMA: &str = "
@@ -53,7 +52,7 @@ pub enum Disturbance {
     StopFillers,
     /// The table is truncated and filled again.
     DropWholeCaches,
-    /// Redis is killed: it comes back empty the first time, from an old dump later.
+    /// Redis is killed and comes back, then once more with an older dump.
     LoseRedis,
     /// The daemon is killed and started again.
     KillDaemon,
@@ -140,7 +139,7 @@ impl Case {
             let writer = Writer::new(&world, self, number, acks.clone()).await;
             writers.spawn(writer.write(writing.clone()));
         }
-        let (start, mut disturbances) = (Instant::now(), Disturbances::default());
+        let start = Instant::now();
         while start.elapsed() < time
             || (start.elapsed() < time + PATIENCE && !enough(*progress.borrow()))
         {
@@ -150,7 +149,7 @@ impl Case {
             if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
                 continue;
             }
-            disturbances.disturb(self, &world, &process, &mut daemon, &acks).await;
+            self.disturb(&world, &process, &mut daemon, &acks).await;
         }
 
         writing.set();
@@ -218,48 +217,37 @@ impl Case {
             by_lease: !self.without_leases,
         }
     }
-}
 
-/// What disturbs, step by step.
-#[derive(Default)]
-struct Disturbances {
-    dump: Option<PathBuf>,
-}
-
-impl Disturbances {
-    async fn disturb(
-        &mut self,
-        case: &Case,
-        world: &World,
-        process: &Process,
-        daemon: &mut Daemon,
-        acks: &Acks,
-    ) {
-        match case.disturbance {
+    /// One step of what disturbs.
+    async fn disturb(&self, world: &World, process: &Process, daemon: &mut Daemon, acks: &Acks) {
+        match self.disturbance {
             Disturbance::None => {}
             Disturbance::StopFillers => {
                 process.signal(Signal::STOP);
-                tokio::time::sleep(case.lease * 3).await;
+                tokio::time::sleep(self.lease * 3).await;
                 process.signal(Signal::CONT);
             }
             Disturbance::DropWholeCaches => {
-                Writer::new(world, case, 0, acks.clone()).await.truncate().await;
+                Writer::new(world, self, 0, acks.clone()).await.truncate().await;
             }
             Disturbance::KillDaemon => {
                 daemon.child.kill().await.unwrap();
-                *daemon = case.daemon(world);
+                *daemon = self.daemon(world);
                 daemon.until_ready().await;
             }
-            Disturbance::LoseRedis => match self.dump.take() {
-                Some(dump) => world.redis.restore_dump(&dump).await.unwrap(),
-                None => {
-                    world.redis.kill9().await.unwrap();
-                    world.redis.start_again().await.unwrap();
-                    // Something worth restoring must have been filled by then.
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    self.dump = Some(world.redis.save_dump().await.unwrap());
-                }
-            },
+            Disturbance::LoseRedis => {
+                world.redis.kill9().await.unwrap();
+                world.redis.start_again().await.unwrap();
+                until("the state to be valid", async || {
+                    (world.state("valid").await? == "1").then_some(())
+                })
+                .await;
+                // Something worth restoring must be there, and must have become stale.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let dump = world.redis.save_dump().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                world.redis.restore_dump(&dump).await.unwrap();
+            }
         }
     }
 }
