@@ -1,7 +1,6 @@
 //! One environment: its servers, its load, what disturbs it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use unstale::config::TEST_WITHOUT;
 use unstale::sandbox::{Postgres, Redis};
 
 use crate::filler::{self, Filling};
@@ -16,7 +16,7 @@ use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
 use crate::reader;
-use crate::support::{PATIENCE, World};
+use crate::support::{Daemon, PATIENCE, World, until};
 use crate::writer::{Acks, Writer};
 
 const SCHEMA: &str = "
@@ -52,8 +52,10 @@ pub enum Disturbance {
     StopFillers,
     /// The table is truncated and filled again.
     DropWholeCaches,
-    /// Redis is killed: it comes back empty the first time, from an old dump later.
+    /// Redis is killed and comes back, then once more with an older dump.
     LoseRedis,
+    /// The daemon is killed and started again.
+    KillDaemon,
 }
 
 /// One environment.
@@ -116,12 +118,7 @@ impl Case {
     pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
         let (world, _standby) = self.servers().await;
         let history = History::begin(world.postgres.client().await.unwrap()).await;
-        let mut command = world.command("run");
-        command.env_remove("UNSTALE_TEST_WITHOUT");
-        if self.without_gate {
-            command.env("UNSTALE_TEST_WITHOUT", "gate");
-        }
-        let daemon = world.spawn_with(command, world.admin);
+        let mut daemon = self.daemon(&world);
         daemon.until_ready().await;
 
         let acks = Acks::default();
@@ -142,13 +139,17 @@ impl Case {
             let writer = Writer::new(&world, self, number, acks.clone()).await;
             writers.spawn(writer.write(writing.clone()));
         }
-        let (start, mut disturbances) = (Instant::now(), Disturbances::default());
+        let start = Instant::now();
         while start.elapsed() < time
             || (start.elapsed() < time + PATIENCE && !enough(*progress.borrow()))
         {
-            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(2));
+            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(12));
             tokio::time::sleep(step).await;
-            disturbances.disturb(self, &world, &process, &acks).await;
+            // Who loses Redis over and over is made to wait longer each time.
+            if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
+                continue;
+            }
+            self.disturb(&world, &process, &mut daemon, &acks).await;
         }
 
         writing.set();
@@ -174,6 +175,15 @@ impl Case {
         report.log = daemon.log();
         assert!(daemon.stop().await.success());
         report
+    }
+
+    fn daemon(&self, world: &World) -> Daemon {
+        let mut command = world.command("run");
+        command.env_remove(TEST_WITHOUT);
+        if self.without_gate {
+            command.env(TEST_WITHOUT, "gate");
+        }
+        world.spawn_with(command, world.admin)
     }
 
     async fn servers(&self) -> (World, Option<Postgres>) {
@@ -207,36 +217,37 @@ impl Case {
             by_lease: !self.without_leases,
         }
     }
-}
 
-/// What disturbs, step by step.
-#[derive(Default)]
-struct Disturbances {
-    dump: Option<PathBuf>,
-}
-
-impl Disturbances {
-    async fn disturb(&mut self, case: &Case, world: &World, process: &Process, acks: &Acks) {
-        match case.disturbance {
+    /// One step of what disturbs.
+    async fn disturb(&self, world: &World, process: &Process, daemon: &mut Daemon, acks: &Acks) {
+        match self.disturbance {
             Disturbance::None => {}
             Disturbance::StopFillers => {
                 process.signal(Signal::STOP);
-                tokio::time::sleep(case.lease * 3).await;
+                tokio::time::sleep(self.lease * 3).await;
                 process.signal(Signal::CONT);
             }
             Disturbance::DropWholeCaches => {
-                Writer::new(world, case, 0, acks.clone()).await.truncate().await;
+                Writer::new(world, self, 0, acks.clone()).await.truncate().await;
             }
-            Disturbance::LoseRedis => match self.dump.take() {
-                Some(dump) => world.redis.restore_dump(&dump).await.unwrap(),
-                None => {
-                    world.redis.kill9().await.unwrap();
-                    world.redis.start_again().await.unwrap();
-                    // Something worth restoring must have been filled by then.
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    self.dump = Some(world.redis.save_dump().await.unwrap());
-                }
-            },
+            Disturbance::KillDaemon => {
+                daemon.child.kill().await.unwrap();
+                *daemon = self.daemon(world);
+                daemon.until_ready().await;
+            }
+            Disturbance::LoseRedis => {
+                world.redis.kill9().await.unwrap();
+                world.redis.start_again().await.unwrap();
+                until("the state to be valid", async || {
+                    (world.state("valid").await? == "1").then_some(())
+                })
+                .await;
+                // Something worth restoring must be there, and must have become stale.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let dump = world.redis.save_dump().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                world.redis.restore_dump(&dump).await.unwrap();
+            }
         }
     }
 }

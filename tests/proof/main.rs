@@ -33,7 +33,7 @@ mod writer;
 use std::time::Duration;
 
 use case::{Case, Disturbance};
-use oracle::Progress;
+use oracle::{Progress, Report};
 
 /// How long a case runs in `make test`.
 const SHORT: Duration = Duration::from_secs(3);
@@ -77,6 +77,10 @@ fn whole_caches() -> Case {
 
 fn lost_redis() -> Case {
     Case { disturbance: Disturbance::LoseRedis, ..Case::default() }
+}
+
+fn killed_daemon() -> Case {
+    Case { disturbance: Disturbance::KillDaemon, ..Case::default() }
 }
 
 fn rewarming_daemon() -> Case {
@@ -132,21 +136,30 @@ async fn nothing_stale_is_stored_while_redis_is_killed_and_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_is_stored_while_the_daemon_is_killed_and_comes_back() {
+    let report = killed_daemon().run(SHORT, Progress::is_enough).await;
+    report.assert_fresh();
+    assert!(report.log.contains("resuming"), "what was cached should have stood: {}", report.log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_while_the_daemon_fills_as_well() {
     let report = rewarming_daemon().run(SHORT, Progress::is_enough).await;
     report.assert_fresh();
     assert!(report.rewarmed > 0.0, "{report}");
 }
 
-async fn assert_found_out(case: Case) {
+async fn assert_found_out(case: Case) -> Report {
     let report = case.run(SHORT, |now| now.stale_fills > 0).await;
     println!("{report}\n{:#?}", report.examples);
     assert!(report.stale_fills > 0, "the oracle found no stale fill: {report}\n{}", report.log);
+    report
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_gate_the_oracle_finds_stale_fills() {
-    assert_found_out(Case { without_gate: true, ..delayed_remote_apply() }).await;
+    let report = assert_found_out(Case { without_gate: true, ..delayed_remote_apply() }).await;
+    assert!(report.log.contains("the visibility gate is OFF"), "it must be loud: {}", report.log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,6 +180,7 @@ async fn soak() {
         ("stopped fillers", stopped_fillers()),
         ("whole caches dropped", whole_caches()),
         ("Redis killed and restored", lost_redis()),
+        ("daemon killed", killed_daemon()),
         ("rewarming daemon", rewarming_daemon()),
     ];
     let count = u32::try_from(cases.len()).unwrap();
