@@ -145,9 +145,12 @@ impl Daemon {
             let pause = match self.judge(end, &mut forced) {
                 Next::Now => continue,
                 // One after the other is no accident: two daemons of two databases that
-                // take each other's state for their own, say. Each costs a purge.
+                // take each other's state for their own, say. Each costs a purge. But until then
+                // what is known to be wrong is still there: the pause stays short.
                 Next::Purge => match last_gap.replace(Instant::now()) {
-                    Some(before) if before.elapsed() < Duration::from_secs(10) => pauses.next(),
+                    Some(before) if before.elapsed() < Duration::from_secs(10) => {
+                        pauses.next().min(Duration::from_secs(1))
+                    }
                     _ => continue,
                 },
                 Next::Later => pauses.next(),

@@ -6,11 +6,7 @@
 --       4 (scoped caches) the generation that is part of the key
 -- Answers {'hit', value, remaining life in ms}, {'lease', frontier, system identifier,
 -- timeline}, {'wait', remaining life of another's lease in ms}, or {'closed'}: load, and
--- do not store.
-local value = redis.call('GET', KEYS[1])
-if value then
-  return {'hit', value, redis.call('PTTL', KEYS[1])}
-end
+-- do not store; what may still be cached is not to be trusted now.
 local state = redis.call('HMGET', KEYS[3], 'valid', 'closed', 'frontier', 'system_id', 'timeline')
 -- A name is plain letters and underscores: in quotes it is found only as a whole.
 if state[1] ~= '1' or string.find(state[2] or '', '"' .. ARGV[3] .. '"', 1, true) then
@@ -18,6 +14,10 @@ if state[1] ~= '1' or string.find(state[2] or '', '"' .. ARGV[3] .. '"', 1, true
 end
 if KEYS[4] and redis.call('GET', KEYS[4]) ~= ARGV[4] then
   return {'closed'}
+end
+local value = redis.call('GET', KEYS[1])
+if value then
+  return {'hit', value, redis.call('PTTL', KEYS[1])}
 end
 local left = redis.call('PTTL', KEYS[2])
 if left ~= -2 then
