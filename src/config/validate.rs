@@ -113,6 +113,7 @@ impl Checks {
         let at = |key: &str| ConfigPath::from_iter(["warm", key]);
         self.number(at("concurrency"), warm.concurrency, 1..=100);
         self.number(at("max_queue"), warm.max_queue, 1..=10_000_000);
+        self.number(at("users"), usize::try_from(warm.users).unwrap_or(usize::MAX), 0..=1_000_000);
     }
 
     fn log_level(&mut self, level: &str) {
