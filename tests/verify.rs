@@ -221,3 +221,42 @@ async fn exit_codes_tell_what_is_the_matter() {
     world.set("redis.url=nonsense");
     assert_eq!(code(&world, &[]).await, Some(78));
 }
+
+#[tokio::test]
+async fn just_after_midnight_what_is_of_the_day_before_is_no_alarm() {
+    let mut world = world(1).await;
+    // A zone in which the day began some seconds ago.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let west = (now.as_secs() % 86_400).saturating_sub(5);
+    let (hours, minutes, rest) = (west / 3600, west / 60 % 60, west % 60);
+    world.set(&format!("caches.timezone=ZONE+{hours:02}:{minutes:02}:{rest:02}"));
+    let _daemon = world.daemon().await;
+    warm(&world).await;
+    spoil(&world, "prs_cache:1:v1:deal_stats:1:30").await;
+    let (code, found) = verify(&world, &["--all"]).await;
+    assert_eq!((code, &found["caches"]["deal_stats"]["expired"]), (0, &1.into()), "{found}");
+    spoil(&world, KEY).await;
+    let (code, found) = verify(&world, &["--all"]).await;
+    assert_eq!((code, &found["stale_keys"]), (1, &serde_json::json!([KEY])), "{found}");
+}
+
+#[tokio::test]
+async fn the_daemon_finds_by_itself_what_is_stale_and_says_so() {
+    let mut world = world(1).await;
+    world.set("audit.per_second=50");
+    let daemon = world.daemon().await;
+    warm(&world).await;
+    let metric =
+        |result: &str| format!(r#"unstale_verify_total{{cache="org_data",result="{result}"}}"#);
+    until("an entry to be compared", async || {
+        (daemon.metric(&metric("equal")).await > 0.0).then_some(())
+    })
+    .await;
+    assert!(!daemon.log().contains("is stale"), "{}", daemon.log());
+    spoil(&world, KEY).await;
+    daemon.until_log("a cached value is stale").await;
+    assert!(daemon.log().contains(KEY), "it is named: {}", daemon.log());
+    assert!(daemon.metric(&metric("stale")).await > 0.0);
+    assert_eq!(world.values().await.exists::<_, u32>(KEY).await.unwrap(), 1, "it removes nothing");
+    assert!(daemon.stop().await.success());
+}

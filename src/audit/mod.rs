@@ -25,9 +25,10 @@
 //! difference is then *undecided*.
 //!
 //! [`compare`] is the story above, [`run`] does it for many, [`sample`] picks which,
-//! [`tally`] counts.
+//! [`tally`] counts. [`sampler`] does it in the daemon, one entry now and then.
 
 pub mod compare;
 pub mod run;
 pub mod sample;
+pub mod sampler;
 pub mod tally;

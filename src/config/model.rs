@@ -32,6 +32,9 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
+    /// Comparing what is cached with the database, all the time.
+    #[serde(default)]
+    pub audit: Audit,
     /// The operator's listener: metrics, health, `why`.
     #[serde(default)]
     pub admin: Admin,
@@ -151,6 +154,16 @@ pub struct Warm {
     /// Of how many users of each organization `unstale warm` fills the entries, at the most:
     /// those who logged in last.
     pub users: u32,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// How many cached entries the daemon compares with the database a second; 0: none. Each
+    /// costs its cache's query.
+    #[schemars(range(max = 1000))]
+    pub per_second: u32,
 }
 
 /// `[admin]`
@@ -483,6 +496,12 @@ impl Default for Pipeline {
 impl Default for Warm {
     fn default() -> Self {
         Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000, users: 100 }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit { per_second: 1 }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
     checks.warm(&config.warm);
+    let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
+    checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
     checks.log_level(&config.log.level);
     checks.not_empty("caches", "timezone", &config.caches.timezone, "\"UTC\"");
     for (name, cache) in &config.caches.by_name {

@@ -27,6 +27,8 @@ use super::receive::Receiver;
 use super::start::{self, Footing, Stream};
 use super::status::{Phase, Status};
 use super::waiting::Waiting;
+use crate::audit::compare::Ground;
+use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
@@ -57,15 +59,32 @@ pub struct Context {
 }
 
 impl Context {
+    fn loader(&self, connections: usize) -> Result<Loader, End> {
+        let statement_timeout = self.config.postgres.statement_timeout.get();
+        let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
+        Loader::new(&self.rules, self.connect.clone(), bounds)
+            .map_err(|error| End::Hopeless(error.to_string()))
+    }
+
+    /// What compares cached entries with the database now and then.
+    fn sampler(&self) -> Result<Sampler, End> {
+        let ground = Ground {
+            loader: self.loader(1)?,
+            mapping: Arc::clone(&self.rules.mapping),
+            address: self.address.clone(),
+            keys: ControlKeys::new(&self.config.postgres.slot),
+            key_prefix: self.config.redis.key_prefix.clone(),
+        };
+        Ok(Sampler {
+            ground: Arc::new(ground),
+            per_second: self.config.audit.per_second,
+            status: Arc::clone(&self.status),
+        })
+    }
+
     /// The way in which this daemon fills the cache itself.
     fn filler(&self) -> Result<Filler, End> {
-        let bounds = Bounds {
-            connections: self.config.warm.concurrency,
-            statement_timeout: self.config.postgres.statement_timeout.get(),
-            wait: self.config.postgres.statement_timeout.get(),
-        };
-        let loader = Loader::new(&self.rules, self.connect.clone(), bounds)
-            .map_err(|error| End::Hopeless(error.to_string()))?;
+        let loader = self.loader(self.config.warm.concurrency)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),
@@ -208,6 +227,7 @@ async fn follow(
     let filler = Arc::new(context.filler()?);
     let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
     let _warming = AbortOnDrop(tokio::spawn(warming));
+    let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     tasks.spawn(
         "apply",
         Applier {
