@@ -19,10 +19,12 @@ use crate::admin;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::gap::GapReason;
-use crate::pipeline::run::{self, Context};
+use crate::pipeline::run;
 use crate::pipeline::status::{Health, Phase, Status};
+use crate::pipeline::without::Without;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
 use crate::store::session::Address;
@@ -57,8 +59,14 @@ impl Daemon {
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
-        let context =
-            Context { config: Arc::new(config), connect, address, rules, status: Arc::new(status) };
+        let context = Context {
+            config: Arc::new(config),
+            connect,
+            address,
+            rules,
+            status: Arc::new(status),
+            without: Without::from_environment(),
+        };
         Ok(Daemon { context, reload })
     }
 

@@ -1,5 +1,14 @@
 //! The daemon dies, is stopped, or has company: nothing is lost, nothing stale stays.
 
+// clippy.toml lets #[test] functions panic, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::time::Duration;

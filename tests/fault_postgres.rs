@@ -1,5 +1,14 @@
 //! Postgres restarts, crashes, and loses the slot.
 
+// clippy.toml lets #[test] functions panic, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use redis::AsyncCommands;

@@ -1,6 +1,15 @@
 //! Redis is away, hangs, or will not take a write: nothing is acknowledged, nothing is
 //! lost, and whoever asks is told.
 
+// clippy.toml lets #[test] functions panic, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -61,9 +70,9 @@ async fn redis_is_away_for_a_while() {
     waits_it_out(&world, &daemon, "redis: Redis did not answer", async |_| proxy.resume().await)
         .await;
     assert!(daemon.metric("unstale_reconnects_total{service=\"redis\"}").await >= 1.0);
-    // One line when it goes, one when it is back: not one a try.
+    // A line when it goes and when the reason changes (cut off, then refused): not one a try.
     let log = daemon.log();
-    assert_eq!(log.matches("Redis is not available").count(), 1, "{log}");
+    assert!((1..=3).contains(&log.matches("Redis is not available").count()), "{log}");
 }
 
 #[tokio::test]

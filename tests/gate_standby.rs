@@ -1,5 +1,14 @@
 //! A synchronous standby that hangs holds back what waits for it, and nothing else.
 
+// clippy.toml lets #[test] functions panic, not what they call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

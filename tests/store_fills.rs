@@ -52,6 +52,7 @@ fn state() -> State {
         },
         prefixes: vec!["p:".to_owned()],
         closed: vec![],
+        files: "{}".to_owned(),
         suspects: "[]".to_owned(),
     }
 }

@@ -1,7 +1,13 @@
 //! The chain of steps in Redis: done once or again, never late; and what a purge reaches.
 
 // clippy.toml lets #[test] functions panic, not what they call.
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::time::Duration;
 
@@ -43,6 +49,7 @@ fn valid(nonce: &Nonce) -> State {
         },
         prefixes: vec!["p:".to_owned()],
         closed: vec![],
+        files: "{}".to_owned(),
         suspects: "[]".to_owned(),
     }
 }

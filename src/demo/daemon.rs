@@ -62,6 +62,7 @@ pub(super) struct Counters {
     pub(super) changes: u64,
     pub(super) invalidated: u64,
     pub(super) present: u64,
+    pub(super) rewarmed: u64,
     pub(super) whole_caches: u64,
     pub(super) gaps: u64,
 }
@@ -140,11 +141,17 @@ impl Daemon {
     pub(super) async fn counters(&self) -> Result<Counters, DemoError> {
         let text = self.get("/metrics").await?;
         let total = |name| sum(&text, name);
+        let stored: String = text
+            .lines()
+            .filter(|line| line.contains("\"stored\""))
+            .flat_map(|line| [line, "\n"])
+            .collect();
         Ok(Counters {
             transactions: total("unstale_transactions_total"),
             changes: total("unstale_changes_total"),
             invalidated: total("unstale_invalidations_total"),
             present: total("unstale_invalidated_present_total"),
+            rewarmed: sum(&stored, "unstale_fills_total"),
             whole_caches: total("unstale_escalations_total"),
             gaps: total("unstale_gaps_total"),
         })

@@ -59,6 +59,7 @@ pub struct Outcome {
     changes: u64,
     invalidated: u64,
     refilled: usize,
+    rewarmed: u64,
     gaps: u64,
     stale: Vec<String>,
     took: Duration,
@@ -74,7 +75,9 @@ impl Outcome {
             }
             None if self.changes == 0 => Some("no change has flowed".to_owned()),
             None if self.invalidated == 0 => Some("no key was invalidated".to_owned()),
-            None if self.refilled == 0 => Some("no key was filled again".to_owned()),
+            None if self.refilled == 0 && self.rewarmed == 0 => {
+                Some("no key was filled again".to_owned())
+            }
             None if self.gaps > 0 => {
                 Some("everything was dropped though nothing was wrong".to_owned())
             }
@@ -91,10 +94,11 @@ impl fmt::Display for Outcome {
         }
         write!(
             f,
-            " transactions={} changes={} invalidated={} stale={} seconds={}",
+            " transactions={} changes={} invalidated={} rewarmed={} stale={} seconds={}",
             self.transactions,
             self.changes,
             self.invalidated,
+            self.rewarmed,
             self.stale.len(),
             self.took.as_secs()
         )
@@ -126,10 +130,12 @@ pub async fn run(
         ended = rounds => ended?,
         never = screen.every_second(&daemon, cache, &latencies) => match never {},
     }
-    let Counters { transactions, changes, invalidated, gaps, .. } = daemon.counters().await?;
+    let Counters { transactions, changes, invalidated, rewarmed, gaps, .. } =
+        daemon.counters().await?;
     outcome.transactions = transactions - before.transactions;
     outcome.changes = changes - before.changes;
     outcome.invalidated = invalidated - before.invalidated;
+    outcome.rewarmed = rewarmed - before.rewarmed;
     outcome.gaps = gaps - before.gaps;
     daemon.stop().await?;
     outcome.took = start.elapsed();
@@ -146,12 +152,10 @@ fn introduce(world: &World, daemon: &Daemon, screen: &Screen) {
         format!("  Redis     {}", world.redis_url()),
         format!("  daemon    PID {}, its log is {}", daemon.pid(), world.log_file().display()),
         "  While it runs, try in another terminal:".to_owned(),
+        format!("    export UNSTALE_CONFIG={}", config.display()),
+        format!("    alias unstale={program}"),
+        format!("    unstale why {}v1:org:data:1", world.config.redis.key_prefix),
         format!("    curl http://{}/readyz", world.admin),
-        format!(
-            "    UNSTALE_CONFIG={} {program} why {}v1:org:data:1",
-            config.display(),
-            world.config.redis.key_prefix
-        ),
         String::new(),
     ] {
         screen.line(&line);

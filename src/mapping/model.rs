@@ -254,6 +254,11 @@ impl Mapping {
         (0..).map(RuleId).zip(&self.rules)
     }
 
+    /// The rules of a table.
+    pub fn rules_of(&self, table: TableId) -> impl Iterator<Item = (RuleId, &RuleModel)> {
+        self.rules().filter(move |(_, rule)| rule.table == table)
+    }
+
     /// A rule; `None` for an id of another mapping.
     #[must_use]
     pub fn rule(&self, id: RuleId) -> Option<&RuleModel> {

@@ -102,6 +102,7 @@ impl Applier {
             fields.push(state::closed(&[]));
         }
         fields.extend(batch.suspects.take().map(state::suspects));
+        fields.extend(batch.files.take().map(state::files));
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(rest, &fields, certify).await?);

@@ -144,6 +144,7 @@ mod tests {
             identity: identity(),
             prefixes: vec![],
             closed: vec![],
+            files: "{}".to_owned(),
             suspects: "[]".to_owned(),
         }
     }

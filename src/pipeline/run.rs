@@ -18,83 +18,25 @@ use tracing::{error, info};
 use super::apply::Applier;
 use super::assemble::Assembler;
 use super::chain::Chain;
+use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
 use super::gap::GapReason;
 use super::gate::{Gate, Names};
 use super::lookups::Lookups;
 use super::receive::Receiver;
-use super::start::{self, Footing, Stream};
-use super::status::{Phase, Status};
+use super::rewrites::Rewrites;
+use super::settle::{Footing, settle};
+use super::status::Phase;
+use super::stream::{Stream, stream};
 use super::waiting::Waiting;
-use crate::audit::compare::Ground;
-use crate::audit::sampler::Sampler;
-use crate::config::model::Config;
-use crate::fill::filler::Filler;
-use crate::loader::load::{Bounds, Loader};
 use crate::lsn::Lsn;
-use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::gate::Gate as Snapshots;
-use crate::rules::Rules;
-use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
-use crate::store::session::Address;
 use crate::warm::rewarm::Rewarmer;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
-
-/// What every run needs.
-pub struct Context {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Where Postgres is.
-    pub connect: ConnectOptions,
-    /// Where Redis is.
-    pub address: Address,
-    /// What depends on what.
-    pub rules: Rules,
-    /// What is known.
-    pub status: Arc<Status>,
-}
-
-impl Context {
-    fn loader(&self, connections: usize) -> Result<Loader, End> {
-        let statement_timeout = self.config.postgres.statement_timeout.get();
-        let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
-        Loader::new(&self.rules, self.connect.clone(), bounds)
-            .map_err(|error| End::Hopeless(error.to_string()))
-    }
-
-    /// What compares cached entries with the database now and then.
-    fn sampler(&self) -> Result<Sampler, End> {
-        let ground = Ground {
-            loader: self.loader(1)?,
-            mapping: Arc::clone(&self.rules.mapping),
-            address: self.address.clone(),
-            keys: ControlKeys::new(&self.config.postgres.slot),
-            key_prefix: self.config.redis.key_prefix.clone(),
-        };
-        Ok(Sampler {
-            ground: Arc::new(ground),
-            per_second: self.config.audit.per_second,
-            status: Arc::clone(&self.status),
-        })
-    }
-
-    /// The way in which this daemon fills the cache itself.
-    fn filler(&self) -> Result<Filler, End> {
-        let loader = self.loader(self.config.warm.concurrency)?;
-        let keys = ControlKeys::new(&self.config.postgres.slot);
-        Ok(Filler::new(
-            Fills::new(self.address.clone(), keys),
-            loader,
-            Arc::clone(&self.rules.mapping),
-            &self.config.redis.key_prefix,
-            self.status.metrics.clone(),
-        ))
-    }
-}
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -116,7 +58,7 @@ pub async fn run(
         let keys = ControlKeys::new(&context.config.postgres.slot);
         let mut chain =
             Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
-        let stream = start::stream(context, &mut chain, *forced).await?;
+        let stream = stream(context, &mut chain, *forced).await?;
         Ok::<_, End>((chain, stream))
     };
     let (chain, stream) = tokio::select! {
@@ -160,7 +102,7 @@ async fn follow(
         .run(),
     );
     let footing = tokio::select! {
-        footing = start::settle(context, &mut chain, &stream) => footing?,
+        footing = settle(context, &mut chain, &stream) => footing?,
         end = tasks.first_to_end() => return Err(end),
         () = stop.cancelled() => return Ok(()),
     };
@@ -205,6 +147,9 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            server_end: stream.found.wal_insert,
+            rewrites: Rewrites::new(stream.files),
+            tables: stream.tables,
             relations: stream.relations,
             partitioned: stream.partitioned,
             names: Names {
@@ -213,6 +158,7 @@ async fn follow(
                 application: context.connect.application_name().to_owned(),
             },
             max_parked_keys: config.max_keys_ahead,
+            without: context.without,
             status: Arc::clone(&context.status),
         }
         .run(),

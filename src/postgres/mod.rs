@@ -33,6 +33,7 @@ pub mod server;
 pub mod shadow;
 pub mod slot;
 mod socket;
+pub mod storage;
 pub mod suspects;
 mod tls;
 mod url;

@@ -1,36 +1,27 @@
-//! From nothing to a stream whose every change will be applied (rules 7 and 8).
+//! Getting the stream: checks, creates what is missing, and makes the slot ours (rule 7).
 //!
 //! The order matters. *The slot first, then its position*: START_REPLICATION makes the slot
-//! ours; a position read earlier could still be moved by another daemon. *The same server*:
-//! the snapshots of the gate mean nothing if they come from another one than the stream; the
-//! ordinary connection must see the slot held by the very process that serves the stream.
-//!
-//! A gap, in order (rule 8), and what each step is for:
-//!
-//! 1. The state is made invalid: no lease is given, no certificate stands. All leases go,
-//!    then all values. At once, before anything that could wait.
-//! 2. The slot is created if need be, and the stream started: from here on every commit
-//!    record comes through.
-//! 3. Suspects are taken: what may have written its record before that and is not visible.
-//! 4. Everything is purged again: what was filled between 1 and 2 is gone. (With leases
-//!    refused nothing should have been; a client that does not ask for leases might.)
-//! 5. The frontier is set to where the WAL is now: a replica that is behind it may lack
-//!    anything. The valid state is written last, in one step of the chain: dying anywhere
-//!    before it leaves an invalid state, and the next start does all of this again.
+//! ours; a position read earlier could still be moved by another daemon, and so could the
+//! state in Redis. *The same server*: the snapshots of the gate mean nothing if they come
+//! from another one than the stream; the ordinary connection must see the slot held by the
+//! very process that serves the stream. *Nothing stays cached that is not followed*: a gap
+//! begins before anything that could wait, such as the slot's creation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::assemble::Unbelieved;
 use super::chain::Chain;
+use super::context::Context;
 use super::end::End;
-use super::gap::{Found, GapReason, verdict};
-use super::run::Context;
+use super::gap::{Found, GapReason};
+use super::invalidate::{invalidate, prefixes};
+use super::rewrites::{self, Known};
 use super::status::{Health, Phase};
-use super::suspects::Suspects;
 use crate::lsn::Lsn;
+use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
@@ -40,10 +31,9 @@ use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
 use crate::postgres::server::{ServerFacts, counts_as_standby, wal_insert};
-use crate::postgres::slot::{SlotState, drop_slot};
-use crate::postgres::suspects::suspects;
-use crate::snapshot::FullXid;
-use crate::store::state::{Identity, Nonce, State};
+use crate::postgres::slot::{SlotState, drop_slot, writers};
+use crate::postgres::storage::files;
+use crate::store::state::{Identity, State};
 
 /// A stream that is ours, and what is known of the server behind it.
 pub struct Stream {
@@ -57,6 +47,10 @@ pub struct Stream {
     pub found: Found,
     /// The mapped tables' OIDs.
     pub relations: Vec<u32>,
+    /// The same with their place in the mapping.
+    pub tables: BTreeMap<u32, TableId>,
+    /// The files that they are stored in.
+    pub files: Known,
     /// Those that are partitioned, and whether a partition has another replica identity.
     pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
@@ -67,16 +61,6 @@ pub struct Stream {
     pub prefixes: BTreeSet<String>,
     /// The state as it was found in Redis once the stream was ours.
     pub state: Option<State>,
-}
-
-/// Where the pipeline takes up.
-pub struct Footing {
-    /// Everything below it is applied.
-    pub watermark: Lsn,
-    /// The greatest commit END ever applied.
-    pub frontier: Lsn,
-    /// What may never come through.
-    pub suspects: Suspects,
 }
 
 impl Stream {
@@ -98,14 +82,14 @@ pub async fn stream(
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
-    let facts = answered(context, ServerFacts::read(&client)).await?;
+    let facts = context.answered(ServerFacts::read(&client)).await?;
     check_server(&facts)?;
     check_standbys(&facts.synchronous_standby_names, context.connect.application_name())?;
     context.status.postgres(Health::Up);
     let mut gap = forced;
 
     let published = published(context, &client).await?;
-    let (publication, relations) = match published {
+    let (publication, tables) = match published {
         Ok(published) => published,
         Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
@@ -116,8 +100,9 @@ pub async fn stream(
         }
     };
 
+    let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
-    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
+    let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
@@ -125,7 +110,7 @@ pub async fn stream(
                 slot = config.slot,
                 "the slot cannot be read past a time without the publication: it is dropped and created anew"
             );
-            answered(context, drop_slot(&client, &config.slot)).await?;
+            context.answered(drop_slot(&client, &config.slot)).await?;
             false
         }
         Slot::Ready => true,
@@ -142,14 +127,14 @@ pub async fn stream(
                 slot = config.slot,
                 reason, "the server has invalidated the slot: it is dropped and created anew"
             );
-            answered(context, drop_slot(&client, &config.slot)).await?;
+            context.answered(drop_slot(&client, &config.slot)).await?;
             gap.get_or_insert(GapReason::SlotLost);
             false
         }
     };
 
     let mut replication = ReplicationConnection::connect(&context.connect).await?;
-    let system = answered(context, replication.identify_system()).await?;
+    let system = context.answered(replication.identify_system()).await?;
     if system.system_id != facts.system_id {
         return Err(End::Again(format!(
             "two connections reached two servers (system identifiers {} and {}): let postgres.url name one of them",
@@ -171,10 +156,10 @@ pub async fn stream(
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
-    let (mut reader, writer) = answered(context, starting).await?;
+    let (mut reader, writer) = context.answered(starting).await?;
 
     // Ours now: from here on nobody else moves it.
-    let slot = answered(context, SlotState::read(&client, &config.slot)).await?;
+    let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
     let confirmed_flush = match slot {
         Some(slot) if slot.active_pid == Some(pid) => slot.confirmed_flush.unwrap_or_default(),
         other => {
@@ -195,11 +180,12 @@ pub async fn stream(
         publication: publication.fingerprint_of(|table| relations.contains(&table.oid)).to_string(),
         mapping: context.rules.fingerprint(),
     };
-    let partitioned = answered(context, partitioned(&client, &relations)).await?;
+    let partitioned = context.answered(partitioned(&client, &relations)).await?;
+    let files = rewrites::known(&context.answered(files(&client, &relations)).await?);
     let found = Found {
         identity,
         confirmed_flush,
-        wal_insert: answered(context, wal_insert(&client)).await?,
+        wal_insert: context.answered(wal_insert(&client)).await?,
     };
     // Only now: until the slot was ours, another daemon may have moved it on.
     let state = chain.state().await?;
@@ -209,136 +195,14 @@ pub async fn stream(
         wal_sender_timeout: facts.wal_sender_timeout,
         found,
         relations,
+        tables,
+        files,
         partitioned,
         gap,
         slot_is_new: !slot_is_there,
         prefixes: prefixes(context, before.as_ref()),
         state,
     })
-}
-
-/// Decides whether what is cached still stands, and if not, starts anew.
-pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Result<Footing, End> {
-    let gap = stream.gap.or_else(|| verdict(stream.state.as_ref(), &stream.found));
-    match (gap, &stream.state) {
-        (None, Some(state)) => match Suspects::read(&state.suspects) {
-            Some(suspects) => resume(context, chain, state, suspects).await,
-            None => start_anew(context, chain, stream, GapReason::Unfinished).await,
-        },
-        (None, None) => start_anew(context, chain, stream, GapReason::NoState).await,
-        (Some(reason), _) => start_anew(context, chain, stream, reason).await,
-    }
-}
-
-async fn resume(
-    context: &Context,
-    chain: &mut Chain,
-    state: &State,
-    suspects: Suspects,
-) -> Result<Footing, End> {
-    chain.claim(state.nonce.clone()).await?;
-    if !state.closed.is_empty() {
-        // An earlier life died while it dropped these caches.
-        let closed: Vec<_> = state
-            .closed
-            .iter()
-            .filter_map(|name| context.rules.mapping.cache_by_name(name))
-            .collect();
-        let prefixes: Vec<&[u8]> = closed.iter().map(|(_, cache)| cache.prefix.as_ref()).collect();
-        chain.purge(&prefixes).await?;
-        chain.step(&[], &[crate::store::state::closed(&[])], None).await?;
-    }
-    info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
-    Ok(Footing { watermark: state.watermark, frontier: state.frontier, suspects })
-}
-
-async fn start_anew(
-    context: &Context,
-    chain: &mut Chain,
-    stream: &Stream,
-    reason: GapReason,
-) -> Result<Footing, End> {
-    let mut prefixes = prefixes(context, stream.state.as_ref());
-    prefixes.extend(stream.prefixes.iter().cloned());
-    invalidate(context, chain, stream.state.as_ref(), reason).await?;
-    let partial = may_be_partial(stream, reason);
-    let suspects = answered(context, suspects(&stream.client, &stream.relations)).await?;
-    let suspects = Suspects::new(&suspects, partial);
-    chain.purge(&as_slices(&prefixes)).await?;
-    let frontier = answered(context, wal_insert(&stream.client)).await?;
-    let state = State {
-        valid: true,
-        nonce: Nonce::found(String::new()), // the step's own
-        watermark: stream.found.confirmed_flush,
-        frontier,
-        identity: stream.found.identity.clone(),
-        prefixes: own_prefixes(context),
-        closed: Vec::new(),
-        suspects: suspects.write(),
-    };
-    chain.step(&[], &state.fields(), None).await?;
-    info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
-    Ok(Footing { watermark: state.watermark, frontier, suspects })
-}
-
-/// Which of the transactions that are open now may come through in part: those that were
-/// open when the publication changed. The gap need not be about that (the mapping may have
-/// changed, too) nor be the first since, so: all, unless the publication is known to be
-/// the same; then those of which it was known before. None if the slot is new: its
-/// creation waited for all that was open.
-fn may_be_partial(stream: &Stream, reason: GapReason) -> impl Fn(FullXid) -> bool {
-    let is = &stream.found.identity.publication;
-    let known = stream.state.as_ref().filter(|state| state.identity.publication == *is);
-    let all = reason == GapReason::PublicationChanged || known.is_none();
-    let before = known.and_then(|state| Suspects::read(&state.suspects)).unwrap_or_default();
-    let slot_is_new = stream.slot_is_new;
-    move |xid| !slot_is_new && (all || before.is_partial(xid))
-}
-
-/// Step 1 of a gap.
-async fn invalidate(
-    context: &Context,
-    chain: &mut Chain,
-    state: Option<&State>,
-    reason: GapReason,
-) -> Result<(), End> {
-    context.status.enter(Phase::Purging { reason: reason.as_str() });
-    let prefixes = prefixes(context, state);
-    let invalid = State {
-        valid: false,
-        nonce: Nonce::found(String::new()), // the declaration's own
-        watermark: Lsn::ZERO,
-        frontier: Lsn::ZERO,
-        identity: Identity {
-            system_id: String::new(),
-            timeline: 0,
-            incarnation: String::new(),
-            publication: String::new(),
-            mapping: String::new(),
-        },
-        prefixes: prefixes.iter().cloned().collect(),
-        closed: Vec::new(),
-        suspects: "[]".to_owned(),
-    };
-    chain.declare_invalid(invalid).await?;
-    let removed = chain.purge(&as_slices(&prefixes)).await?;
-    if context.status.gap(reason) {
-        warn!(reason = reason.as_str(), removed, "gap: everything managed was dropped");
-    }
-    Ok(())
-}
-
-/// Waits for an answer, but not for ever: a server that froze in the middle of a start
-/// must not freeze the daemon with it.
-async fn answered<T>(
-    context: &Context,
-    question: impl Future<Output = Result<T, PgError>>,
-) -> Result<T, End> {
-    let patience = context.config.postgres.statement_timeout.get() + Duration::from_secs(5);
-    match tokio::time::timeout(patience, question).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(End::Again(format!("Postgres did not answer within {patience:?}"))),
-    }
 }
 
 /// The error with which the stream has ended, if it has.
@@ -353,26 +217,6 @@ async fn ended(reader: &mut FrameReader) -> Result<(), End> {
         Ok(Err::<std::convert::Infallible, PgError>(error)) => Err(End::of_stream(error)),
         Err(_) => Ok(()),
     }
-}
-
-fn own_prefixes(context: &Context) -> Vec<String> {
-    context
-        .rules
-        .mapping
-        .prefixes()
-        .iter()
-        .map(|prefix| String::from_utf8_lossy(prefix).into_owned())
-        .collect()
-}
-
-/// What this mapping manages, and what the one before it did.
-fn prefixes(context: &Context, state: Option<&State>) -> BTreeSet<String> {
-    let before = state.map(|state| state.prefixes.clone()).unwrap_or_default();
-    own_prefixes(context).into_iter().chain(before).collect()
-}
-
-fn as_slices(prefixes: &BTreeSet<String>) -> Vec<&[u8]> {
-    prefixes.iter().map(String::as_bytes).collect()
 }
 
 fn check_server(facts: &ServerFacts) -> Result<(), End> {
@@ -410,9 +254,9 @@ pub(super) fn check_standbys(names: &str, application_name: &str) -> Result<(), 
 async fn published(
     context: &Context,
     client: &SqlClient,
-) -> Result<Result<(Publication, Vec<u32>), String>, End> {
+) -> Result<Result<(Publication, BTreeMap<u32, TableId>), String>, End> {
     let name = &context.config.postgres.publication;
-    let Some(publication) = answered(context, Publication::read(client, name)).await? else {
+    let Some(publication) = context.answered(Publication::read(client, name)).await? else {
         return Ok(Err(format!(
             "publication {name} does not exist: run `unstale setup`, or `unstale setup --print` for the SQL"
         )));
@@ -422,19 +266,22 @@ async fn published(
             "publication {name} leaves out operations: run ALTER PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"
         )));
     }
-    Ok(mapped_relations(context, &publication).map(|relations| (publication, relations)))
+    Ok(mapped_relations(context, &publication).map(|tables| (publication, tables)))
 }
 
 /// The OIDs of the mapped tables, or what is missing from the publication.
-fn mapped_relations(context: &Context, publication: &Publication) -> Result<Vec<u32>, String> {
-    let mut relations = Vec::new();
+fn mapped_relations(
+    context: &Context,
+    publication: &Publication,
+) -> Result<BTreeMap<u32, TableId>, String> {
+    let mut relations = BTreeMap::new();
     let mut missing = Vec::new();
-    for (_, table) in context.rules.mapping.tables() {
+    for (id, table) in context.rules.mapping.tables() {
         let named = |published: &&crate::postgres::publication::PublishedTable| {
             TableName::new(&published.schema, &published.name) == table.name
         };
         match publication.tables.iter().find(named) {
-            Some(published) => relations.push(published.oid),
+            Some(published) => _ = relations.insert(published.oid, id),
             None => missing.push(table.name.to_string()),
         }
     }
@@ -505,21 +352,7 @@ async fn create_slot(
                 return Ok(());
             }
             () = tokio::time::sleep(Duration::from_secs(5)) => {
-                let open = client
-                    .query(
-                        "SELECT pid, coalesce(usename, ''), (extract(epoch FROM now() - xact_start))::int8 FROM pg_stat_activity \
-                         WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5",
-                        &[],
-                    )
-                    .await
-                    .map_err(PgError::from)?;
-                let whom: Vec<String> = open
-                    .iter()
-                    .map(|row| {
-                        let (pid, user): (i32, String) = (row.get(0), row.get(1));
-                        format!("PID {pid} ({user}), open for {} s", row.get::<_, Option<i64>>(2).unwrap_or_default())
-                    })
-                    .collect();
+                let whom = writers(client).await?;
                 info!(slot, waiting_for = whom.join("; "), "the slot is being created: Postgres waits for open writing transactions to end");
             }
         }
