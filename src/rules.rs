@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{Diagnostics, Loaded, queries};
+use crate::config::{Diagnostics, Loaded, populations, queries};
 use crate::mapping::Mapping;
 
 /// What decides which keys depend on what, and what their values are.
@@ -15,6 +15,8 @@ pub struct Rules {
     pub mapping: Arc<Mapping>,
     /// Each cache's SQL, by the cache's name.
     pub queries: BTreeMap<String, String>,
+    /// The SQL that lists each cache's entries to be warmed, by the cache's name.
+    pub populations: BTreeMap<String, String>,
     timezone: String,
 }
 
@@ -25,15 +27,18 @@ impl Rules {
     /// All that is wrong with either, with its place.
     pub fn compile(loaded: &Loaded) -> Result<Rules, Diagnostics> {
         let mapping = Mapping::new(&loaded.config);
-        let queries = queries(&loaded.config, loaded.source.base_dir());
-        match (mapping, queries) {
-            (Ok(mapping), Ok(queries)) => Ok(Rules {
+        let base_dir = loaded.source.base_dir();
+        let queries = queries(&loaded.config, base_dir);
+        let populations = populations(&loaded.config, base_dir);
+        match (mapping, queries, populations) {
+            (Ok(mapping), Ok(queries), Ok(populations)) => Ok(Rules {
                 mapping: Arc::new(mapping),
                 queries,
+                populations,
                 timezone: loaded.config.caches.timezone.clone(),
             }),
-            (mapping, queries) => {
-                let problems = [mapping.err(), queries.err()];
+            (mapping, queries, populations) => {
+                let problems = [mapping.err(), queries.err(), populations.err()];
                 Err(loaded.source.diagnostics(problems.into_iter().flatten().flatten()))
             }
         }

@@ -9,9 +9,12 @@ mod demo;
 mod explain;
 mod logging;
 mod output;
+mod progress;
 mod run;
 mod setup;
 mod tail;
+mod verify;
+mod warm;
 mod why;
 
 use std::path::PathBuf;
@@ -59,6 +62,8 @@ enum Command {
     Explain(explain::ExplainCommand),
     Why(why::WhyCommand),
     Tail(tail::TailCommand),
+    Warm(warm::WarmCommand),
+    Verify(verify::VerifyCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
 }
@@ -114,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.execute(&arguments.common),
         Command::Why(command) => command.execute(&arguments.common),
         Command::Tail(command) => command.execute(&arguments.common),
+        Command::Warm(command) => command.execute(&arguments.common),
+        Command::Verify(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(),
     };
     exit.into()

@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
-    Admin, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
+    Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
 };
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
 const SECTIONS: &[&str] =
-    &["postgres", "redis", "pipeline", "warm", "admin", "log", "caches", "tables"];
+    &["postgres", "redis", "pipeline", "warm", "audit", "admin", "log", "caches", "tables"];
 
 /// What could be read.
 pub(super) struct Extracted {
@@ -57,6 +57,7 @@ impl Reader<'_> {
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
+        let audit: Option<Audit> = self.optional(values, "audit");
         let admin: Option<Admin> = self.optional(values, "admin");
         let log: Option<Log> = self.optional(values, "log");
         let caches = self.caches(values.get("caches"));
@@ -66,6 +67,7 @@ impl Reader<'_> {
             redis: redis?,
             pipeline: pipeline.unwrap_or_default(),
             warm: warm.unwrap_or_default(),
+            audit: audit.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
             log: log.unwrap_or_default(),
             caches,

@@ -32,6 +32,9 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
+    /// Comparing what is cached with the database, all the time.
+    #[serde(default)]
+    pub audit: Audit,
     /// The operator's listener: metrics, health, `why`.
     #[serde(default)]
     pub admin: Admin,
@@ -148,6 +151,19 @@ pub struct Warm {
     pub max_per_second: u32,
     /// How many entries may wait to be filled. Past it the lowest priority is dropped first.
     pub max_queue: usize,
+    /// Of how many users of each organization `unstale warm` fills the entries, at the most:
+    /// those who logged in last.
+    pub users: u32,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// How many cached entries the daemon compares with the database a second; 0: none. Each
+    /// costs its cache's query.
+    #[schemars(range(max = 1000))]
+    pub per_second: u32,
 }
 
 /// `[admin]`
@@ -205,6 +221,12 @@ pub struct Cache {
     /// The SQL that computes the value: named `$parameters`, one JSON column, no row if
     /// there is nothing to cache.
     pub query: Option<Query>,
+    /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
+    /// named like the key's parameters (those that are enumerated apart). It may name
+    /// `$organization` (text: name or id of the only organization that is meant, or null)
+    /// and `$users` (int: how many users of each organization at the most).
+    #[serde(default)]
+    pub population: Option<Query>,
     /// Parameters whose values are all known, such as `days = [7, 30, 90, 365]`. A rule
     /// need not give them: all of them are meant.
     #[serde(default)]
@@ -473,7 +495,13 @@ impl Default for Pipeline {
 
 impl Default for Warm {
     fn default() -> Self {
-        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000 }
+        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000, users: 100 }
+    }
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit { per_second: 1 }
     }
 }
 

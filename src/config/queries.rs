@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::model::{Config, Query};
+use super::model::{Cache, Config, Query};
 use super::problem::{ConfigPath, Problem};
 
 /// The SQL of every cache that has some, by the cache's name. Files are looked for from
@@ -13,21 +13,41 @@ use super::problem::{ConfigPath, Problem};
 /// Every file that cannot be read, is not UTF-8 or holds nothing, at the setting that
 /// names it.
 pub fn queries(config: &Config, base_dir: &Path) -> Result<BTreeMap<String, String>, Vec<Problem>> {
+    let hint = "write the SQL that gives the value: one row with one JSON column";
+    texts(config, base_dir, "query", |cache| cache.query.as_ref(), hint)
+}
+
+/// The SQL that says which entries are warmed, of every cache that has some.
+///
+/// # Errors
+/// As [`queries`].
+pub fn populations(
+    config: &Config,
+    base_dir: &Path,
+) -> Result<BTreeMap<String, String>, Vec<Problem>> {
+    let hint = "write the SQL that lists the entries: columns named like the key's parameters";
+    texts(config, base_dir, "population", |cache| cache.population.as_ref(), hint)
+}
+
+fn texts(
+    config: &Config,
+    base_dir: &Path,
+    setting: &'static str,
+    of: impl Fn(&Cache) -> Option<&Query>,
+    if_empty: &'static str,
+) -> Result<BTreeMap<String, String>, Vec<Problem>> {
     let mut queries = BTreeMap::new();
     let mut problems = Vec::new();
     for (name, cache) in &config.caches.by_name {
-        let path = ConfigPath::from_iter(["caches", name, "query"]);
-        let (path, sql) = match &cache.query {
+        let path = ConfigPath::from_iter(["caches", name, setting]);
+        let (path, sql) = match of(cache) {
             None => continue,
             Some(Query::Inline(sql)) => (path, Ok(sql.clone())),
             Some(Query::File { file }) => (path.child("file"), read(&base_dir.join(file))),
         };
         match sql {
             Ok(sql) if sql.trim().is_empty() => {
-                problems.push(
-                    Problem::new(path, "the query is empty")
-                        .hint("write the SQL that gives the value: one row with one JSON column"),
-                );
+                problems.push(Problem::new(path, "the query is empty").hint(if_empty));
             }
             Ok(sql) => {
                 queries.insert(name.clone(), sql);

@@ -24,6 +24,8 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
     checks.warm(&config.warm);
+    let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
+    checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
     checks.log_level(&config.log.level);
     checks.not_empty("caches", "timezone", &config.caches.timezone, "\"UTC\"");
     for (name, cache) in &config.caches.by_name {
@@ -113,6 +115,7 @@ impl Checks {
         let at = |key: &str| ConfigPath::from_iter(["warm", key]);
         self.number(at("concurrency"), warm.concurrency, 1..=100);
         self.number(at("max_queue"), warm.max_queue, 1..=10_000_000);
+        self.number(at("users"), usize::try_from(warm.users).unwrap_or(usize::MAX), 0..=1_000_000);
     }
 
     fn log_level(&mut self, level: &str) {

@@ -23,16 +23,18 @@ const SCHEMA: &str = include_str!("../../sql/demo/schema.sql");
 const DATA: &str = include_str!("../../sql/demo/data.sql");
 const CONFIG: &str = include_str!("../../config/unstale.toml");
 /// As `config/unstale.toml` names them.
-const QUERIES: [(&str, &str); 9] = [
-    ("api_analytics.sql", include_str!("../../sql/caches/api_analytics.sql")),
-    ("api_dashboard.sql", include_str!("../../sql/caches/api_dashboard.sql")),
-    ("api_search.sql", include_str!("../../sql/caches/api_search.sql")),
-    ("api_statistics.sql", include_str!("../../sql/caches/api_statistics.sql")),
-    ("deal_stats.sql", include_str!("../../sql/caches/deal_stats.sql")),
-    ("identity.sql", include_str!("../../sql/caches/identity.sql")),
-    ("org_data.sql", include_str!("../../sql/caches/org_data.sql")),
-    ("role_info.sql", include_str!("../../sql/caches/role_info.sql")),
-    ("user_perms.sql", include_str!("../../sql/caches/user_perms.sql")),
+const QUERIES: [(&str, &str); 11] = [
+    ("caches/api_analytics.sql", include_str!("../../sql/caches/api_analytics.sql")),
+    ("caches/api_dashboard.sql", include_str!("../../sql/caches/api_dashboard.sql")),
+    ("caches/api_search.sql", include_str!("../../sql/caches/api_search.sql")),
+    ("caches/api_statistics.sql", include_str!("../../sql/caches/api_statistics.sql")),
+    ("caches/deal_stats.sql", include_str!("../../sql/caches/deal_stats.sql")),
+    ("caches/identity.sql", include_str!("../../sql/caches/identity.sql")),
+    ("caches/org_data.sql", include_str!("../../sql/caches/org_data.sql")),
+    ("caches/role_info.sql", include_str!("../../sql/caches/role_info.sql")),
+    ("caches/user_perms.sql", include_str!("../../sql/caches/user_perms.sql")),
+    ("population/organizations.sql", include_str!("../../sql/population/organizations.sql")),
+    ("population/users.sql", include_str!("../../sql/population/users.sql")),
 ];
 
 /// The account that owns the tables, as Django's does.
@@ -189,12 +191,14 @@ fn lead_to(
 /// Lays out the files as in the repository, so that relative paths hold.
 fn write(folder: &Path, config: &str) -> Result<PathBuf, DemoError> {
     let file = config_file(folder);
-    let caches = folder.join("sql").join("caches");
+    let sql = folder.join("sql");
     let lay_out = || {
         std::fs::create_dir_all(folder.join("config"))?;
         std::fs::write(&file, config)?;
-        std::fs::create_dir_all(&caches)?;
-        QUERIES.iter().try_for_each(|(name, sql)| std::fs::write(caches.join(name), sql))
+        for kind in ["caches", "population"] {
+            std::fs::create_dir_all(sql.join(kind))?;
+        }
+        QUERIES.iter().try_for_each(|(name, text)| std::fs::write(sql.join(name), text))
     };
     lay_out().map_err(DemoError::io(format!("write to {}", folder.display())))?;
     Ok(file)

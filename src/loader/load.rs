@@ -10,8 +10,9 @@ use tokio_postgres::types::ToSql;
 use super::parameters::{ParameterError, Parametrized};
 use super::text::{Json, Text};
 use super::workers::{Connector, Worker};
+use crate::lsn::Lsn;
 use crate::postgres::conninfo::ConnectOptions;
-use crate::postgres::error::PgError;
+use crate::postgres::error::{Class, PgError};
 use crate::rules::Rules;
 
 /// Loads values.
@@ -89,6 +90,21 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether no other value could be loaded either: the server is away, takes no more
+    /// connections, or refuses this login. Everything else is the matter of one query.
+    #[must_use]
+    pub fn concerns_all(&self) -> bool {
+        /// SQLSTATE classes: connection, login, no such database, resources, shutdown.
+        const ALL: [&str; 5] = ["08", "28", "3D", "53", "57P"];
+        let LoadError::Postgres { source, .. } = self else { return false };
+        match source.sqlstate() {
+            Some(state) => ALL.iter().any(|class| state.starts_with(class)),
+            None => source.class() != Class::Bug,
+        }
+    }
+}
+
 impl Loader {
     /// Does not connect yet.
     ///
@@ -125,6 +141,29 @@ impl Loader {
         let seconds = seconds.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
         let since = seconds.ok_or_else(|| LoadError::NotJson("the end of the day".to_owned()))?;
         Ok(UNIX_EPOCH + Duration::from_secs(since))
+    }
+
+    /// How far WAL is handed out: past the commit record of everything that a value loaded
+    /// before shows.
+    pub async fn wal_insert(&self) -> Result<Lsn, LoadError> {
+        const WHAT: &str = "the position in the WAL";
+        let mut worker = self.worker(WHAT).await?;
+        let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text";
+        let text = run(&mut worker, WHAT, sql, &[]).await?;
+        let lsn = text.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
+        lsn.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))
+    }
+
+    /// How long the present day lasts already in the caches' time zone.
+    pub async fn since_midnight(&self) -> Result<Duration, LoadError> {
+        const WHAT: &str = "the beginning of the day";
+        const SQL: &str = "SELECT floor(extract(epoch FROM now() - \
+             (date_trunc('day', now() AT TIME ZONE $1::text) AT TIME ZONE $1::text)))::int8::text";
+        let mut worker = self.worker(WHAT).await?;
+        let text = run(&mut worker, WHAT, SQL, &[Text(&self.timezone)]).await?;
+        let seconds = text.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
+        let seconds = seconds.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))?;
+        Ok(Duration::from_secs(seconds))
     }
 
     async fn worker(&self, cache: &str) -> Result<Object<Connector>, LoadError> {

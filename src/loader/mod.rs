@@ -9,5 +9,5 @@
 
 pub mod load;
 pub mod parameters;
-mod text;
+pub(crate) mod text;
 mod workers;

@@ -8,7 +8,7 @@ use tokio_postgres::types::{Format, FromSql, IsNull, ToSql, Type};
 
 /// A parameter in its type's text form, which the server reads.
 #[derive(Debug)]
-pub(super) struct Text<'a>(pub(super) &'a str);
+pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl ToSql for Text<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {

@@ -49,6 +49,7 @@ pub mod needs;
 pub mod plan;
 mod predicate;
 mod row;
+mod selection;
 mod shape;
 pub mod template;
 pub(crate) mod token;

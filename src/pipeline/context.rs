@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::end::End;
 use super::status::Status;
 use super::without::Without;
+use crate::audit::compare::Ground;
+use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
@@ -33,15 +35,32 @@ pub struct Context {
 }
 
 impl Context {
+    fn loader(&self, connections: usize) -> Result<Loader, End> {
+        let statement_timeout = self.config.postgres.statement_timeout.get();
+        let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
+        Loader::new(&self.rules, self.connect.clone(), bounds)
+            .map_err(|error| End::Hopeless(error.to_string()))
+    }
+
+    /// What compares cached entries with the database now and then.
+    pub(super) fn sampler(&self) -> Result<Sampler, End> {
+        let ground = Ground {
+            loader: self.loader(1)?,
+            mapping: Arc::clone(&self.rules.mapping),
+            address: self.address.clone(),
+            keys: ControlKeys::new(&self.config.postgres.slot),
+            key_prefix: self.config.redis.key_prefix.clone(),
+        };
+        Ok(Sampler {
+            ground: Arc::new(ground),
+            per_second: self.config.audit.per_second,
+            status: Arc::clone(&self.status),
+        })
+    }
+
     /// The way in which this daemon fills the cache itself.
     pub(super) fn filler(&self) -> Result<Filler, End> {
-        let bounds = Bounds {
-            connections: self.config.warm.concurrency,
-            statement_timeout: self.config.postgres.statement_timeout.get(),
-            wait: self.config.postgres.statement_timeout.get(),
-        };
-        let loader = Loader::new(&self.rules, self.connect.clone(), bounds)
-            .map_err(|error| End::Hopeless(error.to_string()))?;
+        let loader = self.loader(self.config.warm.concurrency)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),

@@ -173,6 +173,7 @@ async fn follow(
     let filler = Arc::new(context.filler()?);
     let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
     let _warming = AbortOnDrop(tokio::spawn(warming));
+    let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     tasks.spawn(
         "apply",
         Applier {

@@ -56,7 +56,7 @@ async fn unlink_under(
 }
 
 /// The longest prefix that all share: one SCAN over the server serves every cache.
-fn common_prefix<'a>(prefixes: &[&'a [u8]]) -> &'a [u8] {
+pub(super) fn common_prefix<'a>(prefixes: &[&'a [u8]]) -> &'a [u8] {
     let mut prefixes = prefixes.iter().copied();
     let first = prefixes.next().unwrap_or_default();
     prefixes.fold(first, |common, other| {
@@ -66,7 +66,7 @@ fn common_prefix<'a>(prefixes: &[&'a [u8]]) -> &'a [u8] {
 }
 
 /// A glob that matches what begins with `prefix`, whatever characters it holds.
-fn pattern(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn pattern(prefix: &[u8]) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(prefix.len() + 1);
     for &byte in prefix {
         if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^') {

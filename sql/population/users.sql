@@ -1,0 +1,13 @@
+-- The users whose entries are warmed: of each organization (the active ones, or the one that is
+-- named) the active users who logged in last, $users of them at the most.
+select u.id as user_id,
+       u.organization_id as org_id
+  from organization_organization o
+ cross join lateral (select id, organization_id
+                       from authentication_user
+                      where organization_id = o.id
+                        and is_active
+                      order by last_login desc nulls last, id
+                      limit $users::int) u
+ where case when $organization::text is null then o.is_active
+            else o.name = $organization::text or o.id::text = $organization::text end

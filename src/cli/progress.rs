@@ -1,0 +1,59 @@
+//! How far long work has come, where somebody watches: a bar on standard error if that is a
+//! terminal, nothing otherwise.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{audit, warm};
+
+/// A bar. Dropping it takes it off the screen.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    /// Of so many entries; 0: nobody knows.
+    pub(super) fn new(what: &'static str) -> Bar {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos} {per_sec}") {
+            bar.set_style(style);
+        }
+        Bar(bar)
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl audit::run::Progress for Bar {
+    fn expect(&self, entries: u64) {
+        let template = "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec} {eta}";
+        if self.0.length().is_none()
+            && let Ok(style) = ProgressStyle::with_template(template)
+        {
+            self.0.set_style(style.progress_chars("=> "));
+        }
+        self.0.set_length(entries);
+    }
+
+    fn one(&self) {
+        self.0.inc(1);
+    }
+}
+
+impl warm::once::Progress for Bar {
+    fn cache(&self, name: &str) {
+        self.0.set_message(name.to_owned());
+    }
+
+    fn one(&self) {
+        self.0.inc(1);
+    }
+}

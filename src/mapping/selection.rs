@@ -1,0 +1,43 @@
+//! Which caches a command means: `all`, a group, `user`, or one cache by its name.
+
+use std::collections::BTreeSet;
+
+use super::Mapping;
+use super::model::CacheId;
+
+/// The parameter that makes a cache one of a user.
+const USER: &str = "user_id";
+
+impl Mapping {
+    /// The caches of a `cache_type`: `all`, the name of a cache, the name of a group
+    /// (`strategic`, `api`), or `user`: those whose keys name a user.
+    ///
+    /// # Errors
+    /// If it is none of these; the text says what there is.
+    pub fn select(&self, cache_type: &str) -> Result<BTreeSet<CacheId>, String> {
+        if let Some((id, _)) = self.cache_by_name(cache_type) {
+            return Ok(BTreeSet::from([id]));
+        }
+        let found: BTreeSet<CacheId> = self
+            .caches()
+            .filter(|(_, cache)| {
+                cache_type == "all"
+                    || cache.group.as_deref() == Some(cache_type)
+                    || (cache_type == "user" && cache.template.parameters().any(|p| p == USER))
+            })
+            .map(|(id, _)| id)
+            .collect();
+        if found.is_empty() && cache_type != "all" {
+            let names: Vec<&str> = self.caches().map(|(_, cache)| &*cache.name).collect();
+            let groups: BTreeSet<&str> =
+                self.caches().filter_map(|(_, cache)| cache.group.as_deref()).collect();
+            let groups: Vec<&str> = groups.into_iter().collect();
+            return Err(format!(
+                "{cache_type:?} is no cache and no group; write all, user, a group ({}) or a cache ({})",
+                groups.join(", "),
+                names.join(", ")
+            ));
+        }
+        Ok(found)
+    }
+}
