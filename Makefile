@@ -1,13 +1,16 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-long lint bench deny fuzz schema clean
+.PHONY: help setup build demo test test-long soak lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
 # How long the demo runs, and each fuzz target.
 DEMO_SECONDS ?= 60
 FUZZ_SECONDS ?= 60
+
+# How long the proof on real servers runs, all its cases together.
+SECONDS ?= 120
 
 # cargo nextest runs each test in a process of its own and kills what hangs;
 # without it, cargo test does.
@@ -46,6 +49,10 @@ test: setup ## every test but the long ones
 test-long: setup ## every test, the long ones too
 	$(TEST_LONG)
 	$(DOCTEST)
+
+soak: setup ## the proof that nothing stale is stored, for longer (SECONDS=120)
+	@cargo build --locked --bins
+	@PROOF_SECONDS=$(SECONDS) cargo test --locked --test proof -- --exact soak --ignored --nocapture
 
 lint: ## formatting and clippy, as CI wants them
 	cargo fmt --check

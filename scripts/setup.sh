@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the build, the demo and the tests need and this machine lacks:
-# a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis, and
-# wal2json (which one test compares the stream with). Does nothing where
-# nothing is missing.
+# a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
+# Python (one test runs a Django application) and wal2json (which one test compares
+# the stream with). Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
 # sandbox runs in folders of its own. Debian's default cluster is not made.
@@ -41,6 +41,11 @@ postgres_folder() {
 }
 
 have_redis() { [ -x "${UNSTALE_REDIS_SERVER:-}" ] || have redis-server; }
+
+# A Python that can make virtual environments: Debian packages that apart.
+have_python() {
+    have python3 && python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
 
 have_wal2json() {
     local folder library
@@ -109,21 +114,22 @@ keep_services_down() {
 missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
-needs_postgres=no needs_redis=no needs_wal2json=no
+needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
+have_python || needs_python=yes
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
-    # Nothing but one test needs wal2json: not worth a failure.
-    [ "$needs_wal2json" = yes ] || exit 0
+    # Nothing but a test each needs wal2json and Python: not worth a failure.
+    [ "$needs_wal2json$needs_python" != nono ] || exit 0
 fi
 
 if ! have apt-get; then
     [ "$needs_postgres$needs_redis${missing[*]:-}" != nono ] || exit 0
     fail "this is no Debian or Ubuntu: install a C compiler, make, Postgres $OLDEST_POSTGRES or later" \
         "(server programs; set UNSTALE_PG_BIN to their folder if it is not found)," \
-        "Redis 7 or later and, for one test, wal2json; then try again"
+        "Redis 7 or later and, for one test each, Python 3.10 or later and wal2json; then try again"
 fi
 if [ "$(id -u)" -ne 0 ] && ! have sudo; then
     fail "needs root to install ${missing[*]:-} $([ $needs_postgres = no ] || echo postgresql)" \
@@ -146,6 +152,7 @@ if [ $needs_postgres = yes ]; then
         'create_main_cluster = false'
 fi
 if [ $needs_redis = yes ]; then missing+=(redis-server); fi
+if [ $needs_python = yes ]; then missing+=(python3 python3-venv); fi
 
 keep_services_down
 if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
@@ -164,4 +171,5 @@ if ! have_wal2json; then
 fi
 
 [ -n "$(postgres_folder)" ] || fail "Postgres $OLDEST_POSTGRES or later is still not to be found: set UNSTALE_PG_BIN"
+have_python || say "python3 is missing, older than 3.10, or makes no virtual environments: the test that runs Django will say so"
 have_redis || fail "redis-server is still not to be found: set UNSTALE_REDIS_SERVER"

@@ -19,10 +19,12 @@ use crate::admin;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::gap::GapReason;
-use crate::pipeline::run::{self, Context};
+use crate::pipeline::run;
 use crate::pipeline::status::{Health, Phase, Status};
+use crate::pipeline::without::Without;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
 use crate::store::session::Address;
@@ -57,8 +59,14 @@ impl Daemon {
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
-        let context =
-            Context { config: Arc::new(config), connect, address, rules, status: Arc::new(status) };
+        let context = Context {
+            config: Arc::new(config),
+            connect,
+            address,
+            rules,
+            status: Arc::new(status),
+            without: Without::from_environment(),
+        };
         Ok(Daemon { context, reload })
     }
 
@@ -98,6 +106,7 @@ impl Daemon {
         };
         let mut forced: Option<GapReason> = None;
         let mut pauses = Pauses::new();
+        let mut last_gap: Option<Instant> = None;
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
@@ -123,6 +132,8 @@ impl Daemon {
             if let Some(new) = reloaded {
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
+                // What is remembered names rules by the numbers of the old mapping.
+                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -133,6 +144,12 @@ impl Daemon {
             }
             let pause = match self.judge(end, &mut forced) {
                 Next::Now => continue,
+                // One after the other is no accident: two daemons of two databases that
+                // take each other's state for their own, say. Each costs a purge.
+                Next::Purge => match last_gap.replace(Instant::now()) {
+                    Some(before) if before.elapsed() < Duration::from_secs(10) => pauses.next(),
+                    _ => continue,
+                },
                 Next::Later => pauses.next(),
                 Next::Soon => Duration::from_secs(1),
                 Next::End(ended) => return ended,
@@ -153,7 +170,7 @@ impl Daemon {
             End::Gap(reason) => {
                 *forced = Some(reason);
                 status.enter(Phase::Connecting);
-                Next::Now
+                Next::Purge
             }
             End::SlotBusy(pid) => {
                 let slot = &self.context.config.postgres.slot;
@@ -165,6 +182,16 @@ impl Daemon {
                 warn!(%reason, "the run has ended; trying again");
                 self.lost(&reason);
                 Next::Later
+            }
+            End::RedisAgain(reason) => {
+                warn!(%reason, "the run has ended; trying again");
+                status.enter(Phase::Connecting);
+                Next::Later
+            }
+            End::StateMoved => {
+                info!("the state in Redis has moved on while it was read; reading it again");
+                status.enter(Phase::Connecting);
+                Next::Soon
             }
             End::Hopeless(reason) | End::Blocked(reason) if give_up => {
                 Next::End(Ended::Hopeless(reason))
@@ -215,6 +242,7 @@ impl Daemon {
 
 enum Next {
     Now,
+    Purge,
     Soon,
     Later,
     End(Ended),

@@ -3,8 +3,8 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Why the metrics could not be made or printed: two of one name, a bug.
@@ -42,6 +42,16 @@ pub struct Metrics {
     pub gaps: IntCounterVec,
     /// When the last gap was declared.
     pub last_gap_timestamp: IntGauge,
+    /// Attempts to read or fill an entry, by cache and what came of it.
+    pub fills: IntCounterVec,
+    /// Readers that wait for another's lease.
+    pub leases_waiting: IntGauge,
+    /// Entries that wait to be filled, by priority.
+    pub warm_queue: IntGaugeVec,
+    /// Entries that were given up because too many waited, by priority.
+    pub warm_dropped: IntCounterVec,
+    /// How long queries take, by cache.
+    pub load_seconds: HistogramVec,
     /// Whether the last attempt to reach the service succeeded.
     pub service_up: IntGaugeVec,
     /// The watermark.
@@ -70,6 +80,11 @@ impl Metrics {
             escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
             gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
+            fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
+            leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
+            warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
+            warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
+            load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
             registry: make.0,
@@ -110,6 +125,15 @@ impl Maker {
     }
     fn float(&self, name: &str, help: &str) -> Result<Gauge, MetricsError> {
         self.register(Gauge::new(name, help)?)
+    }
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, MetricsError> {
+        let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 17)?;
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
     }
     fn histogram(&self, name: &str, help: &str) -> Result<Histogram, MetricsError> {
         // From a quarter of a millisecond (a round trip) to minutes (a standby that hangs).

@@ -39,6 +39,12 @@ impl Rules {
         }
     }
 
+    /// The time zone in which a day begins and ends, for queries that name `$timezone`.
+    #[must_use]
+    pub fn timezone(&self) -> &str {
+        &self.timezone
+    }
+
     /// A text that changes when a value that is cached now may not be right any more: with
     /// what depends on what, and with what the values are computed by.
     #[must_use]

@@ -4,6 +4,14 @@
 //! Everything that could be cached is put into Redis before each scenario. Its change is
 //! made, and exactly the keys that it names must be gone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

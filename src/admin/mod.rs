@@ -1,6 +1,8 @@
 //! The operator's listener: metrics, health, and why a key was dropped. It has no login:
 //! it belongs on loopback or a private network.
 
+pub mod client;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,8 +18,8 @@ use tokio::net::TcpListener;
 use tracing::{error, info};
 
 use crate::mapping::Mapping;
-use crate::pipeline::drops::Told;
-use crate::pipeline::status::Status;
+use crate::pipeline::drops::{Told, ToldWhole};
+use crate::pipeline::status::{LastGap, Status};
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -80,12 +82,32 @@ struct Why {
     key: String,
     /// `null`: not dropped as far as the daemon remembers.
     last_drop: Option<Told>,
-    last_gap: Option<crate::pipeline::status::LastGap>,
+    /// The last time that its cache was dropped as a whole.
+    last_whole_drop: Option<ToldWhole>,
+    /// When everything was dropped last.
+    last_gap: Option<LastGap>,
+    /// Everything below it is applied.
+    applied_lsn: String,
+    ready: bool,
 }
 
 async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Why> {
     let mapping = state.mapping.load();
-    let last = state.status.with_drops(|drops| drops.last(which.key.as_bytes()));
-    let last_drop = last.map(|drop| Told::new(&drop, &mapping));
-    Json(Why { key: which.key, last_drop, last_gap: state.status.readiness().last_gap })
+    let key = which.key.as_bytes();
+    let cache = mapping.cache_of_key(key).map(|(id, _)| id);
+    let (last, whole) = state
+        .status
+        .with_drops(|drops| (drops.last(key), cache.and_then(|cache| drops.last_whole(cache))));
+    let readiness = state.status.readiness();
+    Json(Why {
+        last_drop: last.map(|drop| Told::new(&drop, &mapping)),
+        last_whole_drop: whole.map(|(reason, drop)| ToldWhole {
+            reason: reason.as_str(),
+            told: Told::new(&drop, &mapping),
+        }),
+        last_gap: readiness.last_gap,
+        applied_lsn: readiness.applied_lsn,
+        ready: readiness.ready,
+        key: which.key,
+    })
 }

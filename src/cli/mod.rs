@@ -3,12 +3,14 @@
 //! What can fail without a server fails first, before any task is started: arguments,
 //! configuration, TLS, logging.
 
+mod check;
 mod config;
 mod demo;
 mod explain;
 mod logging;
 mod output;
 mod run;
+mod setup;
 mod tail;
 mod why;
 
@@ -43,17 +45,19 @@ struct Common {
     overrides: Vec<Override>,
 }
 
+// A variant without a comment shows its own arguments' one, the longer text included.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Follow the database and keep the cache fresh, until SIGTERM
     Run(run::Run),
+    /// Say what is missing, and the exact SQL for it; changes nothing
+    Check(check::Check),
+    /// Prepare the database: grants, replica identities, the publication
+    Setup(setup::Setup),
     /// See it at work: private servers, live load, and a comparison of every cached value
     Demo(demo::Demo),
-    /// Say which keys a change reaches, by which rule, and why others do not apply
     Explain(explain::ExplainCommand),
-    /// Say why a key was dropped last, and what is known of it now
     Why(why::WhyCommand),
-    /// Print changes and the keys that they reach, live
     Tail(tail::TailCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
@@ -104,6 +108,8 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let exit = match arguments.command {
         Command::Run(command) => command.execute(&arguments.common),
+        Command::Check(command) => command.execute(&arguments.common),
+        Command::Setup(command) => command.execute(&arguments.common),
         Command::Demo(command) => command.execute(),
         Command::Explain(command) => command.execute(&arguments.common),
         Command::Why(command) => command.execute(&arguments.common),

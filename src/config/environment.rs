@@ -18,6 +18,9 @@ pub const CONFIG: &str = "UNSTALE_CONFIG";
 /// Variables that are no settings: the command line reads them.
 const OTHERS: [&str; 2] = [CONFIG, "UNSTALE_LOG"];
 
+/// Test only: names a rule to leave out. A release build knows no such variable, and says so.
+pub const TEST_WITHOUT: &str = "UNSTALE_TEST_WITHOUT";
+
 /// The file that [`CONFIG`] names; an empty one names none.
 pub(super) fn config_file(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
     let (_, file) = environment.iter().find(|(name, _)| name == CONFIG)?;
@@ -52,7 +55,8 @@ pub(super) fn overrides(
 fn ours(name: &OsStr) -> Option<&str> {
     let name = name.to_str()?;
     let rest = name.strip_prefix(PREFIX)?;
-    (!OTHERS.contains(&name) && !is_service_link(rest)).then_some(name)
+    let for_tests = cfg!(debug_assertions) && name == TEST_WITHOUT;
+    (!OTHERS.contains(&name) && !is_service_link(rest) && !for_tests).then_some(name)
 }
 
 /// Whether Kubernetes put the variable there: a Service called `unstale` or `unstale-admin`

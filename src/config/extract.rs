@@ -8,11 +8,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
 use super::layers::{POSTGRES_URL, REDIS_URL};
-use super::model::{Admin, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table};
+use super::model::{
+    Admin, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
+};
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
-const SECTIONS: &[&str] = &["postgres", "redis", "pipeline", "admin", "log", "caches", "tables"];
+const SECTIONS: &[&str] =
+    &["postgres", "redis", "pipeline", "warm", "admin", "log", "caches", "tables"];
 
 /// What could be read.
 pub(super) struct Extracted {
@@ -53,6 +56,7 @@ impl Reader<'_> {
             *password = password.take().filter(given);
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
+        let warm: Option<Warm> = self.optional(values, "warm");
         let admin: Option<Admin> = self.optional(values, "admin");
         let log: Option<Log> = self.optional(values, "log");
         let caches = self.caches(values.get("caches"));
@@ -61,6 +65,7 @@ impl Reader<'_> {
             postgres: postgres?,
             redis: redis?,
             pipeline: pipeline.unwrap_or_default(),
+            warm: warm.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
             log: log.unwrap_or_default(),
             caches,

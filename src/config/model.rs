@@ -29,6 +29,9 @@ pub struct Config {
     /// Bounds of the pipeline between them.
     #[serde(default)]
     pub pipeline: Pipeline,
+    /// Filling again what changes removed.
+    #[serde(default)]
+    pub warm: Warm,
     /// The operator's listener: metrics, health, `why`.
     #[serde(default)]
     pub admin: Admin,
@@ -133,6 +136,20 @@ pub struct Pipeline {
     pub remembered_drops: usize,
 }
 
+/// `[warm]`
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Warm {
+    /// Whether the daemon fills anything by itself.
+    pub enabled: bool,
+    /// How many entries are filled at once. Each needs a connection to Postgres.
+    pub concurrency: usize,
+    /// How many entries are filled a second at the most; 0: no limit.
+    pub max_per_second: u32,
+    /// How many entries may wait to be filled. Past it the lowest priority is dropped first.
+    pub max_queue: usize,
+}
+
 /// `[admin]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -205,6 +222,22 @@ pub struct Cache {
     /// What goes first when there is much to do.
     #[serde(default)]
     pub priority: Priority,
+    /// Whether an entry that a change removed is filled again at once. Not for a scoped cache.
+    #[serde(default)]
+    pub rewarm: Rewarm,
+}
+
+/// Whether an entry that a change removed is filled again at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rewarm {
+    /// The next reader fills it.
+    #[default]
+    Never,
+    /// If it was there; it keeps the life that remained.
+    IfCached,
+    /// Also if it was not there.
+    Always,
 }
 
 /// A cache's SQL: in place, or in a file (relative to the configuration's folder).
@@ -317,6 +350,7 @@ impl Operation {
 
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
+keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
 keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });
 
 impl Rule {
@@ -433,6 +467,24 @@ impl Default for Pipeline {
             max_lag: Span::seconds(30),
             drain_timeout: Span::seconds(10),
             remembered_drops: 10_000,
+        }
+    }
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000 }
+    }
+}
+
+impl Priority {
+    /// The name in configuration, metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::High => "high",
+            Priority::Medium => "medium",
+            Priority::Low => "low",
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ if path.0.len() == 2 && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,
         },
-        "pipeline" | "admin" | "log" | "caches" | "tables" if !sounds_secret(key) => {
+        "pipeline" | "warm" | "admin" | "log" | "caches" | "tables" if !sounds_secret(key) => {
             Exposure::Shown
         }
         _ => Exposure::Hidden,

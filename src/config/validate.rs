@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::duration::Span;
-use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rule};
+use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rule, Warm};
 use super::problem::{ConfigPath, Problem, nearest};
 
 /// Names that commands give to several caches at once.
@@ -23,6 +23,7 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.postgres(&config.postgres);
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
+    checks.warm(&config.warm);
     checks.log_level(&config.log.level);
     checks.not_empty("caches", "timezone", &config.caches.timezone, "\"UTC\"");
     for (name, cache) in &config.caches.by_name {
@@ -106,6 +107,12 @@ impl Checks {
             pipeline.drain_timeout,
             Span::seconds(0)..=Span::seconds(3600),
         );
+    }
+
+    fn warm(&mut self, warm: &Warm) {
+        let at = |key: &str| ConfigPath::from_iter(["warm", key]);
+        self.number(at("concurrency"), warm.concurrency, 1..=100);
+        self.number(at("max_queue"), warm.max_queue, 1..=10_000_000);
     }
 
     fn log_level(&mut self, level: &str) {

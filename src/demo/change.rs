@@ -252,7 +252,7 @@ async fn delete_deals(
     transaction: Transaction<'_>,
     organization: i64,
 ) -> Result<String, tokio_postgres::Error> {
-    let some = "select id from deals_deal where organization_id = $1 order by id limit 20";
+    let some = "select id from deals_deal where organization_id = $1 order by id limit 60";
     let payments = transaction
         .execute(&format!("delete from deals_payment where deal_id in ({some})"), &[&organization])
         .await?;

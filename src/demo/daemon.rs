@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,6 +23,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STOP_BOUND: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(2);
 const LOG_TAIL: usize = 4000;
+
+/// This program as anyone would start it: with nothing but a configuration to go by.
+pub(super) fn ourselves(subcommand: &str, config: &Path) -> Result<Command, DemoError> {
+    let program = std::env::current_exe().map_err(DemoError::io("find this program"))?;
+    let mut command = Command::new(program);
+    command.arg(subcommand).arg("--config").arg(config).stdin(Stdio::null());
+    // What is set for the user's own daemon must not lead this one to the user's servers.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("UNSTALE_") || name.starts_with("PG"))
+        {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
 
 /// A running `unstale run`; killed when dropped.
 pub(super) struct Daemon {
@@ -46,6 +62,7 @@ pub(super) struct Counters {
     pub(super) changes: u64,
     pub(super) invalidated: u64,
     pub(super) present: u64,
+    pub(super) rewarmed: u64,
     pub(super) whole_caches: u64,
     pub(super) gaps: u64,
 }
@@ -58,25 +75,15 @@ pub(super) fn free_address() -> Result<SocketAddr, DemoError> {
 }
 
 impl Daemon {
-    /// Starts this program's own `run`, with nothing but its configuration to go by.
+    /// Starts it; see [`ourselves`].
     pub(super) fn start(
         config: &Path,
         admin: SocketAddr,
         log: PathBuf,
     ) -> Result<Daemon, DemoError> {
-        let program = std::env::current_exe().map_err(DemoError::io("find this program"))?;
         let output = File::create(&log).map_err(DemoError::io("open the daemon's log"))?;
-        let mut command = Command::new(program);
-        command.arg("run").arg("--config").arg(config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        // What is set for the user's own daemon must not lead this one to the user's servers.
-        for (name, _) in std::env::vars_os() {
-            let ours =
-                name.to_str().is_some_and(|n| n.starts_with("UNSTALE_") || n.starts_with("PG"));
-            if ours {
-                command.env_remove(name);
-            }
-        }
+        let mut command = ourselves("run", config)?;
+        command.stdout(Stdio::null()).stderr(output);
         let process = Process::start(command, "unstale", Signal::KILL)
             .map_err(DemoError::io("start the daemon"))?;
         Ok(Daemon { process, admin, log })
@@ -134,14 +141,26 @@ impl Daemon {
     pub(super) async fn counters(&self) -> Result<Counters, DemoError> {
         let text = self.get("/metrics").await?;
         let total = |name| sum(&text, name);
+        let stored: String = text
+            .lines()
+            .filter(|line| line.contains("\"stored\""))
+            .flat_map(|line| [line, "\n"])
+            .collect();
         Ok(Counters {
             transactions: total("unstale_transactions_total"),
             changes: total("unstale_changes_total"),
             invalidated: total("unstale_invalidations_total"),
             present: total("unstale_invalidated_present_total"),
+            rewarmed: sum(&stored, "unstale_fills_total"),
             whole_caches: total("unstale_escalations_total"),
             gaps: total("unstale_gaps_total"),
         })
+    }
+
+    /// What it knows of a key's last removal, as JSON.
+    pub(super) async fn why(&self, key: &str) -> Result<String, DemoError> {
+        let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+        self.get(&format!("/why?key={key}")).await
     }
 
     /// Asks it to stop, and looks at how it does.

@@ -1,6 +1,7 @@
 //! What can go wrong with the demo, and what to do about it.
 
 use std::io;
+use std::process::ExitStatus;
 
 use crate::sandbox::SandboxError;
 
@@ -37,6 +38,14 @@ pub enum DemoError {
     /// The configuration cannot be used.
     #[error("the configuration cannot be used:\n{0}")]
     Config(String),
+    /// `unstale setup` failed.
+    #[error("unstale setup failed ({status}); it said:\n{said}")]
+    Setup {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote.
+        said: String,
+    },
     /// The daemon did not do what it should have.
     #[error("{what}; the end of its log:\n{log}")]
     Daemon {

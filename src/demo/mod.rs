@@ -15,7 +15,6 @@ mod daemon;
 mod entries;
 mod error;
 mod filler;
-mod parameters;
 mod screen;
 mod truth;
 mod world;
@@ -41,6 +40,9 @@ use writer::{Latencies, Writer};
 /// How long one round writes.
 const ROUND: Duration = Duration::from_secs(4);
 
+/// Of how many stale values is told what the daemon knows of them.
+const SHOWN: usize = 3;
+
 /// What the demo is to do.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -57,6 +59,7 @@ pub struct Outcome {
     changes: u64,
     invalidated: u64,
     refilled: usize,
+    rewarmed: u64,
     gaps: u64,
     stale: Vec<String>,
     took: Duration,
@@ -72,7 +75,9 @@ impl Outcome {
             }
             None if self.changes == 0 => Some("no change has flowed".to_owned()),
             None if self.invalidated == 0 => Some("no key was invalidated".to_owned()),
-            None if self.refilled == 0 => Some("no key was filled again".to_owned()),
+            None if self.refilled == 0 && self.rewarmed == 0 => {
+                Some("no key was filled again".to_owned())
+            }
             None if self.gaps > 0 => {
                 Some("everything was dropped though nothing was wrong".to_owned())
             }
@@ -89,10 +94,11 @@ impl fmt::Display for Outcome {
         }
         write!(
             f,
-            " transactions={} changes={} invalidated={} stale={} seconds={}",
+            " transactions={} changes={} invalidated={} rewarmed={} stale={} seconds={}",
             self.transactions,
             self.changes,
             self.invalidated,
+            self.rewarmed,
             self.stale.len(),
             self.took.as_secs()
         )
@@ -124,10 +130,12 @@ pub async fn run(
         ended = rounds => ended?,
         never = screen.every_second(&daemon, cache, &latencies) => match never {},
     }
-    let Counters { transactions, changes, invalidated, gaps, .. } = daemon.counters().await?;
+    let Counters { transactions, changes, invalidated, rewarmed, gaps, .. } =
+        daemon.counters().await?;
     outcome.transactions = transactions - before.transactions;
     outcome.changes = changes - before.changes;
     outcome.invalidated = invalidated - before.invalidated;
+    outcome.rewarmed = rewarmed - before.rewarmed;
     outcome.gaps = gaps - before.gaps;
     daemon.stop().await?;
     outcome.took = start.elapsed();
@@ -144,12 +152,10 @@ fn introduce(world: &World, daemon: &Daemon, screen: &Screen) {
         format!("  Redis     {}", world.redis_url()),
         format!("  daemon    PID {}, its log is {}", daemon.pid(), world.log_file().display()),
         "  While it runs, try in another terminal:".to_owned(),
+        format!("    export UNSTALE_CONFIG={}", config.display()),
+        format!("    alias unstale={program}"),
+        format!("    unstale why {}v1:org:data:1", world.config.redis.key_prefix),
         format!("    curl http://{}/readyz", world.admin),
-        format!(
-            "    UNSTALE_CONFIG={} {program} why {}v1:org:data:1",
-            config.display(),
-            world.config.redis.key_prefix
-        ),
         String::new(),
     ] {
         screen.line(&line);
@@ -166,7 +172,7 @@ async fn rounds(
     outcome: &mut Outcome,
 ) -> Result<(), DemoError> {
     let timezone = &world.config.caches.timezone;
-    let truth = Truth::new(&world.mapping, &world.queries, timezone);
+    let truth = Truth::new(&world.mapping, &world.queries, timezone)?;
     let mut filler = Filler {
         mapping: &world.mapping,
         truth: &truth,
@@ -184,11 +190,14 @@ async fn rounds(
     };
     let mut writer = Writer::new(world, latencies).await?;
     let mut ledger: Ledger = HashMap::new();
-    let end = options.duration.map(|duration| Instant::now() + duration);
+    let mut end = None;
     let mut first = true;
     loop {
         let filled = filler.fill(&mut ledger).await?;
-        if !first {
+        if first {
+            // The clock starts with the first write: a busy machine shall not write less.
+            end = options.duration.map(|duration| Instant::now() + duration);
+        } else {
             outcome.refilled += filled.stored;
         }
         screen.step(&format!("filled {} entries, {} are cached", filled.stored, filled.cached));
@@ -216,6 +225,10 @@ async fn rounds(
             verdict.stale.len()
         ));
         if !verdict.stale.is_empty() {
+            for key in verdict.stale.iter().take(SHOWN) {
+                let why = daemon.why(key).await?;
+                screen.step(&format!("stale: {key}; the daemon says of it: {why}"));
+            }
             outcome.stale = verdict.stale;
             return Ok(());
         }

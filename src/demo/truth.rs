@@ -12,9 +12,9 @@ use tokio_postgres::types::ToSql;
 
 use super::entries::{Entry, names};
 use super::error::DemoError;
-use super::parameters;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
+use crate::mapping::token::{Token, tokens};
 
 /// How many entries one statement computes.
 const TOGETHER: usize = 500;
@@ -37,19 +37,19 @@ impl Truth {
         mapping: &Mapping,
         queries: &BTreeMap<String, String>,
         timezone: &str,
-    ) -> Truth {
+    ) -> Result<Truth, DemoError> {
         let mut statements = HashMap::new();
         for (id, cache) in mapping.caches() {
             let Some(query) = queries.get(&*cache.name) else { continue };
             let names = names(cache);
             let mut of_the_day = false;
-            let query = parameters::replace(query, |name| {
+            let query = with_parameters(query, |name| {
                 if name == "timezone" {
                     of_the_day = true;
                     return format!("'{}'", timezone.replace('\'', "''"));
                 }
                 format!("unstale_entry.\"{name}\"")
-            });
+            })?;
             let lists: Vec<_> = (1..=names.len()).map(|i| format!("${i}::text[]")).collect();
             let columns: String = names.iter().map(|name| format!("\"{name}\", ")).collect();
             // The line break ends a comment that the query may end with.
@@ -61,7 +61,7 @@ impl Truth {
             );
             statements.insert(id, Statement { sql, lists: names.len(), of_the_day });
         }
-        Truth { statements }
+        Ok(Truth { statements })
     }
 
     /// Whether the cache has a query at all.
@@ -119,5 +119,35 @@ impl Statement {
             }
         }
         Ok(())
+    }
+}
+
+/// The query with each `$name` replaced.
+fn with_parameters(sql: &str, mut by: impl FnMut(&str) -> String) -> Result<String, DemoError> {
+    let tokens = tokens(sql).map_err(|error| DemoError::Config(error.message))?;
+    let mut out = String::with_capacity(sql.len());
+    let mut copied = 0;
+    for (token, place) in tokens {
+        if let Token::Parameter(name) = token {
+            out.push_str(sql.get(copied..place.start).unwrap_or_default());
+            out.push_str(&by(&name));
+            copied = place.end;
+        }
+    }
+    out.push_str(sql.get(copied..).unwrap_or_default());
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parameters_are_replaced() {
+        let sql = "select $a::int, '$a', \"$a\", 1 -- $a\n /* $a */ + $a_b where x=$a";
+        assert_eq!(
+            with_parameters(sql, |name| format!("<{name}>")).unwrap(),
+            "select <a>::int, '$a', \"$a\", 1 -- $a\n /* $a */ + <a_b> where x=<a>"
+        );
     }
 }

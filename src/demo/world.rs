@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
+use tokio::process::Command;
 use tokio_postgres::Client;
 use toml_edit::{DocumentMut, value};
 
@@ -143,24 +144,18 @@ impl World {
         self.set_up().await
     }
 
+    /// `unstale setup`, as the tables' owner would run it.
     async fn set_up(&self) -> Result<(), DemoError> {
-        let tables: Vec<String> =
-            self.mapping.tables().map(|(_, table)| table.name.to_string()).collect();
-        let identities: String = tables
-            .iter()
-            .map(|table| format!("alter table {table} replica identity full;\n"))
-            .collect();
-        let publication = &self.config.postgres.publication;
-        let superuser = self.postgres.client_for("postgres", DATABASE).await?;
-        superuser
-            .batch_execute(&format!(
-                "{identities}\
-                 grant select on all tables in schema public to {DAEMON};\n\
-                 create publication {publication} for table {} with (publish_via_partition_root = true);",
-                tables.join(", ")
-            ))
-            .await
-            .map_err(DemoError::postgres("be set up"))
+        let mut command: Command = daemon::ourselves("setup", &self.config_file())?.into();
+        command.arg("--as-owner").arg(self.database_url()).kill_on_drop(true);
+        let output = command.output().await.map_err(DemoError::io("start unstale setup"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(DemoError::Setup {
+            status: output.status,
+            said: String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        })
     }
 }
 

@@ -91,6 +91,8 @@ pub enum Escalation {
     Rule,
     /// The rule's `via` failed.
     LookupFailed,
+    /// The table was rewritten, which the stream does not tell.
+    Rewritten,
 }
 
 impl Escalation {
@@ -104,6 +106,7 @@ impl Escalation {
             Escalation::ColumnGone => "column_gone",
             Escalation::Rule => "rule",
             Escalation::LookupFailed => "lookup_failed",
+            Escalation::Rewritten => "rewritten",
         }
     }
 }

@@ -12,8 +12,6 @@
 //! Values go in and come out as text, as the stream and the keys have them; in between
 //! they have their columns' types, so that joins use the indexes.
 
-use std::fmt::Write as _;
-
 use crate::pgoutput::message::Relation;
 
 use super::model::RuleId;
@@ -32,6 +30,9 @@ pub struct LookupPlan {
     pub columns: Vec<Box<str>>,
     /// The parameters that it finds; none if any row at all drops the whole cache.
     pub outputs: Vec<String>,
+    /// The via over `changed` as it is: for whoever wants to know what it reads and where
+    /// its results come from.
+    pub bare_sql: String,
 }
 
 impl LookupPlan {
@@ -64,19 +65,15 @@ impl LookupPlan {
                 outputs.iter().map(|name| format!("(v.{})::text", quoted(name))).collect();
             (format!("DISTINCT {}", columns.join(", ")), "")
         };
-        let mut sql = String::new();
-        // Writing to a String does not fail.
-        let written = write!(
-            sql,
-            "WITH changed AS (\n  SELECT {} FROM unnest({}) AS t({})\n)\nSELECT {found} FROM (\n{}\n) \
-             AS v{limit}",
+        let changed = format!(
+            "WITH changed AS (\n  SELECT {} FROM unnest({}) AS t({})\n)",
             changed.join(", "),
             arrays.join(", "),
             names.join(", "),
-            via.sql,
         );
-        debug_assert!(written.is_ok());
-        LookupPlan { rule, sql, columns: via.columns.clone(), outputs }
+        let sql = format!("{changed}\nSELECT {found} FROM (\n{}\n) AS v{limit}", via.sql);
+        let bare_sql = format!("{changed}\nSELECT * FROM (\n{}\n) AS v", via.sql);
+        LookupPlan { rule, sql, columns: via.columns.clone(), outputs, bare_sql }
     }
 }
 

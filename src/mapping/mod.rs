@@ -51,6 +51,7 @@ mod predicate;
 mod row;
 mod shape;
 pub mod template;
+pub(crate) mod token;
 pub mod types;
 pub mod via;
 

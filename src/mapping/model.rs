@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{Operation, Priority};
+use crate::config::model::{Operation, Priority, Rewarm};
 
 use super::condition::Condition;
 use super::name::TableName;
@@ -56,6 +56,8 @@ pub struct CacheModel {
     pub group: Option<Box<str>>,
     /// What goes first.
     pub priority: Priority,
+    /// Whether what a change removed is filled again.
+    pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
     /// What every Redis key of it begins with, `redis.key_prefix` included: a purge scans
@@ -250,6 +252,11 @@ impl Mapping {
     /// The rules of all tables.
     pub fn rules(&self) -> impl Iterator<Item = (RuleId, &RuleModel)> {
         (0..).map(RuleId).zip(&self.rules)
+    }
+
+    /// The rules of a table.
+    pub fn rules_of(&self, table: TableId) -> impl Iterator<Item = (RuleId, &RuleModel)> {
+        self.rules().filter(move |(_, rule)| rule.table == table)
     }
 
     /// A rule; `None` for an id of another mapping.

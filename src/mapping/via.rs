@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::name::{is_identifier_start, read_identifier};
+use super::token::{Token, TokenError, tokens};
 
 /// A `via` query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,6 @@ pub struct ViaError {
     pub span: Range<usize>,
 }
 
-#[derive(Debug, PartialEq)]
-enum Token {
-    Name(String),
-    Parameter,
-    Byte(u8),
-}
-
 impl Via {
     /// Finds the columns of `changed` in a query.
     ///
@@ -45,7 +38,11 @@ impl Via {
     /// If it reads none, all at once (`changed.*`), or is not one statement.
     pub fn parse(text: &str) -> Result<Self, ViaError> {
         const HINT: &str = "write every column of the changed rows as changed.column";
-        let mut tokens = tokens(text)?;
+        let mut tokens = tokens(text).map_err(|TokenError { message, span }| ViaError {
+            message,
+            hint: "close it",
+            span,
+        })?;
         let mut sql = text.trim_end();
         while let Some((Token::Byte(b';'), span)) = tokens.last() {
             sql = text.get(..span.start).unwrap_or_default().trim_end();
@@ -60,7 +57,7 @@ impl Via {
             };
             match token {
                 Token::Byte(b';') => return fail("one query only", "leave out what follows it"),
-                Token::Parameter => {
+                Token::Parameter(_) => {
                     return fail(
                         "a via has no parameters",
                         "read the changed rows as changed.column",
@@ -99,98 +96,6 @@ impl Via {
         }
         Ok(Via { sql: sql.into(), columns: columns.into_iter().map(Into::into).collect() })
     }
-}
-
-fn tokens(text: &str) -> Result<Vec<(Token, Range<usize>)>, ViaError> {
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let open = |what: &str| ViaError {
-            message: format!("{what} is never closed"),
-            hint: "close it",
-            span: at..at + rest.chars().next().map_or(0, char::len_utf8),
-        };
-        let first = rest.chars().next().unwrap_or_default();
-        let mut token = None;
-        let length = if first.is_whitespace() {
-            first.len_utf8()
-        } else if rest.starts_with("--") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            comment_length(rest).ok_or_else(|| open("this comment"))?
-        } else if first == '\'' {
-            text_length(rest, false).ok_or_else(|| open("this text"))?
-        } else if rest.starts_with("e'") || rest.starts_with("E'") {
-            let text = rest.get(1..).unwrap_or_default();
-            text_length(text, true).ok_or_else(|| open("this text"))? + 1
-        } else if first == '"' || is_identifier_start(first) {
-            let (name, length) = read_identifier(rest).map_err(|_| open("this quoted name"))?;
-            token = Some(Token::Name(name));
-            length
-        } else if first == '$' {
-            match dollar_length(rest) {
-                Some(length) => length.ok_or_else(|| open("this dollar-quoted text"))?,
-                None => {
-                    let digits = rest.bytes().skip(1).take_while(u8::is_ascii_digit).count();
-                    token = Some(if digits > 0 { Token::Parameter } else { Token::Byte(b'$') });
-                    1 + digits
-                }
-            }
-        } else if first.is_ascii_digit() {
-            // Also 1.5, 1e3, 0xff, 1_000: nothing of it is a name.
-            rest.bytes()
-                .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'))
-                .count()
-        } else {
-            token = rest.bytes().next().map(Token::Byte);
-            first.len_utf8()
-        };
-        if let Some(token) = token {
-            tokens.push((token, at..at + length));
-        }
-        at += length;
-    }
-    Ok(tokens)
-}
-
-/// Comments nest in Postgres.
-fn comment_length(rest: &str) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut at = 0;
-    loop {
-        match rest.as_bytes().get(at..at + 2)? {
-            b"/*" => depth += 1,
-            b"*/" if depth == 1 => return Some(at + 2),
-            b"*/" => depth -= 1,
-            _ => {
-                at += 1;
-                continue;
-            }
-        }
-        at += 2;
-    }
-}
-
-fn text_length(rest: &str, backslashes: bool) -> Option<usize> {
-    let mut bytes = rest.bytes().enumerate().skip(1).peekable();
-    while let Some((at, byte)) = bytes.next() {
-        if byte == b'\\' && backslashes {
-            bytes.next();
-        } else if byte == b'\'' && bytes.next_if(|(_, next)| *next == b'\'').is_none() {
-            return Some(at + 1);
-        }
-    }
-    None
-}
-
-/// `None` if no `$tag$` begins here; inside, the length up to the closing one.
-fn dollar_length(rest: &str) -> Option<Option<usize>> {
-    let end = rest.get(1..)?.find('$')? + 2;
-    let tag = rest.get(..end)?;
-    let name = tag.get(1..end - 1)?;
-    let is_tag = !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| is_identifier_start(c) || c.is_ascii_digit());
-    is_tag.then(|| rest.get(end..)?.find(tag).map(|close| end + close + end))
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use crate::mapping::changes::Key;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
 use crate::store::state;
+use crate::warm::rewarm::Rewarmer;
 
 /// How often the certificate is renewed, and the chain looked at on an idle database.
 const RENEW: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ pub struct Applier {
     pub max_keys_per_script: usize,
     /// To the feedback task.
     pub applied: watch::Sender<Lsn>,
+    /// Told what was removed.
+    pub rewarmer: Rewarmer,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -99,6 +102,7 @@ impl Applier {
             fields.push(state::closed(&[]));
         }
         fields.extend(batch.suspects.take().map(state::suspects));
+        fields.extend(batch.files.take().map(state::files));
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(rest, &fields, certify).await?);
@@ -107,6 +111,9 @@ impl Applier {
         // Counted before `/readyz` tells of it: who waits for a position finds its changes
         // in the metrics and its keys in `why`.
         self.count(&batch, &keys, &causes, &lives);
+        for ((key, cause), life) in keys.iter().zip(&causes).zip(&lives) {
+            self.rewarmer.removed(key.as_bytes(), cause.origin.cache, *life);
+        }
         self.status.applied(self.watermark);
         Ok(())
     }
@@ -131,6 +138,16 @@ impl Applier {
         self.chain.step(&[], &[state::closed(&names), frontier], None).await?;
         let removed = self.chain.purge(&prefixes).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
+        let at = SystemTime::now();
+        self.status.with_drops(|drops| {
+            for (escalation, cause) in batch.whole.values() {
+                if let Some(trace) = batch.transactions.get(cause.transaction) {
+                    let (xid, lsn, present) = (trace.xid, trace.end_lsn, removed > 0);
+                    let drop = Drop { origin: cause.origin, xid, lsn, at, present };
+                    drops.note_whole(*escalation, drop);
+                }
+            }
+        });
         Ok(())
     }
 

@@ -47,7 +47,8 @@ pub enum StreamError {
 }
 
 /// How far the old rows of partitioned tables can be believed (see
-/// [`partitions`](crate::postgres::partitions)): up to a position not at all.
+/// [`partitions`](crate::postgres::partitions)): up to a position, only what they do hold.
+/// What they lack, or hold as null, is unknown.
 ///
 /// A partition whose identity is mended stays unbelieved for what was written before; so
 /// at a start nothing older than the start is believed, and where a mismatch stands,
@@ -71,7 +72,7 @@ struct Table {
     relation: Relation,
     /// `None`: no rule cares.
     plan: Option<TablePlan>,
-    /// Of a partitioned table: takes every old value for unknown, up to this position.
+    /// Of a partitioned table: trusts no null and no absence in an old row, up to this position.
     cautious: Option<(Lsn, TablePlan)>,
 }
 

@@ -46,6 +46,8 @@ pub struct Batch {
     pub watermark: Lsn,
     /// The list of suspects, if it changed.
     pub suspects: Option<String>,
+    /// The tables' files, if they changed.
+    pub files: Option<String>,
     /// When its oldest transaction arrived.
     pub since: Option<Instant>,
     /// Room for decoding ahead that is given back once this is applied.

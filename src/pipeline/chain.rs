@@ -30,6 +30,8 @@ pub struct Chain {
     server: Option<Server>,
     nonces: Nonces,
     acknowledged: Nonce,
+    /// How long to wait before the next try; anew after every success.
+    pauses: Pauses,
     status: Arc<Status>,
 }
 
@@ -48,6 +50,7 @@ impl Chain {
             server: None,
             nonces,
             acknowledged: Nonce::found(String::new()),
+            pauses: pauses(),
             status,
         };
         chain.connect().await?;
@@ -57,13 +60,6 @@ impl Chain {
     async fn connect(&mut self) -> Result<(), StoreError> {
         match Session::open(&self.address, self.keys.clone()).await {
             Ok(session) => {
-                if self.status.redis(Health::Up) {
-                    info!(
-                        version = session.server().version,
-                        run_id = session.server().run_id,
-                        "connected to Redis"
-                    );
-                }
                 if self
                     .server
                     .as_ref()
@@ -82,6 +78,17 @@ impl Chain {
         }
     }
 
+    /// Redis did what it was asked to. (That it lets us in says little: while it loads its
+    /// data or refuses writes it does that, too.)
+    fn works(&mut self) {
+        self.pauses = pauses();
+        if self.status.redis(Health::Up)
+            && let Some(server) = &self.server
+        {
+            info!(version = server.version, run_id = server.run_id, "connected to Redis");
+        }
+    }
+
     /// After any error the session is not used again.
     fn lose(&mut self, error: &StoreError) {
         self.session = None;
@@ -93,11 +100,10 @@ impl Chain {
     /// A session, however long it takes. (A wrong password is waited for too: the caller
     /// has been connected before, so it is being rotated.)
     async fn session(&mut self) -> &mut Session {
-        let mut pauses = backoff();
         while self.session.is_none() {
             self.status.metrics.reconnects.with_label_values(&["redis"]).inc();
             if self.connect().await.is_err() {
-                tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                self.pause().await;
             }
         }
         // The loop ends with a session in place.
@@ -117,16 +123,28 @@ impl Chain {
             Some(session) => session.state().await,
             None => Err(StoreError::Lost("no connection".to_owned())),
         };
-        answer.map_err(|error| {
-            self.lose(&error);
-            End::from(error)
-        })
+        match answer {
+            Ok(state) => {
+                self.works();
+                Ok(state)
+            }
+            Err(error) => {
+                self.lose(&error);
+                Err(error.into())
+            }
+        }
     }
 
     /// Takes over a chain whose last nonce is `found`.
+    ///
+    /// Another nonce means no gap here: a last step of whoever had the chain before was
+    /// still on its way when the state was read. The state is read and judged anew then.
     pub async fn claim(&mut self, found: Nonce) -> Result<(), End> {
         self.acknowledged = found;
-        self.step(&[], &[], None).await.map(drop)
+        match self.step(&[], &[], None).await {
+            Err(End::Gap(_)) => Err(End::StateMoved),
+            claimed => claimed.map(drop),
+        }
     }
 
     /// Declares the state invalid, whatever it was, and takes the chain (rule 8a).
@@ -137,6 +155,7 @@ impl Chain {
             let declared = self.session().await.declare_invalid(&state).await;
             match declared {
                 Ok(()) => {
+                    self.works();
                     self.acknowledged = state.nonce;
                     return Ok(());
                 }
@@ -175,12 +194,17 @@ impl Chain {
             let outcome = self.session().await.step(&step).await;
             match outcome {
                 Ok(Outcome::Done(lives)) => {
+                    self.works();
                     self.acknowledged = nonce.clone();
                     return Ok(lives);
                 }
                 Ok(Outcome::Broken(found)) => {
                     warn!(%found, %expected, "the nonce in Redis is not the last one written: it lost writes, or somebody else wrote");
-                    return Err(End::Gap(GapReason::ChainBroken));
+                    return Err(End::Gap(if found.as_str().is_empty() {
+                        GapReason::NoState
+                    } else {
+                        GapReason::ChainBroken
+                    }));
                 }
                 Err(error) => self.lose_and_pause(&error).await,
             }
@@ -202,13 +226,19 @@ impl Chain {
 
     async fn lose_and_pause(&mut self, error: &StoreError) {
         self.lose(error);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.pause().await;
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-fn backoff() -> impl Iterator<Item = Duration> {
+type Pauses = backon::ExponentialBackoff;
+
+fn pauses() -> Pauses {
     backon::ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(LONGEST_PAUSE)

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::Origin;
+use crate::mapping::changes::{Escalation, Origin};
+use crate::mapping::model::CacheId;
 use crate::snapshot::Xid;
 
 /// One removal.
@@ -22,13 +23,15 @@ pub struct Drop {
     pub lsn: Lsn,
     /// When Redis acknowledged it.
     pub at: SystemTime,
-    /// Whether the key was there.
+    /// Whether the key was there; of a whole cache, whether anything was.
     pub present: bool,
 }
 
 /// The last drops, of a bounded number of keys.
 #[derive(Debug)]
 pub struct Drops {
+    /// The last drop of all of a cache, and why it was not by key.
+    whole: HashMap<CacheId, (Escalation, Drop), foldhash::fast::RandomState>,
     by_key: HashMap<Box<[u8]>, (u64, Drop), foldhash::fast::RandomState>,
     /// Oldest first; an entry whose number is not the key's last one is void.
     order: VecDeque<(u64, Box<[u8]>)>,
@@ -40,7 +43,31 @@ impl Drops {
     /// Remembers at most `capacity` keys.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Drops { by_key: HashMap::default(), order: VecDeque::new(), next: 0, capacity }
+        Drops {
+            whole: HashMap::default(),
+            by_key: HashMap::default(),
+            order: VecDeque::new(),
+            next: 0,
+            capacity,
+        }
+    }
+
+    /// Notes that a cache was dropped as a whole.
+    pub fn note_whole(&mut self, reason: Escalation, drop: Drop) {
+        self.whole.insert(drop.origin.cache, (reason, drop));
+    }
+
+    /// The last time that this cache was dropped as a whole.
+    #[must_use]
+    pub fn last_whole(&self, cache: CacheId) -> Option<(Escalation, Drop)> {
+        self.whole.get(&cache).copied()
+    }
+
+    /// Forgets everything: the ids of another mapping mean other rules.
+    pub fn forget(&mut self) {
+        self.whole.clear();
+        self.by_key.clear();
+        self.order.clear();
     }
 
     /// Notes a removal.
@@ -85,8 +112,18 @@ pub struct Told {
     pub cache: String,
     /// Seconds since.
     pub age_seconds: f64,
-    /// Whether the key was there.
+    /// Whether the key was there; of a whole cache, whether anything was.
     pub present: bool,
+}
+
+/// The drop of a whole cache as the admin listener tells it.
+#[derive(Debug, Serialize)]
+pub struct ToldWhole {
+    /// Why it was not by key.
+    pub reason: &'static str,
+    /// The first change that led to it.
+    #[serde(flatten)]
+    pub told: Told,
 }
 
 impl Told {
@@ -114,7 +151,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::config::model::Operation;
-    use crate::mapping::model::{CacheId, RuleId};
+    use crate::mapping::model::RuleId;
 
     fn drop(lsn: u64) -> Drop {
         let origin = Origin { rule: RuleId(0), cache: CacheId(0), operation: Operation::Update };
@@ -128,6 +165,20 @@ mod tests {
         drops.note(b"a", drop(2));
         assert_eq!(drops.last(b"a").unwrap().lsn, Lsn(2));
         assert!(drops.last(b"b").is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_told() {
+        let mut drops = Drops::new(2);
+        drops.note(b"a", drop(1));
+        drops.note_whole(Escalation::Truncate, drop(2));
+        let (reason, whole) = drops.last_whole(CacheId(0)).unwrap();
+        assert_eq!((reason, whole.lsn), (Escalation::Truncate, Lsn(2)));
+        assert!(drops.last_whole(CacheId(1)).is_none());
+        drops.forget();
+        assert!(drops.last(b"a").is_none() && drops.last_whole(CacheId(0)).is_none());
+        drops.note(b"a", drop(3));
+        assert_eq!(drops.last(b"a").unwrap().lsn, Lsn(3));
     }
 
     #[test]

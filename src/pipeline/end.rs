@@ -10,8 +10,13 @@ use crate::store::error::StoreError;
 pub enum End {
     /// It was asked to, and everything under way was finished.
     Stopped,
-    /// A connection was lost, or could not be made: try again.
+    /// The connection to Postgres was lost, or could not be made: try again.
     Again(String),
+    /// Redis could not be reached or refused, before anything was under way: try again.
+    RedisAgain(String),
+    /// The state in Redis was written by another between being read and being taken over:
+    /// read it again.
+    StateMoved,
     /// Everything managed must be dropped, then try again.
     Gap(GapReason),
     /// Another session holds the slot: wait.
@@ -36,12 +41,26 @@ impl From<PgError> for End {
     }
 }
 
+impl End {
+    /// Of an error in the midst of the stream. What is missing there is the publication, at
+    /// the time of the change that is being decoded (manual, "Logical Replication" says
+    /// nothing of it; pgoutput looks the publication up in the catalog of that time). It
+    /// stays missing however often one asks: only a new slot gets past.
+    #[must_use]
+    pub fn of_stream(error: PgError) -> End {
+        match error.kind() {
+            Kind::Missing => End::Gap(GapReason::PublicationMissing),
+            _ => error.into(),
+        }
+    }
+}
+
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
         if error.is_hopeless() {
             End::Hopeless(error.to_string())
         } else {
-            End::Again(error.to_string())
+            End::RedisAgain(error.to_string())
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::store::state::{Identity, State};
 /// Why a gap was declared. The names are the label of `unstale_gaps_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// Redis holds no state: a first start, a flush, an eviction.
+    /// Redis holds no state: a first start, a restart without its data, a flush, an eviction.
     NoState,
     /// Redis' state is invalid: a gap was declared and not finished.
     Unfinished,
@@ -32,6 +32,9 @@ pub enum GapReason {
     MappingChanged,
     /// The publication is another: what was written before may have come through in part.
     PublicationChanged,
+    /// The publication did not exist when a change was written: the slot cannot be read
+    /// past that.
+    PublicationMissing,
     /// A partition's replica identity differs from its root's, or differed until now: old
     /// values were misread.
     IdentityChanged,
@@ -41,7 +44,7 @@ pub enum GapReason {
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 14] = [
+    pub const ALL: [GapReason; 15] = [
         GapReason::NoState,
         GapReason::Unfinished,
         GapReason::ChainBroken,
@@ -54,6 +57,7 @@ impl GapReason {
         GapReason::CrashRecovery,
         GapReason::MappingChanged,
         GapReason::PublicationChanged,
+        GapReason::PublicationMissing,
         GapReason::IdentityChanged,
         GapReason::Suspect,
     ];
@@ -74,6 +78,7 @@ impl GapReason {
             GapReason::CrashRecovery => "crash_recovery",
             GapReason::MappingChanged => "mapping_changed",
             GapReason::PublicationChanged => "publication_changed",
+            GapReason::PublicationMissing => "publication_missing",
             GapReason::IdentityChanged => "identity_changed",
             GapReason::Suspect => "suspect",
         }
@@ -139,6 +144,7 @@ mod tests {
             identity: identity(),
             prefixes: vec![],
             closed: vec![],
+            files: "{}".to_owned(),
             suspects: "[]".to_owned(),
         }
     }

@@ -9,33 +9,44 @@
 //! waits; the snapshot is asked for after they arrived, so it can only err by being early,
 //! which parks them a little longer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::batch::{Batch, Trace};
+use super::batch::{Batch, Cause, Trace};
 use super::end::End;
 use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
+use super::rewrites::{self, Rewrites};
 use super::status::Status;
+use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
 use super::waiting::{Arrival, Waiting};
+use super::without::Without;
+use crate::config::model::Operation;
+use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::ChangeSet;
+use crate::mapping::changes::{ChangeSet, Escalation, Origin};
+use crate::mapping::model::TableId;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::{Publication, PublishedTable};
-use crate::postgres::server::wal_insert;
+use crate::postgres::server::{synchronous_standby_names, wal_insert};
 use crate::postgres::slot::SlotState;
+use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
 const MAX_KEYS: usize = 20_000;
+
+/// How long a batch is waited for by who is far behind.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// How often the publication, the suspects and the slot are looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -63,6 +74,10 @@ pub struct Gate {
     pub suspects_changed: bool,
     /// The mapped tables' OIDs.
     pub relations: Vec<u32>,
+    /// The same with their place in the mapping.
+    pub tables: BTreeMap<u32, TableId>,
+    /// Which of them are rewritten.
+    pub rewrites: Rewrites,
     /// The publication of these tables as it was at the start.
     pub publication: String,
     /// The partitioned tables as they were at the start, by OID, and whether a partition
@@ -70,8 +85,12 @@ pub struct Gate {
     pub partitioned: Vec<(u32, bool)>,
     /// Its name, and the slot's.
     pub names: Names,
+    /// Where the server's WAL ended when it was last asked.
+    pub server_end: Lsn,
     /// What may be kept parked, in keys.
     pub max_parked_keys: usize,
+    /// Nothing, but in tests.
+    pub without: Without,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -83,6 +102,8 @@ pub struct Names {
     pub publication: String,
     /// The slot.
     pub slot: String,
+    /// `application_name`
+    pub application: String,
 }
 
 impl Gate {
@@ -100,7 +121,9 @@ impl Gate {
             tokio::select! {
                 biased;
                 _ = watch.tick() => {
-                    self.watch().await?;
+                    if let Some(batch) = self.watch().await? {
+                        open &= self.hand_on(batch).await;
+                    }
                     continue;
                 }
                 _ = idle.tick(), if self.waiting.watermark() > written => {
@@ -109,7 +132,10 @@ impl Gate {
                     continue;
                 }
                 arrival = self.arrivals.recv() => match arrival {
-                    Some(first) => self.take_what_waits(first),
+                    Some(first) => {
+                        self.take_what_waits(first);
+                        self.linger().await;
+                    }
                     None => open = false,
                 },
                 () = tokio::time::sleep(patience), if !self.waiting.is_empty() => {}
@@ -136,6 +162,9 @@ impl Gate {
         while let Some(arrival) = next {
             if let Arrival::Transaction(transaction) = &arrival {
                 self.suspects_changed |= self.suspects.came_through(transaction.xid);
+                if transaction.changes.counts().any(|(_, op, _)| op == Operation::Truncate) {
+                    self.rewrites.truncated(transaction.xid);
+                }
                 transactions += 1;
                 keys += transaction.changes.len();
             }
@@ -144,6 +173,18 @@ impl Gate {
                 return;
             }
             next = self.arrivals.try_recv().ok();
+        }
+    }
+
+    /// Far behind, a batch is worth waiting for: each costs a snapshot and a step in Redis,
+    /// and few small batches leave the server's own process less of the machine. What was
+    /// written before the server was last asked where its WAL ends is no news to anybody.
+    async fn linger(&mut self) {
+        if self.waiting.passed() < self.server_end {
+            tokio::time::sleep(LINGER).await;
+            if let Ok(next) = self.arrivals.try_recv() {
+                self.take_what_waits(next);
+            }
         }
     }
 
@@ -160,14 +201,19 @@ impl Gate {
         // What was parked before was seen by nobody: its wait is no lag.
         let since = self.waiting.oldest_from(already).unwrap_or_else(Instant::now);
         self.status.taken_up(since);
-        let snapshot = self.snapshots.snapshot().await?;
-        let admitted = self.waiting.admit(&snapshot);
+        let admitted = if cfg!(debug_assertions) && self.without.gate {
+            self.waiting.admit_where(|_| true)
+        } else {
+            let snapshot = self.snapshots.snapshot().await?;
+            self.waiting.admit(&snapshot)
+        };
         self.waiting.park(self.max_parked_keys);
         self.status.parked(self.waiting.len(), self.suspects.len());
         if admitted.transactions.is_empty() {
             self.status.put_back();
             return Ok(None);
         }
+        debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
@@ -215,11 +261,9 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some((plans, mut changes)) = together else { return Ok(()) };
-        let complaints =
+        let outcomes =
             self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
-        if !complaints.is_empty() {
-            self.status.lookup_problems(complaints);
-        }
+        self.status.looked_up(outcomes);
         batch.add(&mut changes, batch.transactions.len().saturating_sub(1));
         Ok(())
     }
@@ -232,10 +276,14 @@ impl Gate {
         self.batches.send(batch).await.is_ok()
     }
 
-    /// Looks at what the stream does not tell: the publication, the suspects, the slot.
-    async fn watch(&mut self) -> Result<(), End> {
+    /// Looks at what the stream does not tell: the publication, the suspects, the slot, the
+    /// tables' files. Gives what follows from the last.
+    async fn watch(&mut self) -> Result<Option<Batch>, End> {
         let client = self.snapshots.client();
-        let publication = Publication::read(client, &self.names.publication).await?;
+        let standbys = client.answered(synchronous_standby_names(client)).await?;
+        check_standbys(&standbys, &self.names.application)?;
+        let publication =
+            client.answered(Publication::read(client, &self.names.publication)).await?;
         let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
         let fingerprint = publication.map(|found| found.fingerprint_of(is_mapped).to_string());
         if fingerprint.as_deref() != Some(&*self.publication) {
@@ -243,14 +291,44 @@ impl Gate {
             return Err(End::Gap(GapReason::PublicationChanged));
         }
         let roots: Vec<u32> = self.partitioned.iter().map(|(root, _)| *root).collect();
-        if !roots.is_empty() && partitioned(client, &roots).await? != self.partitioned {
+        if !roots.is_empty()
+            && client.answered(partitioned(client, &roots)).await? != self.partitioned
+        {
             warn!(
                 "a partition's replica identity has changed, or a partition came with another one than its root's"
             );
             return Err(End::Gap(GapReason::IdentityChanged));
         }
         self.watch_suspects().await?;
-        self.watch_slot().await
+        self.watch_slot().await?;
+        self.watch_files().await
+    }
+
+    async fn watch_files(&mut self) -> Result<Option<Batch>, End> {
+        let client = self.snapshots.client();
+        let files = client.answered(files(client, &self.relations)).await?;
+        let inserted = client.answered(wal_insert(client)).await?;
+        self.rewrites.look(files, inserted);
+        let Some((rewritten, known)) = self.rewrites.decide(self.waiting.passed()) else {
+            return Ok(None);
+        };
+        let mut batch = Batch {
+            watermark: self.waiting.watermark(),
+            files: Some(rewrites::write(known)),
+            ..Batch::default()
+        };
+        for table in rewritten.iter().filter_map(|table| self.tables.get(table)) {
+            warn!(
+                table = self.mapping.table_name(*table),
+                "the table was rewritten, or a partition attached or detached: dropping what depends on it"
+            );
+            for (rule, model) in self.mapping.rules_of(*table) {
+                let origin = Origin { rule, cache: model.cache, operation: Operation::Update };
+                let cause = Cause { origin, transaction: 0 };
+                batch.whole.entry(model.cache).or_insert((Escalation::Rewritten, cause));
+            }
+        }
+        Ok(Some(batch))
     }
 
     async fn watch_suspects(&mut self) -> Result<(), End> {
@@ -259,10 +337,10 @@ impl Gate {
         }
         let client = self.snapshots.client();
         let snapshot = self.snapshots.snapshot().await?;
-        let inserted = wal_insert(client).await?;
+        let inserted = client.answered(wal_insert(client)).await?;
         self.suspects.note_ended(&snapshot, inserted);
         for xid in self.suspects.due(self.waiting.passed()) {
-            match xact_status(client, xid).await? {
+            match client.answered(xact_status(client, xid)).await? {
                 XactStatus::Aborted => {
                     info!(%xid, "a suspect rolled back");
                     self.suspects.clear(xid);
@@ -282,9 +360,11 @@ impl Gate {
 
     async fn watch_slot(&mut self) -> Result<(), End> {
         let client = self.snapshots.client();
-        let Some(slot) = SlotState::read(client, &self.names.slot).await? else { return Ok(()) };
-        let end = wal_insert(client).await?;
+        let slot = client.answered(SlotState::read(client, &self.names.slot)).await?;
+        let Some(slot) = slot else { return Ok(()) };
+        let end = client.answered(wal_insert(client)).await?;
         self.status.heard_of_server(end);
+        self.server_end = end;
         let retained = slot.restart_lsn.map_or(0, |restart| end.bytes_since(restart));
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));

@@ -60,20 +60,23 @@ impl Lookups {
         Lookups { statements: HashMap::new(), max_keys }
     }
 
-    /// Turns all `changed` rows of `changes` into keys. Gives the complaints about lookups
-    /// that the server refused; fails only if the connection did.
+    /// Turns all `changed` rows of `changes` into keys. Gives the rules that were looked up,
+    /// each with a complaint if the server refused; fails only if the connection did.
     pub async fn run(
         &mut self,
         client: &SqlClient,
         mapping: &Mapping,
         plans: &LookupPlans,
         changes: &mut ChangeSet,
-    ) -> Result<Vec<String>, PgError> {
-        let mut complaints = Vec::new();
+    ) -> Result<Vec<(RuleId, Option<String>)>, PgError> {
+        let mut outcomes = Vec::new();
         for (rule, rows) in changes.take_lookups() {
             let refused = match plans.get(rule) {
                 Some(plan) => match self.look_up(client, mapping, plan, &rows, changes).await {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        outcomes.push((rule, None));
+                        continue;
+                    }
                     Err(error)
                         if error.class() == Class::Retry && error.sqlstate() != Some("57014") =>
                     {
@@ -85,10 +88,10 @@ impl Lookups {
             };
             let complaint = format!("the lookup of {} failed: {refused}", mapping.describe(rule));
             warn!(%complaint, "a lookup failed: its cache is dropped as a whole");
-            complaints.push(complaint);
+            outcomes.push((rule, Some(complaint)));
             changes.escalate(Escalation::LookupFailed, rows.origin());
         }
-        Ok(complaints)
+        Ok(outcomes)
     }
 
     async fn look_up(
@@ -102,31 +105,38 @@ impl Lookups {
         let statement = match self.statements.get(&plan.sql) {
             Some(statement) => statement.clone(),
             None => {
-                let statement = client.prepare(&plan.sql).await?;
+                let preparing = async { Ok(client.prepare(&plan.sql).await?) };
+                let statement = client.answered(preparing).await?;
                 self.statements.insert(plan.sql.clone(), statement.clone());
                 statement
             }
         };
         for columns in rows.batches(ROWS_A_QUERY) {
-            let found = client.query_raw(&statement, &columns).await?;
-            pin_mut!(found);
-            let mut pending: Vec<Vec<Option<String>>> = Vec::new();
-            while let Some(row) = found.try_next().await? {
-                pending.push(
-                    (0..plan.outputs.len()).map(|i| row.try_get(i)).collect::<Result<_, _>>()?,
-                );
-                if pending.len() >= ROWS_A_CHECK {
-                    mapping.add_lookup_results(
-                        plan.rule,
-                        rows.origin().operation,
-                        pending.drain(..),
-                        changes,
+            let looked_up = async {
+                let found = client.query_raw(&statement, &columns).await?;
+                pin_mut!(found);
+                let mut pending: Vec<Vec<Option<String>>> = Vec::new();
+                while let Some(row) = found.try_next().await? {
+                    pending.push(
+                        (0..plan.outputs.len())
+                            .map(|i| row.try_get(i))
+                            .collect::<Result<_, _>>()?,
                     );
-                    changes.limit(self.max_keys);
+                    if pending.len() >= ROWS_A_CHECK {
+                        mapping.add_lookup_results(
+                            plan.rule,
+                            rows.origin().operation,
+                            pending.drain(..),
+                            changes,
+                        );
+                        changes.limit(self.max_keys);
+                    }
                 }
-            }
-            mapping.add_lookup_results(plan.rule, rows.origin().operation, pending, changes);
-            changes.limit(self.max_keys);
+                mapping.add_lookup_results(plan.rule, rows.origin().operation, pending, changes);
+                changes.limit(self.max_keys);
+                Ok(())
+            };
+            client.answered(looked_up).await?;
         }
         Ok(())
     }

@@ -11,25 +11,30 @@
 //!     └──────────────────────────────────────────────────────── feedback
 //! ```
 //!
-//! [`start`] brings a run to the point where the stream is ours and what is cached is known
-//! to stand (or was dropped), [`run`] wires the four tasks and ends them. What decides is
+//! [`stream`] makes the stream ours, [`settle`] decides whether what is cached still stands or
+//! is dropped, [`run`] wires the four tasks and ends them. What decides is
 //! apart and pure: [`waiting`] (order and watermark), [`gap`] (does the state stand),
-//! [`suspects`], [`assemble`] (messages to transactions), [`batch`].
+//! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions), [`batch`].
 
 pub mod apply;
 pub mod assemble;
 pub mod batch;
 pub mod chain;
+pub mod context;
 pub mod drops;
 pub mod end;
 pub mod feedback;
 pub mod gap;
 pub mod gate;
+mod invalidate;
 pub mod lookups;
 pub mod receive;
+pub mod rewrites;
 pub mod run;
-pub mod start;
+pub mod settle;
 pub mod status;
+pub mod stream;
 pub mod suspects;
 pub mod transaction;
 pub mod waiting;
+pub mod without;

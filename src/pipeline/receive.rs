@@ -64,7 +64,7 @@ impl Receiver {
         loop {
             let mut received = Lsn::ZERO;
             let mut server_end = Lsn::ZERO;
-            while let Some(frame) = self.reader.next()? {
+            while let Some(frame) = self.reader.next().map_err(End::of_stream)? {
                 match frame {
                     Frame::XLogData { wal_start, wal_end, data, .. } => {
                         server_end = server_end.max(wal_end);
@@ -105,7 +105,7 @@ impl Receiver {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(true),
                 filled = tokio::time::timeout(DEAD, self.reader.fill()) => match filled {
-                    Ok(filled) => filled?,
+                    Ok(filled) => filled.map_err(End::of_stream)?,
                     Err(_) => return Err(End::Again(format!("Postgres was silent for {DEAD:?}"))),
                 },
             }

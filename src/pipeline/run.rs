@@ -18,38 +18,32 @@ use tracing::{error, info};
 use super::apply::Applier;
 use super::assemble::Assembler;
 use super::chain::Chain;
+use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
 use super::gap::GapReason;
 use super::gate::{Gate, Names};
 use super::lookups::Lookups;
 use super::receive::Receiver;
-use super::start::{self, Footing, Stream};
-use super::status::{Phase, Status};
+use super::rewrites::Rewrites;
+use super::settle::{Footing, settle};
+use super::status::Phase;
+use super::stream::{Stream, stream};
 use super::waiting::Waiting;
-use crate::config::model::Config;
 use crate::lsn::Lsn;
-use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::gate::Gate as Snapshots;
-use crate::rules::Rules;
 use crate::store::keys::ControlKeys;
-use crate::store::session::Address;
+use crate::warm::rewarm::Rewarmer;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
 
-/// What every run needs.
-pub struct Context {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Where Postgres is.
-    pub connect: ConnectOptions,
-    /// Where Redis is.
-    pub address: Address,
-    /// What depends on what.
-    pub rules: Rules,
-    /// What is known.
-    pub status: Arc<Status>,
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Runs until something ends it. `forced`: the run before found that everything must be
@@ -64,7 +58,7 @@ pub async fn run(
         let keys = ControlKeys::new(&context.config.postgres.slot);
         let mut chain =
             Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
-        let stream = start::stream(context, &mut chain, *forced).await?;
+        let stream = stream(context, &mut chain, *forced).await?;
         Ok::<_, End>((chain, stream))
     };
     let (chain, stream) = tokio::select! {
@@ -108,13 +102,13 @@ async fn follow(
         .run(),
     );
     let footing = tokio::select! {
-        footing = start::settle(context, &mut chain, &stream) => footing?,
+        footing = settle(context, &mut chain, &stream) => footing?,
         end = tasks.first_to_end() => return Err(end),
         () = stop.cancelled() => return Ok(()),
     };
     *forced = None;
     let Footing { watermark, frontier, suspects } = footing;
-    context.status.begin_run(watermark);
+    context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
 
     let config = &context.config.pipeline;
@@ -153,14 +147,32 @@ async fn follow(
             suspects,
             suspects_changed: false,
             publication: stream.found.identity.publication.clone(),
+            server_end: stream.found.wal_insert,
+            rewrites: Rewrites::new(stream.files),
+            tables: stream.tables,
             relations: stream.relations,
             partitioned: stream.partitioned,
-            names: Names { publication: postgres.publication.clone(), slot: postgres.slot.clone() },
+            names: Names {
+                publication: postgres.publication.clone(),
+                slot: postgres.slot.clone(),
+                application: context.connect.application_name().to_owned(),
+            },
             max_parked_keys: config.max_keys_ahead,
+            without: context.without,
             status: Arc::clone(&context.status),
         }
         .run(),
     );
+    let rewarmer = Rewarmer::new(
+        &context.config.warm,
+        Arc::clone(&context.rules.mapping),
+        context.status.metrics.clone(),
+    );
+    // Beside the pipeline, not of it: it ends with the run, and what it had not filled yet
+    // the next readers fill.
+    let filler = Arc::new(context.filler()?);
+    let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
+    let _warming = AbortOnDrop(tokio::spawn(warming));
     tasks.spawn(
         "apply",
         Applier {
@@ -171,6 +183,7 @@ async fn follow(
             frontier,
             max_keys_per_script: config.max_keys_per_script,
             applied,
+            rewarmer,
             status: Arc::clone(&context.status),
         }
         .run(),

@@ -1,7 +1,7 @@
 //! What the daemon knows of itself: written by the pipeline, read by `/readyz`, the
 //! metrics and `why`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::drops::Drops;
 use super::gap::GapReason;
 use crate::lsn::Lsn;
+use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
 
 /// What the pipeline is doing.
@@ -57,7 +58,8 @@ struct Inner {
     postgres: Health,
     /// What is wrong with the mapping as the database is now.
     table_problems: Vec<String>,
-    lookup_problems: Vec<String>,
+    /// By rule: a lookup that the server refused and that has not succeeded since.
+    lookup_problems: BTreeMap<RuleId, String>,
     reload_problem: Option<String>,
     has_streamed: bool,
     received: Lsn,
@@ -133,7 +135,7 @@ impl Status {
                 redis: Health::Down("not connected yet".to_owned()),
                 postgres: Health::Down("not connected yet".to_owned()),
                 table_problems: Vec::new(),
-                lookup_problems: Vec::new(),
+                lookup_problems: BTreeMap::new(),
                 reload_problem: None,
                 has_streamed: false,
                 received: Lsn::ZERO,
@@ -188,13 +190,15 @@ impl Status {
         self.lock().table_problems = problems;
     }
 
-    /// Notes which lookups were refused; the last complaint of each stands until the next run.
-    pub fn lookup_problems(&self, problems: Vec<String>) {
+    /// Notes which rules were looked up, each with a complaint if the server refused. A
+    /// complaint stands until a lookup of the same rule succeeds, or the next run.
+    pub fn looked_up(&self, outcomes: Vec<(RuleId, Option<String>)>) {
         let mut inner = self.lock();
-        for problem in problems {
-            if !inner.lookup_problems.contains(&problem) && inner.lookup_problems.len() < 100 {
-                inner.lookup_problems.push(problem);
-            }
+        for (rule, complaint) in outcomes {
+            match complaint {
+                Some(complaint) => inner.lookup_problems.insert(rule, complaint),
+                None => inner.lookup_problems.remove(&rule),
+            };
         }
     }
 
@@ -204,7 +208,7 @@ impl Status {
     }
 
     /// A new run begins: what the old one held is void.
-    pub fn begin_run(&self, watermark: Lsn) {
+    pub fn begin_run(&self, watermark: Lsn, suspects: usize) {
         let mut inner = self.lock();
         inner.table_problems.clear();
         inner.lookup_problems.clear();
@@ -212,6 +216,7 @@ impl Status {
         inner.watermark = watermark;
         inner.pending.clear();
         inner.parked = 0;
+        inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
     }
@@ -348,7 +353,7 @@ impl Status {
             inner
                 .table_problems
                 .iter()
-                .chain(&inner.lookup_problems)
+                .chain(inner.lookup_problems.values())
                 .chain(&inner.reload_problem)
                 .cloned(),
         );
@@ -404,7 +409,7 @@ mod tests {
         assert!(!status.readiness().ready);
         status.redis(Health::Up);
         status.postgres(Health::Up);
-        status.begin_run(Lsn(7));
+        status.begin_run(Lsn(7), 0);
         assert_eq!(status.readiness().problems, ["not streaming: connecting"]);
         status.enter(Phase::Streaming);
         assert!(status.readiness().ready, "{:?}", status.readiness().problems);
@@ -415,7 +420,7 @@ mod tests {
     #[test]
     fn what_waits_too_long_is_neither_ready_nor_certified() {
         let status = status();
-        status.begin_run(Lsn(7));
+        status.begin_run(Lsn(7), 0);
         assert!(status.may_certify());
         status.parked(3, 0);
         assert!(status.may_certify(), "parked transactions are seen by nobody");
@@ -431,7 +436,19 @@ mod tests {
         let status = status();
         status.table_problems(vec!["deals_deal lacks organization_id".to_owned()]);
         assert!(status.readiness().problems.iter().any(|p| p.contains("organization_id")));
-        status.begin_run(Lsn(1));
+        status.begin_run(Lsn(1), 0);
         assert!(!status.readiness().problems.iter().any(|p| p.contains("organization_id")));
+    }
+    #[test]
+    fn a_lookup_that_was_refused_is_told_until_it_succeeds() {
+        let status = status();
+        let told = |part: &str| status.readiness().problems.iter().any(|p| p.contains(part));
+        status.looked_up(vec![(RuleId(1), Some("no owner".to_owned())), (RuleId(2), None)]);
+        status.looked_up(vec![(RuleId(2), Some("no grant".to_owned()))]);
+        assert!(told("no owner") && told("no grant"));
+        status.looked_up(vec![(RuleId(1), None)]);
+        assert!(!told("no owner") && told("no grant"));
+        status.begin_run(Lsn(1), 0);
+        assert!(!told("no grant"));
     }
 }

@@ -34,12 +34,12 @@ struct Suspect {
 }
 
 impl Suspects {
-    /// New suspects.
+    /// New suspects; `partial` says which may come through in part.
     #[must_use]
-    pub fn new(xids: &[FullXid], partial: bool) -> Self {
-        Suspects(
-            xids.iter().map(|xid| Suspect { xid: xid.0, partial, ended_before: None }).collect(),
-        )
+    pub fn new(xids: &[FullXid], partial: impl Fn(FullXid) -> bool) -> Self {
+        let suspect =
+            |&xid: &FullXid| Suspect { xid: xid.0, partial: partial(xid), ended_before: None };
+        Suspects(xids.iter().map(suspect).collect())
     }
 
     /// As stored. What cannot be read is no list: the caller has a broken state.
@@ -58,6 +58,12 @@ impl Suspects {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether this one was known to come through in part.
+    #[must_use]
+    pub fn is_partial(&self, xid: FullXid) -> bool {
+        self.0.iter().any(|suspect| suspect.partial && suspect.xid == xid.0)
     }
 
     /// How many there are.
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_suspect_is_due_once_it_ended_and_the_stream_passed() {
-        let mut suspects = Suspects::new(&[FullXid(10), FullXid(11)], false);
+        let mut suspects = Suspects::new(&[FullXid(10), FullXid(11)], |_| false);
         suspects.note_ended(&snapshot("10:20:10"), Lsn(500));
         assert_eq!(suspects.due(Lsn(499)), []);
         assert_eq!(suspects.due(Lsn(500)), [FullXid(11)], "10 is still open");
@@ -125,11 +131,11 @@ mod tests {
 
     #[test]
     fn one_that_came_through_is_none_unless_in_part() {
-        let mut whole = Suspects::new(&[FullXid((1 << 32) + 7)], false);
+        let mut whole = Suspects::new(&[FullXid((1 << 32) + 7)], |_| false);
         assert!(!whole.came_through(Xid(8)));
         assert!(whole.came_through(Xid(7)));
         assert!(whole.is_empty());
-        let mut partial = Suspects::new(&[FullXid(7)], true);
+        let mut partial = Suspects::new(&[FullXid(7)], |_| true);
         assert!(!partial.came_through(Xid(7)));
         partial.note_ended(&snapshot("8:8:"), Lsn(1));
         assert_eq!(partial.due(Lsn(1)), [FullXid(7)]);
@@ -137,10 +143,14 @@ mod tests {
 
     #[test]
     fn a_restart_remembers_them() {
-        let mut suspects = Suspects::new(&[FullXid(10)], true);
+        let mut suspects = Suspects::new(&[FullXid(10)], |_| true);
         suspects.note_ended(&snapshot("20:20:"), Lsn(5));
         let read = Suspects::read(&suspects.write()).unwrap();
-        assert_eq!(read, Suspects::new(&[FullXid(10)], true), "but its end is looked for again");
+        assert_eq!(
+            read,
+            Suspects::new(&[FullXid(10)], |_| true),
+            "but its end is looked for again"
+        );
         assert_eq!(Suspects::read("nonsense"), None);
     }
 }

@@ -75,10 +75,15 @@ impl Waiting {
     /// Lets go what `snapshot` shows. The snapshot must have been taken after the
     /// transactions arrived.
     pub fn admit(&mut self, snapshot: &Snapshot) -> Admitted {
+        self.admit_where(|transaction| snapshot.shows(transaction.xid))
+    }
+
+    /// Lets go what is `visible`.
+    pub(super) fn admit_where(&mut self, visible: impl Fn(&Transaction) -> bool) -> Admitted {
         let mut transactions = Vec::new();
         let mut still = VecDeque::new();
         for (floor, transaction) in self.parked.drain(..) {
-            if snapshot.shows(transaction.xid) {
+            if visible(&transaction) {
                 transactions.push(transaction);
             } else {
                 still.push_back((floor, transaction));

@@ -17,6 +17,9 @@ use super::error::{Class, Kind, PgError};
 use super::replication::connect_timed_out;
 use super::socket::Stream;
 
+/// What the way to the server and back may take beside the statement itself.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A connection for SQL, with the task that drives it. Dereferences to
 /// [`tokio_postgres::Client`]; its errors become [`PgError`] by `?`.
 ///
@@ -26,6 +29,8 @@ pub struct SqlClient {
     client: Client,
     /// Why the connection has ended, once it has.
     ended: watch::Receiver<Option<String>>,
+    /// How long an answer may take; `None`: for ever.
+    patience: Option<Duration>,
 }
 
 impl SqlClient {
@@ -80,7 +85,23 @@ impl SqlClient {
             tracing::debug!(reason, "SQL connection ended");
             tell.send_replace(Some(reason));
         });
-        Ok(SqlClient { client, ended })
+        let patience = (!statement_timeout.is_zero()).then(|| statement_timeout + GRACE);
+        Ok(SqlClient { client, ended, patience })
+    }
+
+    /// Waits for an answer, but not much longer than the server may take for it
+    /// (`statement_timeout`): a server that froze, or a network that swallows everything on
+    /// this one connection, must not freeze whoever asks. After that error the
+    /// connection is not worth keeping.
+    pub async fn answered<T>(
+        &self,
+        question: impl Future<Output = Result<T, PgError>>,
+    ) -> Result<T, PgError> {
+        let Some(patience) = self.patience else { return question.await };
+        tokio::time::timeout(patience, question).await.unwrap_or_else(|_| {
+            Err(PgError::timeout(format!("Postgres did not answer within {patience:?}"))
+                .with_remedy("check that the server is not frozen and that the network keeps idle connections; it is tried again on another one"))
+        })
     }
 
     /// Whether the connection has ended: every further call will fail.
@@ -110,13 +131,15 @@ impl Deref for SqlClient {
 
 fn config(options: &ConnectOptions, statement_timeout: Duration, read_only: bool) -> Config {
     // As the stream prints values, so do lookups. What the role's own settings say of
-    // timeouts does not hold here: an idle connection is the rule.
+    // timeouts does not hold here: an idle connection is the rule. The planner takes a list
+    // of parameters, or a function's rows, for more work than it is, and would spend tenths
+    // of a second on compiling what runs for a millisecond.
     let mut settings = String::new();
     if let Some(given) = options.server_options() {
         settings.push_str(given);
     }
     settings.push_str(&format!(
-        " -c statement_timeout={} -c idle_session_timeout=0 \
+        " -c statement_timeout={} -c idle_session_timeout=0 -c jit=off \
          -c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC \
          -c extra_float_digits=3 -c bytea_output=hex",
         statement_timeout.as_millis()

@@ -25,7 +25,8 @@ impl Gate {
 
     /// A snapshot taken after this call began: one round trip.
     pub async fn snapshot(&self) -> Result<Snapshot, PgError> {
-        answer(&self.client.query_one(&self.statement, &[]).await?)
+        let asked = async { answer(&self.client.query_one(&self.statement, &[]).await?) };
+        self.client.answered(asked).await
     }
 
     /// The connection, for other questions to the same server.

@@ -22,6 +22,9 @@ pub struct Publication {
     pub truncate: bool,
     /// `publish_via_partition_root`
     pub via_root: bool,
+    /// Another text after every statement that altered the publication itself, also if a
+    /// later one altered it back: what was written in between was not streamed.
+    pub edition: String,
     /// Its tables by schema and name, however they came in (by name, by schema, by all).
     /// Without `via_root` partitions stand here by themselves.
     pub tables: Vec<PublishedTable>,
@@ -40,10 +43,15 @@ pub struct PublishedTable {
     pub row_filter: Option<String>,
     /// The columns, if not all are published.
     pub columns: Option<Vec<String>>,
+    /// Another text after the table was taken out of the publication and added again.
+    pub edition: String,
 }
 
+// What is altered has a new version of its row in the catalog, what is dropped and made or
+// added anew has a new row: a change is known although it was taken back.
 const PUBLICATION: &str = "\
-SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
+SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
+       pg_catalog.concat_ws(' ', oid, xmin)
   FROM pg_catalog.pg_publication WHERE pubname = $1::text::name";
 
 // `attnames` lists all columns where no list was given: a list is what leaves one out.
@@ -53,8 +61,17 @@ SELECT t.schemaname::text, t.tablename::text, c.oid, t.rowfilter,
               SELECT FROM pg_catalog.pg_attribute a
                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                  AND a.attgenerated = '' AND a.attname <> ALL (t.attnames))
-            THEN t.attnames::text[] END
+            THEN t.attnames::text[] END,
+       pg_catalog.concat_ws(' ',
+         (SELECT pg_catalog.string_agg(r.oid::text, ',' ORDER BY r.oid)
+            FROM pg_catalog.pg_publication_rel r
+           WHERE r.prpubid = p.oid
+             AND r.prrelid IN (SELECT c.oid
+                               UNION ALL SELECT pg_catalog.pg_partition_ancestors(c.oid))),
+         (SELECT o.oid::text FROM pg_catalog.pg_publication_namespace o
+           WHERE o.pnpubid = p.oid AND o.pnnspid = n.oid))
   FROM pg_catalog.pg_publication_tables t
+  JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
  WHERE t.pubname = $1::text::name
@@ -77,6 +94,7 @@ impl Publication {
                     oid: row.try_get(2)?,
                     row_filter: row.try_get(3)?,
                     columns: row.try_get(4)?,
+                    edition: row.try_get(5)?,
                 })
             })
             .collect::<Result<_, tokio_postgres::Error>>()?;
@@ -88,6 +106,7 @@ impl Publication {
             delete: row.try_get(3)?,
             truncate: row.try_get(4)?,
             via_root: row.try_get(5)?,
+            edition: row.try_get(6)?,
             tables,
         }))
     }
@@ -117,6 +136,7 @@ impl Publication {
             hash.update(text.as_bytes());
         };
         text(&mut hash, &self.name);
+        text(&mut hash, &self.edition);
         for flag in
             [self.all_tables, self.insert, self.update, self.delete, self.truncate, self.via_root]
         {
@@ -125,6 +145,7 @@ impl Publication {
         for table in self.tables.iter().filter(|table| concerned(table)) {
             text(&mut hash, &table.schema);
             text(&mut hash, &table.name);
+            text(&mut hash, &table.edition);
             hash.update(&table.oid.to_le_bytes());
             match &table.row_filter {
                 None => hash.update(&[0]),
@@ -159,6 +180,7 @@ mod tests {
             oid: 16_384,
             row_filter: None,
             columns: None,
+            edition: "3".into(),
         };
         Publication {
             name: "unstale".into(),
@@ -168,6 +190,7 @@ mod tests {
             delete: true,
             truncate: true,
             via_root: true,
+            edition: "1 2".into(),
             tables: vec![table("a"), table("b")],
         }
     }
@@ -177,7 +200,9 @@ mod tests {
         let before = publication();
         // A fixed number: a fingerprint that outlives its process must be the same in the next.
         assert_eq!(before.fingerprint(), publication().fingerprint());
-        let changes: [fn(&mut Publication); 8] = [
+        let changes: [fn(&mut Publication); 10] = [
+            |p| p.tables[1].edition = "4".into(),
+            |p| p.edition.push('5'),
             |p| p.truncate = false,
             |p| p.via_root = false,
             |p| p.name.push('x'),

@@ -54,6 +54,8 @@ pub struct ServerFacts {
     pub wal_sender_timeout: Option<Duration>,
     /// `synchronous_commit` for this role in this database; others may have set it off.
     pub synchronous_commit: String,
+    /// `synchronous_standby_names`
+    pub synchronous_standby_names: String,
     /// A text that changes when the server recovers from a crash, and not when it is
     /// restarted cleanly.
     pub incarnation: String,
@@ -77,7 +79,8 @@ SELECT pg_is_in_recovery(),
        current_setting('synchronous_commit'),
        (SELECT extract(epoch FROM coalesce(least(a.stats_reset, b.stats_reset),
                                            pg_postmaster_start_time()))::text
-          FROM pg_stat_archiver a, pg_stat_bgwriter b)";
+          FROM pg_stat_archiver a, pg_stat_bgwriter b),
+       current_setting('synchronous_standby_names')";
 
 impl ServerFacts {
     /// Asks the server.
@@ -108,8 +111,50 @@ impl ServerFacts {
                 .then(|| Duration::from_millis(milliseconds.into())),
             synchronous_commit: row.try_get(10)?,
             incarnation: row.try_get(11)?,
+            synchronous_standby_names: row.try_get(12)?,
         })
     }
+}
+
+/// `synchronous_standby_names` as it is now.
+pub async fn synchronous_standby_names(client: &SqlClient) -> Result<String, PgError> {
+    let row = client.query_one("SELECT current_setting('synchronous_standby_names')", &[]).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Whether a setting of `synchronous_standby_names` means this connection, too. Its grammar
+/// (manual, "Replication" settings) is a list of names, in double quotes or not, that may
+/// stand in `FIRST n (…)` or `ANY n (…)`; `*` is everybody, and case does not count.
+#[must_use]
+pub fn counts_as_standby(names: &str, application_name: &str) -> bool {
+    let mut names = names.chars().peekable();
+    let mut name = String::new();
+    let mut found = false;
+    let mut end = |name: &mut String| {
+        found |= name == "*" || name.eq_ignore_ascii_case(application_name);
+        name.clear();
+    };
+    while let Some(next) = names.next() {
+        match next {
+            '"' => {
+                end(&mut name);
+                while let Some(quoted) = names.next() {
+                    if quoted != '"' || names.next_if_eq(&'"').is_some() {
+                        name.push(quoted);
+                    } else {
+                        break;
+                    }
+                }
+                // Quoted, a star is still everybody.
+                end(&mut name);
+            }
+            ',' | '(' | ')' => end(&mut name),
+            space if space.is_ascii_whitespace() => end(&mut name),
+            other => name.push(other),
+        }
+    }
+    end(&mut name);
+    found
 }
 
 /// How far WAL is handed out on a primary: past every commit record that was written
@@ -117,4 +162,36 @@ impl ServerFacts {
 pub async fn wal_insert(client: &SqlClient) -> Result<Lsn, PgError> {
     let row = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()", &[]).await?;
     Ok(Lsn(row.try_get::<_, PgLsn>(0)?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_synchronous_commits_wait_for() {
+        for us in [
+            "*",
+            "unstale",
+            "a, Unstale",
+            "FIRST 1 (a, unstale)",
+            "ANY 2 (a,*,b)",
+            "\"UNSTALE\"",
+            "2 (\"*\")",
+        ] {
+            assert!(counts_as_standby(us, "unstale"), "{us}");
+        }
+        for others in [
+            "",
+            "a",
+            "unstale2",
+            "FIRST 1 (a, b)",
+            "\"un stale\"",
+            "\"a\"\"unstale\"",
+            "ANY 1 (\"a,unstale\")",
+        ] {
+            assert!(!counts_as_standby(others, "unstale"), "{others}");
+        }
+        assert!(counts_as_standby("\"a\"\"b\"", "a\"b"));
+    }
 }

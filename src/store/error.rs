@@ -47,7 +47,7 @@ impl StoreError {
                 "set the user and password in redis.url, redis.password_file or UNSTALE_REDIS__PASSWORD"
             }
             "NOPERM" => {
-                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +@read +@write +@scripting +info +ping +select +client (README, \"Redis permissions\")"
+                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset (README, \"On your own database\")"
             }
             "READONLY" => {
                 "this Redis is a replica: point redis.url at the primary; the daemon keeps trying, a failover may be under way"
@@ -60,7 +60,9 @@ impl StoreError {
                 "Redis wants more replicas before it takes writes (min-replicas-to-write)"
             }
             "BUSY" => "a script holds Redis: see SLOWLOG GET; the daemon waits",
-            "ERR" => "check that this is Redis 7.0 or later",
+            "ERR" => {
+                "check that this is Redis 7.0 or later, and that it has the database that redis.url names"
+            }
             _ => "see Redis' log; the daemon keeps trying",
         }
     }

@@ -24,6 +24,14 @@ impl ControlKeys {
         }
     }
 
+    /// The key of a key's lease.
+    #[must_use]
+    pub fn lease_of(&self, key: &[u8]) -> Vec<u8> {
+        let mut lease = self.leases_of(key);
+        lease.push(b'}');
+        lease
+    }
+
     /// The literal prefix of the leases of all keys that begin with `prefix`.
     #[must_use]
     pub fn leases_of(&self, prefix: &[u8]) -> Vec<u8> {

@@ -23,7 +23,9 @@
 //! room knows that there is one.
 
 pub mod error;
+pub mod fills;
 pub mod keys;
 pub mod purge;
+mod script;
 pub mod session;
 pub mod state;

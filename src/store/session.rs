@@ -5,14 +5,12 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, Script, ServerErrorKind, TlsCertificates,
-    Value,
-};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Script, TlsCertificates, Value};
 use secrecy::ExposeSecret;
 
 use super::error::StoreError;
 use super::keys::ControlKeys;
+use super::script::{call, evaluate, unexpected};
 use super::state::{Field, Nonce, State};
 use crate::config::model;
 use crate::lsn::Lsn;
@@ -28,6 +26,9 @@ pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Address {
     client: Client,
+    /// Chosen by ourselves: the client's own way hides Redis' error code, and with it that
+    /// a password is missing.
+    database: i64,
     timeout: Duration,
 }
 
@@ -54,6 +55,9 @@ impl Address {
             let settings = info.redis_settings().clone().set_password(password);
             info = info.set_redis_settings(settings);
         }
+        let database = info.redis_settings().db();
+        let settings = info.redis_settings().clone().set_db(0);
+        info = info.set_redis_settings(settings);
         let client = match &config.ca_file {
             None => Client::open(info)?,
             Some(path) => {
@@ -61,7 +65,7 @@ impl Address {
                 Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
             }
         };
-        Ok(Address { client, timeout: config.timeout.get() })
+        Ok(Address { client, database, timeout: config.timeout.get() })
     }
 }
 
@@ -118,6 +122,10 @@ impl Session {
             tokio::time::timeout(address.timeout * 2, connecting).await.map_err(|_| {
                 StoreError::Lost(format!("no connection within {:?}", address.timeout * 2))
             })??;
+        if address.database != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(address.database).exec_async(&mut connection).await?;
+        }
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let field = |name: &str| {
             info.lines()
@@ -168,12 +176,8 @@ impl Session {
         &mut self,
         step: &Step<'_, K>,
     ) -> Result<Outcome, StoreError> {
-        let mut command = redis::cmd("EVALSHA");
-        command
-            .arg(STEP.get_hash())
-            .arg(step.keys.len() + 2)
-            .arg(&self.keys.state)
-            .arg(&self.keys.fresh);
+        let mut command = call(&STEP);
+        command.arg(step.keys.len() + 2).arg(&self.keys.state).arg(&self.keys.fresh);
         for key in step.keys {
             command.arg(key.as_ref());
         }
@@ -185,49 +189,32 @@ impl Session {
         for (field, value) in step.fields {
             command.arg(field).arg(value);
         }
-        match self.evaluate(&STEP, &command).await? {
+        match evaluate(&mut self.connection, &STEP, &command).await? {
             Value::Array(lives) => lives
                 .into_iter()
                 .map(|life| match life {
                     Value::Int(ms) => Ok(ms),
-                    other => Err(StoreError::Lost(format!("unexpected answer {other:?}"))),
+                    other => Err(unexpected(&other)),
                 })
                 .collect::<Result<_, _>>()
                 .map(Outcome::Done),
             Value::BulkString(nonce) => {
                 Ok(Outcome::Broken(Nonce::found(String::from_utf8_lossy(&nonce).into_owned())))
             }
-            other => Err(StoreError::Lost(format!("unexpected answer {other:?}"))),
+            other => Err(unexpected(&other)),
         }
     }
 
     /// Makes the state invalid, whatever it was, and takes the chain: the first act of
     /// every gap (rule 8a).
     pub async fn declare_invalid(&mut self, state: &State) -> Result<(), StoreError> {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(DECLARE.get_hash()).arg(2).arg(&self.keys.state).arg(&self.keys.fresh);
+        let mut command = call(&DECLARE);
+        command.arg(2).arg(&self.keys.state).arg(&self.keys.fresh);
         command.arg("nonce").arg(state.nonce.as_str());
         for (field, value) in state.fields() {
             command.arg(field).arg(value);
         }
-        self.evaluate(&DECLARE, &command).await.map(drop)
-    }
-
-    /// Runs a script by its hash. A server that does not know it (a restart, a SCRIPT
-    /// FLUSH) ran nothing: it is given the text and asked again.
-    async fn evaluate(
-        &mut self,
-        script: &Script,
-        command: &redis::Cmd,
-    ) -> Result<Value, StoreError> {
-        let unknown = redis::ErrorKind::Server(ServerErrorKind::NoScript);
-        match command.query_async(&mut self.connection).await {
-            Err(error) if error.kind() == unknown => {
-                script.prepare_invoke().load_async(&mut self.connection).await?;
-                Ok(command.query_async(&mut self.connection).await?)
-            }
-            answer => Ok(answer?),
-        }
+        evaluate(&mut self.connection, &DECLARE, &command).await.map(drop)
     }
 }
 

@@ -89,6 +89,9 @@ pub struct State {
     pub prefixes: Vec<String>,
     /// Caches that are being dropped as a whole: no lease is given for them.
     pub closed: Vec<String>,
+    /// The files of the mapped tables, as their owner writes them: a table that has another
+    /// one was rewritten.
+    pub files: String,
     /// Transactions that may never come through the stream (rule 8), as their owner
     /// writes them.
     pub suspects: String,
@@ -113,6 +116,12 @@ pub fn frontier(at: Lsn) -> Field {
 #[must_use]
 pub fn closed(caches: &[&str]) -> Field {
     ("closed", json(caches))
+}
+
+/// The field for the tables' files.
+#[must_use]
+pub fn files(text: String) -> Field {
+    ("files", text)
 }
 
 /// The field for the suspects.
@@ -140,6 +149,7 @@ impl State {
             ("mapping", self.identity.mapping.clone()),
             ("prefixes", json(&self.prefixes)),
             ("closed", json(&self.closed)),
+            files(self.files.clone()),
             suspects(self.suspects.clone()),
         ]
     }
@@ -163,6 +173,7 @@ impl State {
             },
             prefixes: serde_json::from_str(&take("prefixes")?).ok()?,
             closed: serde_json::from_str(&take("closed")?).ok()?,
+            files: take("files")?,
             suspects: take("suspects")?,
         })
     }
@@ -187,6 +198,7 @@ mod tests {
             },
             prefixes: vec!["a:".to_owned(), "b,\"c".to_owned()],
             closed: vec!["org_data".to_owned()],
+            files: "{}".to_owned(),
             suspects: "[]".to_owned(),
         }
     }

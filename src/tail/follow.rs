@@ -362,9 +362,9 @@ impl Resolver {
                     "the queries ran before the transaction was visible: after {VISIBLE_WITHIN:?} it still waits for a synchronous standby"
                 ));
             }
-            let complaints =
+            let outcomes =
                 self.lookups.run(self.gate.client(), mapping, &plans, &mut reached).await?;
-            line.problems.extend(complaints);
+            line.problems.extend(outcomes.into_iter().filter_map(|(_, complaint)| complaint));
         }
         for (cache, reason, origin) in reached.whole() {
             line.drops_whole(mapping, cache, reason, origin.rule);

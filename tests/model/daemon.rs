@@ -8,7 +8,7 @@ use super::rules::{Partial, Rules};
 use super::scenario::Scenario;
 use super::set::{KEYS, Keys, Lsn, Set, TXS, Txs};
 
-/// Where a daemon is between nothing and streaming (`pipeline::start`).
+/// Where a daemon is between nothing and streaming (`pipeline::settle`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Phase {
     #[default]

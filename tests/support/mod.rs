@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use unstale::lsn::Lsn;
-use unstale::sandbox::{Postgres, Redis};
+use unstale::sandbox::{Postgres, Proxy, Redis};
 
 /// How long anything may take that is expected to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,6 +41,11 @@ pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F
 /// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// Both servers, a folder for files, and what the daemon is started with.
@@ -94,17 +99,15 @@ impl World {
 
     /// Nothing is loaded; the configuration is `config`.
     pub fn bare(postgres: Postgres, redis: Redis, config: &Path) -> World {
-        let admin = std::net::TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("an address")
-            .port();
+        let admin = free_port();
         World {
             settings: vec![
                 format!("postgres.url={}", postgres.url()),
                 format!("redis.url={}", redis.url_db(1)),
                 format!("admin.listen=127.0.0.1:{admin}"),
                 "log.level=info,unstale=debug".to_owned(),
+                // What is removed stays away, so that it can be seen. Tests of warming say otherwise.
+                "warm.enabled=false".to_owned(),
             ],
             folder: tempfile::tempdir().expect("a folder"),
             postgres,
@@ -147,8 +150,20 @@ impl World {
 
     /// Starts the daemon without waiting for anything.
     pub fn spawn(&self) -> Daemon {
-        let mut child = self
-            .command("run")
+        self.spawn_with(self.command("run"), self.admin)
+    }
+
+    /// Another daemon with the same configuration, but for its admin listener.
+    pub fn spawn_another(&self) -> Daemon {
+        let admin = free_port();
+        let mut command = self.command("run");
+        command.arg("--set").arg(format!("admin.listen=127.0.0.1:{admin}"));
+        self.spawn_with(command, admin)
+    }
+
+    /// Starts a daemon by a command of one's own.
+    pub fn spawn_with(&self, mut command: Command, admin: u16) -> Daemon {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -164,7 +179,7 @@ impl World {
                 log.push('\n');
             }
         });
-        Daemon { child, log, admin: self.admin }
+        Daemon { child, log, admin }
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -269,6 +284,120 @@ impl World {
     }
 }
 
+/// The key of an organization's cache that every change of its name reaches.
+pub fn org(id: u32) -> String {
+    format!("v1:org:data:{id}")
+}
+
+impl World {
+    /// Organizations 1 to `count`, settled.
+    pub async fn organizations(&self, count: u32) {
+        let sql = format!(
+            "insert into organization_organization (id, name, is_active, created_at, updated_at) \
+             select i, 'organization ' || i, true, now(), now() from generate_series(1, {count}) i"
+        );
+        self.postgres.execute(&sql).await.expect("organizations");
+    }
+
+    /// The SQL that changes an organization such that [`org`] must go.
+    pub fn renaming(id: u32) -> String {
+        format!("update organization_organization set name = name || '+' where id = {id}")
+    }
+
+    /// Changes an organization and waits for the commit.
+    pub async fn rename(&self, id: u32) {
+        self.postgres.execute(&World::renaming(id)).await.expect("an update");
+    }
+
+    /// Changes organizations 1 to `count`, each in a transaction of its own.
+    pub async fn rename_each(&self, count: u32) {
+        let client = self.postgres.client().await.expect("a client");
+        for id in 1..=count {
+            client.batch_execute(&World::renaming(id)).await.expect("an update");
+        }
+    }
+
+    /// Stores the values of organizations 1 to `count`.
+    pub async fn put_each(&self, count: u32) {
+        let keys: Vec<String> = (1..=count).map(org).collect();
+        self.put(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+
+    /// Changes an organization although nobody confirms synchronous commits.
+    pub async fn rename_locally(&self, id: u32) {
+        let sql = format!("set synchronous_commit = local; {}", World::renaming(id));
+        self.postgres.execute(&sql).await.expect("an update");
+    }
+
+    /// Commits a change that waits for a standby which does not exist, and waits until its
+    /// commit record is written. Ends once [`World::release_standby`] was called.
+    pub async fn rename_stuck(&self, id: u32) -> tokio::task::JoinHandle<()> {
+        self.postgres.set("synchronous_standby_names", "nobody").await.expect("set");
+        let client = self.postgres.client().await.expect("a client");
+        let sql = World::renaming(id);
+        let stuck =
+            tokio::spawn(async move { client.batch_execute(&sql).await.expect("an update") });
+        until("the commit to wait for a standby", async || {
+            let waiting =
+                "select count(*)::text from pg_stat_activity where wait_event = 'SyncRep'";
+            (self.query_one(waiting).await != "0").then_some(())
+        })
+        .await;
+        stuck
+    }
+
+    /// Lets all commits go that wait for a standby.
+    pub async fn release_standby(&self) {
+        self.postgres.set("synchronous_standby_names", "").await.expect("set");
+    }
+
+    /// Puts a proxy between the daemons started from here on and Redis.
+    pub async fn redis_proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(self.redis.address()).await.expect("a proxy");
+        self.set(&format!("redis.url={}", self.redis.url_through(&proxy, 1)));
+        proxy
+    }
+
+    /// Puts a proxy between the daemons started from here on and Postgres.
+    pub async fn postgres_proxy(&mut self) -> Proxy {
+        let proxy = Proxy::start(self.postgres.address()).await.expect("a proxy");
+        self.set(&format!(
+            "postgres.url={}",
+            self.postgres.url_through(&proxy, "postgres", "postgres")
+        ));
+        proxy
+    }
+
+    /// What the slot's consumer has acknowledged.
+    pub async fn confirmed_flush(&self) -> Lsn {
+        self.query_one("select confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'unstale'")
+            .await
+            .parse()
+            .expect("an LSN")
+    }
+
+    /// The watermark in Redis.
+    pub async fn watermark(&self) -> Lsn {
+        self.state("watermark").await.and_then(|w| w.parse().ok()).expect("a watermark")
+    }
+
+    /// The server process that serves the slot.
+    pub async fn walsender(&self) -> Option<i32> {
+        self.query_one(
+            "select active_pid::text from pg_replication_slots where slot_name = 'unstale'",
+        )
+        .await
+        .parse()
+        .ok()
+    }
+
+    /// Waits until a managed key is gone.
+    pub async fn until_gone(&self, key: &str) {
+        until(&format!("{key} to go"), async || (!self.keys().await.contains(key)).then_some(()))
+            .await;
+    }
+}
+
 /// A running `unstale run`, killed when dropped.
 pub struct Daemon {
     pub child: Child,
@@ -350,6 +479,45 @@ impl Daemon {
             let readyz = self.readyz().await?;
             let problems = readyz["problems"].as_array()?;
             problems.iter().any(|p| p.as_str().is_some_and(|p| p.contains(part))).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until `/readyz` says 503, whatever the problem.
+    pub async fn until_not_ready(&self) {
+        until("a /readyz that fails", async || {
+            matches!(self.get("/readyz").await, Some((503, _))).then_some(())
+        })
+        .await;
+    }
+
+    /// How many gaps were declared, by reason, those apart that never were.
+    pub async fn gaps(&self) -> std::collections::BTreeMap<String, u32> {
+        let (_, text) = self.get("/metrics").await.expect("metrics");
+        text.lines()
+            .filter_map(|line| {
+                let rest = line.strip_prefix("unstale_gaps_total{reason=\"")?;
+                let (reason, count) = rest.split_once("\"} ")?;
+                Some((reason.to_owned(), count.parse().ok()?))
+            })
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// Waits until a gap of this reason was declared and everything stands again.
+    pub async fn until_gap(&self, reason: &str) {
+        let start = Instant::now();
+        while !self.gaps().await.contains_key(reason) {
+            assert!(start.elapsed() < PATIENCE, "no gap {reason}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.until_ready().await;
+    }
+
+    /// Waits until a metric is as it should be.
+    pub async fn until_metric(&self, name: &str, expected: f64) {
+        until(&format!("{name} to be {expected}"), async || {
+            (self.metric(name).await == expected).then_some(())
         })
         .await;
     }

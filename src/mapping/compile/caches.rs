@@ -177,6 +177,7 @@ impl CacheCompiler<'_> {
             enumerated,
             group: self.cache.group.as_deref().map(Into::into),
             priority: self.cache.priority,
+            rewarm: self.cache.rewarm,
             ttl: self.cache.ttl.unwrap_or(self.config.redis.default_ttl).get(),
             prefix: prefix.into_bytes().into(),
             key_prefix_length: key_prefix.len(),

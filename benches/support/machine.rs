@@ -1,0 +1,43 @@
+//! Where and with what a benchmark ran: a number without it means nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use unstale::sandbox::Postgres;
+
+/// The machine, the versions, the date and the command.
+pub fn describe(postgres: &Postgres) -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|(_, model)| model.trim().to_owned());
+    json!({
+        "date": output("date".as_ref(), &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "cpu": cpu.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "unstale": env!("CARGO_PKG_VERSION"),
+        "postgres": output(&postgres.program("postgres"), &["--version"]),
+        "redis": output("redis-server".as_ref(), &["--version"]),
+        "command": command(),
+    })
+}
+
+fn output(program: &Path, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(
+        |error| format!("unknown ({error})"),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}
+
+/// The sizes that were set, and the command that takes them.
+fn command() -> String {
+    let sizes = std::env::vars().filter(|(name, _)| name.starts_with("BENCH_"));
+    let mut words: Vec<String> = sizes.map(|(name, value)| format!("{name}={value}")).collect();
+    words.sort();
+    words.push("make bench".to_owned());
+    words.join(" ")
+}

@@ -1,0 +1,34 @@
+//! What all benchmarks share: the ground they stand on, and how they report.
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark fails by panicking and prints its result, and none uses all of this"
+)]
+
+pub mod daemon;
+pub mod ground;
+pub mod machine;
+pub mod report;
+
+use std::time::Duration;
+
+/// A size that the environment may lower for a quick run.
+pub fn size(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Longer than anything takes that will end at all.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Says on standard error what is being done: standard output is for the report.
+pub fn progress(text: &str) {
+    eprintln!("  · {text}");
+}

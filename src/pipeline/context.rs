@@ -1,0 +1,67 @@
+//! What every run needs, and what it makes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::end::End;
+use super::status::Status;
+use super::without::Without;
+use crate::config::model::Config;
+use crate::fill::filler::Filler;
+use crate::loader::load::{Bounds, Loader};
+use crate::postgres::conninfo::ConnectOptions;
+use crate::postgres::error::PgError;
+use crate::rules::Rules;
+use crate::store::fills::Fills;
+use crate::store::keys::ControlKeys;
+use crate::store::session::Address;
+
+/// What every run needs.
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Where Postgres is.
+    pub connect: ConnectOptions,
+    /// Where Redis is.
+    pub address: Address,
+    /// What depends on what.
+    pub rules: Rules,
+    /// What is known.
+    pub status: Arc<Status>,
+    /// Nothing, but in tests.
+    pub without: Without,
+}
+
+impl Context {
+    /// The way in which this daemon fills the cache itself.
+    pub(super) fn filler(&self) -> Result<Filler, End> {
+        let bounds = Bounds {
+            connections: self.config.warm.concurrency,
+            statement_timeout: self.config.postgres.statement_timeout.get(),
+            wait: self.config.postgres.statement_timeout.get(),
+        };
+        let loader = Loader::new(&self.rules, self.connect.clone(), bounds)
+            .map_err(|error| End::Hopeless(error.to_string()))?;
+        let keys = ControlKeys::new(&self.config.postgres.slot);
+        Ok(Filler::new(
+            Fills::new(self.address.clone(), keys),
+            loader,
+            Arc::clone(&self.rules.mapping),
+            &self.config.redis.key_prefix,
+            self.status.metrics.clone(),
+        ))
+    }
+
+    /// Waits for an answer, but not for ever: a server that froze in the middle of a start
+    /// must not freeze the daemon with it.
+    pub(super) async fn answered<T>(
+        &self,
+        question: impl Future<Output = Result<T, PgError>>,
+    ) -> Result<T, End> {
+        let patience = self.config.postgres.statement_timeout.get() + Duration::from_secs(5);
+        match tokio::time::timeout(patience, question).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(End::Again(format!("Postgres did not answer within {patience:?}"))),
+        }
+    }
+}

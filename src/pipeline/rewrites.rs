@@ -1,0 +1,152 @@
+//! Which tables were rewritten behind the stream's back (rule 9). Pure.
+//!
+//! A TRUNCATE gives a table another file too, and the stream does tell of it. So a file
+//! that is another one is only a *question* at first, put with a WAL position read after
+//! it was seen. Once the stream has passed that position, the question is decided: if the
+//! transaction that gave the file came through with a TRUNCATE, it is explained; if not, the
+//! table was rewritten, and what depends on it must go.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::lsn::Lsn;
+use crate::postgres::storage::File;
+use crate::snapshot::Xid;
+
+/// How many TRUNCATEs are remembered. Past it a rewrite may be seen that was none.
+const REMEMBERED: usize = 1000;
+
+/// The files as they were when all that depends on the tables was last known good.
+pub type Known = BTreeMap<u32, BTreeMap<u32, u32>>;
+
+/// Compares what is with what was.
+#[derive(Debug)]
+pub struct Rewrites {
+    known: Known,
+    question: Option<(Lsn, Vec<File>)>,
+    truncates: VecDeque<Xid>,
+}
+
+/// The files by table and part.
+#[must_use]
+pub fn known(files: &[File]) -> Known {
+    let mut known = Known::new();
+    for file in files {
+        known.entry(file.table).or_default().insert(file.part, file.file);
+    }
+    known
+}
+
+/// As stored.
+#[must_use]
+pub fn write(known: &Known) -> String {
+    serde_json::to_string(known).unwrap_or_default()
+}
+
+/// As read again; what cannot be read is nothing known: every table differs.
+#[must_use]
+pub fn read(text: &str) -> Known {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// The tables whose files are not the known ones.
+#[must_use]
+pub fn differing(was: &Known, is: &Known) -> BTreeSet<u32> {
+    was.keys().chain(is.keys()).filter(|table| was.get(table) != is.get(table)).copied().collect()
+}
+
+impl Rewrites {
+    /// `known` is what the state in Redis holds.
+    #[must_use]
+    pub fn new(known: Known) -> Self {
+        Rewrites { known, question: None, truncates: VecDeque::new() }
+    }
+
+    /// A transaction with a TRUNCATE came through the stream.
+    pub fn truncated(&mut self, xid: Xid) {
+        self.truncates.push_back(xid);
+        if self.truncates.len() > REMEMBERED {
+            self.truncates.pop_front();
+        }
+    }
+
+    /// The files as they are; `inserted` is a WAL position read after them. If they differ
+    /// from what is known, that is decided later.
+    pub fn look(&mut self, files: Vec<File>, inserted: Lsn) {
+        if self.question.is_none() && known(&files) != self.known {
+            self.question = Some((inserted, files));
+        }
+    }
+
+    /// The stream has passed `passed`: the tables that were rewritten, if that can be
+    /// told now, and what is known from here on.
+    pub fn decide(&mut self, passed: Lsn) -> Option<(BTreeSet<u32>, &Known)> {
+        let (_, files) = self.question.take_if(|(asked, _)| *asked <= passed)?;
+        let is = known(&files);
+        let explained = |table: &u32| {
+            let was = self.known.get(table);
+            let parts = |known: Option<&BTreeMap<u32, u32>>| -> BTreeSet<u32> {
+                known.into_iter().flat_map(BTreeMap::keys).copied().collect()
+            };
+            // The same parts, and each new file given by a TRUNCATE that came through.
+            parts(was) == parts(is.get(table))
+                && files.iter().filter(|file| file.table == *table).all(|file| {
+                    was.and_then(|was| was.get(&file.part)) == Some(&file.file)
+                        || self.truncates.contains(&file.writer)
+                })
+        };
+        let rewritten =
+            differing(&self.known, &is).into_iter().filter(|table| !explained(table)).collect();
+        self.known = is;
+        Some((rewritten, &self.known))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(table: u32, part: u32, file: u32, writer: u32) -> File {
+        File { table, part, file, writer: Xid(writer) }
+    }
+
+    fn rewritten(rewrites: &mut Rewrites, files: &[File]) -> Option<Vec<u32>> {
+        rewrites.look(files.to_vec(), Lsn(10));
+        assert!(rewrites.decide(Lsn(9)).is_none(), "before the stream has passed");
+        rewrites.decide(Lsn(10)).map(|(tables, _)| tables.into_iter().collect())
+    }
+
+    #[test]
+    fn another_file_is_a_rewrite_unless_a_truncate_gave_it() {
+        let mut rewrites = Rewrites::new(known(&[file(1, 1, 100, 5), file(2, 2, 200, 5)]));
+        assert_eq!(rewritten(&mut rewrites, &[file(1, 1, 100, 6), file(2, 2, 200, 5)]), None);
+        let after = [file(1, 1, 101, 7), file(2, 2, 200, 5)];
+        assert_eq!(rewritten(&mut rewrites, &after), Some(vec![1]));
+        assert_eq!(rewritten(&mut rewrites, &after), None, "told once");
+        rewrites.truncated(Xid(8));
+        let after = [file(1, 1, 102, 8), file(2, 2, 200, 5)];
+        assert_eq!(
+            rewritten(&mut rewrites, &after),
+            Some(vec![]),
+            "known now, and nothing to drop"
+        );
+    }
+
+    #[test]
+    fn a_rewrite_behind_a_truncate_is_not_explained_by_it() {
+        let mut rewrites = Rewrites::new(known(&[file(1, 1, 100, 5)]));
+        rewrites.truncated(Xid(8));
+        assert_eq!(rewritten(&mut rewrites, &[file(1, 1, 102, 9)]), Some(vec![1]));
+    }
+
+    #[test]
+    fn a_partition_that_comes_or_goes_is_a_rewrite() {
+        let mut rewrites = Rewrites::new(known(&[file(1, 11, 100, 5)]));
+        rewrites.truncated(Xid(6));
+        assert_eq!(
+            rewritten(&mut rewrites, &[file(1, 11, 100, 5), file(1, 12, 300, 6)]),
+            Some(vec![1])
+        );
+        assert_eq!(rewritten(&mut rewrites, &[file(1, 12, 300, 6)]), Some(vec![1]));
+        assert_eq!(rewritten(&mut rewrites, &[]), Some(vec![1]), "gone altogether");
+    }
+}

@@ -1,0 +1,136 @@
+//! What is cached, once the stream is ours: it still stands, or everything begins anew
+//! (rule 8).
+//!
+//! A gap, in order, and what each step is for:
+//!
+//! 1. The state is made invalid: no lease is given, no certificate stands. All leases go,
+//!    then all values ([`invalidate`]). At once, before anything that could wait.
+//! 2. The slot is created if need be, and the stream started: from here on every commit
+//!    record comes through.
+//! 3. Suspects are taken: what may have written its record before that and is not visible.
+//! 4. Everything is purged again: what was filled between 1 and 2 is gone. (With leases
+//!    refused nothing should have been; a client that does not ask for leases might.)
+//! 5. The frontier is set to where the WAL is now: a replica that is behind it may lack
+//!    anything. The valid state is written last, in one step of the chain: dying anywhere
+//!    before it leaves an invalid state, and the next start does all of this again.
+
+use std::collections::BTreeSet;
+
+use tracing::{info, warn};
+
+use super::chain::Chain;
+use super::context::Context;
+use super::end::End;
+use super::gap::{GapReason, verdict};
+use super::invalidate::{as_slices, invalidate, own_prefixes, prefixes};
+use super::rewrites::{self, differing};
+use super::stream::Stream;
+use super::suspects::Suspects;
+use crate::lsn::Lsn;
+use crate::mapping::model::CacheId;
+use crate::postgres::server::wal_insert;
+use crate::postgres::suspects::suspects;
+use crate::snapshot::FullXid;
+use crate::store::state::{self, Nonce, State};
+
+/// Where the pipeline takes up.
+pub struct Footing {
+    /// Everything below it is applied.
+    pub watermark: Lsn,
+    /// The greatest commit END ever applied.
+    pub frontier: Lsn,
+    /// What may never come through.
+    pub suspects: Suspects,
+}
+
+/// Decides whether what is cached still stands, and if not, starts anew.
+pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Result<Footing, End> {
+    let gap = stream.gap.or_else(|| verdict(stream.state.as_ref(), &stream.found));
+    match (gap, &stream.state) {
+        (None, Some(state)) => match Suspects::read(&state.suspects) {
+            Some(suspects) => resume(context, chain, stream, state, suspects).await,
+            None => start_anew(context, chain, stream, GapReason::Unfinished).await,
+        },
+        (None, None) => start_anew(context, chain, stream, GapReason::NoState).await,
+        (Some(reason), _) => start_anew(context, chain, stream, reason).await,
+    }
+}
+
+async fn resume(
+    context: &Context,
+    chain: &mut Chain,
+    stream: &Stream,
+    state: &State,
+    suspects: Suspects,
+) -> Result<Footing, End> {
+    chain.claim(state.nonce.clone()).await?;
+    let mapping = &context.rules.mapping;
+    // An earlier life died while it dropped these caches.
+    let mut doomed: BTreeSet<CacheId> =
+        state.closed.iter().filter_map(|name| Some(mapping.cache_by_name(name)?.0)).collect();
+    // Or a table was rewritten while nobody looked.
+    for table in differing(&rewrites::read(&state.files), &stream.files) {
+        if let Some(table) = stream.tables.get(&table) {
+            warn!(
+                table = mapping.table_name(*table),
+                "a table was rewritten: dropping what depends on it"
+            );
+            doomed.extend(mapping.rules_of(*table).map(|(_, rule)| rule.cache));
+        }
+    }
+    if !doomed.is_empty() {
+        let caches: Vec<_> = doomed.iter().filter_map(|id| mapping.cache(*id)).collect();
+        let names: Vec<&str> = caches.iter().map(|cache| &*cache.name).collect();
+        let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
+        chain.step(&[], &[state::closed(&names)], None).await?;
+        chain.purge(&prefixes).await?;
+        let files = state::files(rewrites::write(&stream.files));
+        chain.step(&[], &[state::closed(&[]), files], None).await?;
+    }
+    info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
+    Ok(Footing { watermark: state.watermark, frontier: state.frontier, suspects })
+}
+
+async fn start_anew(
+    context: &Context,
+    chain: &mut Chain,
+    stream: &Stream,
+    reason: GapReason,
+) -> Result<Footing, End> {
+    let mut prefixes = prefixes(context, stream.state.as_ref());
+    prefixes.extend(stream.prefixes.iter().cloned());
+    invalidate(context, chain, stream.state.as_ref(), reason).await?;
+    let partial = may_be_partial(stream, reason);
+    let suspects = context.answered(suspects(&stream.client, &stream.relations)).await?;
+    let suspects = Suspects::new(&suspects, partial);
+    chain.purge(&as_slices(&prefixes)).await?;
+    let frontier = context.answered(wal_insert(&stream.client)).await?;
+    let state = State {
+        valid: true,
+        nonce: Nonce::found(String::new()), // the step's own
+        watermark: stream.found.confirmed_flush,
+        frontier,
+        identity: stream.found.identity.clone(),
+        prefixes: own_prefixes(context),
+        closed: Vec::new(),
+        files: rewrites::write(&stream.files),
+        suspects: suspects.write(),
+    };
+    chain.step(&[], &state.fields(), None).await?;
+    info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
+    Ok(Footing { watermark: state.watermark, frontier, suspects })
+}
+
+/// Which of the transactions that are open now may come through in part: those that were
+/// open when the publication changed. The gap need not be about that (the mapping may have
+/// changed, too) nor be the first since, so: all, unless the publication is known to be
+/// the same; then those of which it was known before. None if the slot is new: its
+/// creation waited for all that was open.
+fn may_be_partial(stream: &Stream, reason: GapReason) -> impl Fn(FullXid) -> bool {
+    let is = &stream.found.identity.publication;
+    let known = stream.state.as_ref().filter(|state| state.identity.publication == *is);
+    let all = reason == GapReason::PublicationChanged || known.is_none();
+    let before = known.and_then(|state| Suspects::read(&state.suspects)).unwrap_or_default();
+    let slot_is_new = stream.slot_is_new;
+    move |xid| !slot_is_new && (all || before.is_partial(xid))
+}

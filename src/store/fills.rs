@@ -1,0 +1,289 @@
+//! Leases and fills (rules 4 and 5): how a value gets into the cache without ever being
+//! older than what was removed.
+//!
+//! Who misses takes a *lease*, then reads the database, then stores, and the store is
+//! accepted only while that very lease still lives. Whatever removes the key removes
+//! its lease in the same step. So a value is stored only if nothing was applied to its key
+//! between the lease and the store; and what had been applied before the lease was visible to
+//! every snapshot taken after it, because the daemon applies nothing that is not (rule 1).
+//!
+//! * *The filler sleeps for an hour.* Its lease has expired, and its token is in no key.
+//! * *Two fill the same key.* Only one has the lease; the others wait for it, bounded, and
+//!   then load without storing.
+//! * *Redis comes back with an older state, in which the lease lives again.* A lease belongs
+//!   to the connection that took it: after an error on it the holder has none. What
+//!   still slips through is purged: the chain is broken, and that is a gap.
+//! * *The answer to a fill is lost.* It may have been stored: then it was accepted.
+//! * *A scope is dropped.* Its generation is gone, and a fill names the generation it is for.
+//!
+//! `docs/PROTOCOL.md` says the same for clients in other languages.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Script, Value};
+use tokio::sync::Mutex;
+
+use super::error::StoreError;
+use super::keys::ControlKeys;
+use super::script::{call, evaluate, unexpected};
+use super::session::{Address, Session};
+use crate::lsn::Lsn;
+
+static ACQUIRE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
+static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua")));
+static RELEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
+static GENERATION: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/generation.lua")));
+
+/// What a value is stored under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The full Redis key.
+    pub key: Vec<u8>,
+    /// The cache's name.
+    pub cache: String,
+    /// For a scoped cache: the key of the generation, and the generation in `key`.
+    pub scope: Option<(Vec<u8>, String)>,
+}
+
+/// The way to Redis for those who read and fill. Connects when needed.
+pub struct Fills {
+    address: Address,
+    keys: ControlKeys,
+    line: Mutex<Option<Arc<Line>>>,
+}
+
+/// One connection. Leases that were taken on it are void with it.
+struct Line {
+    connection: MultiplexedConnection,
+    state: String,
+}
+
+/// What asking for an entry gave.
+#[derive(Debug)]
+pub enum Acquired {
+    /// The value.
+    Hit {
+        /// As it was stored.
+        value: Vec<u8>,
+        /// How long it still lives; `None`: without end.
+        remaining: Option<Duration>,
+    },
+    /// Nothing is there, and it is for the caller to compute it.
+    Lease(Lease),
+    /// Nothing is there, and somebody computes it: ask again soon.
+    Wait {
+        /// When that lease ends at the latest.
+        at_most: Duration,
+    },
+    /// Nothing is there, and nothing would be accepted: a gap is under way, or the
+    /// generation is not the scope's any more. Load without storing.
+    Closed,
+}
+
+/// The right to store one value. Take the database's snapshot after it, never before.
+pub struct Lease {
+    line: Arc<Line>,
+    keys: ControlKeys,
+    entry: Entry,
+    token: String,
+    /// What a replica must have replayed before it may be read (rule 5).
+    pub frontier: Lsn,
+    /// The database that the frontier is of.
+    pub system_id: String,
+    /// Its timeline.
+    pub timeline: u32,
+}
+
+/// How a fill went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// Others can read it now.
+    Stored,
+    /// A change was applied since the lease, or the lease has expired. The value is as
+    /// fresh as its read all the same: the caller may use it.
+    Voided,
+}
+
+impl Fills {
+    /// Does not connect yet.
+    #[must_use]
+    pub fn new(address: Address, keys: ControlKeys) -> Self {
+        Fills { address, keys, line: Mutex::new(None) }
+    }
+
+    async fn line(&self) -> Result<Arc<Line>, StoreError> {
+        let mut line = self.line.lock().await;
+        if let Some(line) = &*line {
+            return Ok(Arc::clone(line));
+        }
+        let session = Session::open(&self.address, self.keys.clone()).await?;
+        let new =
+            Arc::new(Line { connection: session.connection(), state: self.keys.state.clone() });
+        *line = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// After an error the line is not used again, by nobody.
+    async fn give_up(&self, broken: &Arc<Line>) {
+        let mut line = self.line.lock().await;
+        if line.as_ref().is_some_and(|line| Arc::ptr_eq(line, broken)) {
+            *line = None;
+        }
+    }
+
+    /// Asks for an entry: its value, or the right to compute it for at most `life`.
+    pub async fn acquire(&self, entry: &Entry, life: Duration) -> Result<Acquired, StoreError> {
+        let line = self.line().await?;
+        match self.try_acquire(&line, entry, life).await {
+            Ok(acquired) => Ok(acquired),
+            Err(error) => {
+                self.give_up(&line).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_acquire(
+        &self,
+        line: &Arc<Line>,
+        entry: &Entry,
+        life: Duration,
+    ) -> Result<Acquired, StoreError> {
+        let token = token()?;
+        let mut command = call(&ACQUIRE);
+        entry.keys_into(&mut command, &self.keys, &line.state);
+        command.arg(&token).arg(millis(life)).arg(&entry.cache);
+        entry.generation_into(&mut command);
+        let answer = evaluate(&mut line.connection.clone(), &ACQUIRE, &command).await?;
+        let Value::Array(parts) = &answer else { return Err(unexpected(&answer)) };
+        let text = |part: Option<&Value>| match part {
+            Some(Value::BulkString(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        };
+        match (text(parts.first()).as_deref(), parts.get(1), parts.get(2)) {
+            (Some("hit"), Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
+                let remaining = u64::try_from(*ms).ok().map(Duration::from_millis);
+                Ok(Acquired::Hit { value: value.clone(), remaining })
+            }
+            (Some("wait"), Some(Value::Int(ms)), _) => {
+                let at_most = Duration::from_millis(u64::try_from(*ms).unwrap_or_default());
+                Ok(Acquired::Wait { at_most })
+            }
+            (Some("closed"), ..) => Ok(Acquired::Closed),
+            (Some("lease"), frontier, system_id) => {
+                let read = || {
+                    Some(Lease {
+                        line: Arc::clone(line),
+                        keys: self.keys.clone(),
+                        entry: entry.clone(),
+                        token,
+                        frontier: text(frontier)?.parse().ok()?,
+                        system_id: text(system_id)?,
+                        timeline: text(parts.get(3))?.parse().ok()?,
+                    })
+                };
+                read().map(Acquired::Lease).ok_or_else(|| unexpected(&answer))
+            }
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// The generation of a scope, made if there is none; `None` while fills are not
+    /// accepted. It lives for `life`: longer than what is stored under it.
+    pub async fn generation(
+        &self,
+        key: &[u8],
+        life: Duration,
+    ) -> Result<Option<String>, StoreError> {
+        let line = self.line().await?;
+        let mut command = call(&GENERATION);
+        command.arg(2).arg(key).arg(&line.state).arg(token()?).arg(millis(life));
+        match evaluate(&mut line.connection.clone(), &GENERATION, &command).await {
+            Ok(Value::BulkString(generation)) => {
+                Ok(Some(String::from_utf8_lossy(&generation).into_owned()))
+            }
+            Ok(Value::Nil) => Ok(None),
+            Ok(answer) => Err(unexpected(&answer)),
+            Err(error) => {
+                self.give_up(&line).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Stores the value for `life`, if the lease still lives.
+    ///
+    /// # Errors
+    /// If the answer did not come: it may have been stored. On a full Redis: refused.
+    pub async fn fill(self, value: &[u8], life: Duration) -> Result<Filled, StoreError> {
+        let mut command = call(&FILL);
+        self.entry.keys_into(&mut command, &self.keys, &self.line.state);
+        command.arg(&self.token).arg(value).arg(millis(life));
+        self.entry.generation_into(&mut command);
+        let answer = evaluate(&mut self.line.connection.clone(), &FILL, &command).await?;
+        match &answer {
+            Value::BulkString(word) if word == b"stored" => Ok(Filled::Stored),
+            Value::BulkString(word) if word == b"voided" => Ok(Filled::Voided),
+            _ => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Gives the lease back unused: the value could not be computed, or there is none.
+    pub async fn release(self) -> Result<(), StoreError> {
+        let mut command = call(&RELEASE);
+        command.arg(1).arg(self.keys.lease_of(&self.entry.key)).arg(&self.token);
+        evaluate(&mut self.line.connection.clone(), &RELEASE, &command).await.map(drop)
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("entry", &self.entry)
+            .field("frontier", &self.frontier)
+            .finish()
+    }
+}
+
+impl Entry {
+    fn keys_into(&self, command: &mut redis::Cmd, keys: &ControlKeys, state: &str) {
+        command.arg(3 + usize::from(self.scope.is_some()));
+        command.arg(&self.key).arg(keys.lease_of(&self.key)).arg(state);
+        if let Some((generation_key, _)) = &self.scope {
+            command.arg(generation_key);
+        }
+    }
+
+    fn generation_into(&self, command: &mut redis::Cmd) {
+        if let Some((_, generation)) = &self.scope {
+            command.arg(generation);
+        }
+    }
+}
+
+/// A text that nobody used before: 128 random bits.
+fn token() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| StoreError::Unusable(format!("no random numbers: {e}")))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+/// At least one: Redis refuses an expiry of nothing.
+fn millis(life: Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
+}

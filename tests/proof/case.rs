@@ -1,0 +1,291 @@
+//! One environment: its servers, its load, what disturbs it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use unstale::config::TEST_WITHOUT;
+use unstale::sandbox::{Postgres, Redis};
+
+use crate::filler::{self, Filling};
+use crate::history::History;
+use crate::oracle::{Oracle, Progress, Report, Seen};
+use crate::process::Filler as Process;
+use crate::reader;
+use crate::support::{Daemon, PATIENCE, World, until};
+use crate::writer::{Acks, Writer};
+
+const SCHEMA: &str = "
+    create table item (id int primary key, grp int not null, version bigint not null);
+    alter table item replica identity full;
+    insert into item select i, i % 4, 1 from generate_series(1, 20) i;
+    create publication unstale for table item;
+";
+
+const RULES: &str = r#"
+    [redis]
+    key_prefix = "proof:"
+    [caches.item]
+    key = "item:{id}"
+    query = "select jsonb_build_object(id::text, version) from item where id = $id"
+    ttl = "1h"
+    rewarm = "if_cached"
+    [caches.grp]
+    key = "grp:{grp}"
+    query = "select jsonb_object_agg(id::text, version) from item where grp = $grp having count(*) > 0"
+    ttl = "1h"
+    rewarm = "if_cached"
+    [[tables]]
+    name = "item"
+    invalidates = [ { cache = "item", id = "id" }, { cache = "grp", grp = "grp" } ]
+"#;
+
+/// What happens beside the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    None,
+    /// A process of fillers gets SIGSTOP for longer than any lease.
+    StopFillers,
+    /// The table is truncated and filled again.
+    DropWholeCaches,
+    /// Redis is killed and comes back, then once more with an older dump.
+    LoseRedis,
+    /// The daemon is killed and started again.
+    KillDaemon,
+}
+
+/// One environment.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// With a standby, commits wait for it as this says.
+    pub synchronous_commit: Option<&'static str>,
+    /// How much later the standby applies.
+    pub apply_delay: Duration,
+    pub writers: u32,
+    /// How long a transaction stays open at most.
+    pub transaction: Duration,
+    /// How long a filler stops at most, at each point.
+    pub pause: Duration,
+    /// A lease's life.
+    pub lease: Duration,
+    /// The daemon fills what it removed.
+    pub rewarm: bool,
+    pub disturbance: Disturbance,
+    /// The daemon does not wait for visibility.
+    pub without_gate: bool,
+    /// Fillers SET whatever they have read.
+    pub without_leases: bool,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Case {
+            synchronous_commit: None,
+            apply_delay: Duration::ZERO,
+            writers: 5,
+            transaction: Duration::from_millis(10),
+            pause: Duration::from_millis(20),
+            lease: Duration::from_secs(1),
+            rewarm: false,
+            disturbance: Disturbance::None,
+            without_gate: false,
+            without_leases: false,
+        }
+    }
+}
+
+/// Told to stop, or not yet.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Case {
+    /// Runs the load for `time`, and on until `enough` has happened; lets everything settle,
+    /// and says what was found.
+    pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
+        let (world, _standby) = self.servers().await;
+        let history = History::begin(world.postgres.client().await.unwrap()).await;
+        let mut daemon = self.daemon(&world);
+        daemon.until_ready().await;
+
+        let acks = Acks::default();
+        let (seen, sight) = mpsc::unbounded_channel();
+        let (oracle, progress) = Oracle::new(history, acks.clone());
+        let oracle = tokio::spawn(oracle.run(sight));
+        let (writing, filling, reading) = (Stop::default(), Stop::default(), Stop::default());
+
+        let mut readers = JoinSet::new();
+        for _ in 0..2 {
+            readers.spawn(reader::read(world.redis.url_db(1), seen.clone(), reading.clone()));
+        }
+        let task = self.filling(&world);
+        let mut fillers = filler::start(&task, &seen, &filling);
+        let process = Process::start(&task, seen.clone());
+        let mut writers = JoinSet::new();
+        for number in 0..self.writers {
+            let writer = Writer::new(&world, self, number, acks.clone()).await;
+            writers.spawn(writer.write(writing.clone()));
+        }
+        let start = Instant::now();
+        while start.elapsed() < time
+            || (start.elapsed() < time + PATIENCE && !enough(*progress.borrow()))
+        {
+            let step = (time / 6).clamp(Duration::from_millis(500), Duration::from_secs(12));
+            tokio::time::sleep(step).await;
+            // Who loses Redis over and over is made to wait longer each time.
+            if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
+                continue;
+            }
+            self.disturb(&world, &process, &mut daemon, &acks).await;
+        }
+
+        writing.set();
+        while writers.join_next().await.transpose().unwrap().is_some() {}
+        daemon.until_ready().await;
+        world.settle().await;
+        filling.set();
+        while fillers.join_next().await.transpose().unwrap().is_some() {}
+        process.stop().await;
+        reading.set();
+        while readers.join_next().await.transpose().unwrap().is_some() {}
+        drop(seen);
+        let mut report = oracle.await.unwrap();
+        report.look_at_rest(&world).await;
+        report.gaps = daemon.gaps().await;
+        for cache in ["item", "grp"] {
+            let metric = |name: &str, rest: &str| format!("{name}{{cache=\"{cache}\",{rest}\"}}");
+            let stored = metric("unstale_fills_total", "outcome=\"stored");
+            report.rewarmed += daemon.metric(&stored).await;
+            let drops = metric("unstale_escalations_total", "reason=\"truncate");
+            report.whole_drops += daemon.metric(&drops).await;
+        }
+        report.log = daemon.log();
+        assert!(daemon.stop().await.success());
+        report
+    }
+
+    fn daemon(&self, world: &World) -> Daemon {
+        let mut command = world.command("run");
+        command.env_remove(TEST_WITHOUT);
+        if self.without_gate {
+            command.env(TEST_WITHOUT, "gate");
+        }
+        world.spawn_with(command, world.admin)
+    }
+
+    async fn servers(&self) -> (World, Option<Postgres>) {
+        let postgres = Postgres::start().await.unwrap();
+        postgres.execute(SCHEMA).await.unwrap();
+        let mut standby = None;
+        if let Some(commit) = self.synchronous_commit {
+            let start = postgres.standby().apply_delay(self.apply_delay).start();
+            standby = Some(start.await.unwrap());
+            postgres.set("synchronous_commit", commit).await.unwrap();
+            postgres.set("synchronous_standby_names", "standby").await.unwrap();
+        }
+        let redis = Redis::start().await.unwrap();
+        let mut world = World::bare(postgres, redis, "none".as_ref());
+        world.configure(RULES);
+        world.set(&format!("warm.enabled={}", self.rewarm));
+        // Thousands of lines a second would slow down what they tell of.
+        world.set("log.level=info");
+        (world, standby)
+    }
+
+    fn filling(&self, world: &World) -> Filling {
+        Filling {
+            config: world.config.clone(),
+            settings: world.settings.clone(),
+            redis: world.redis.url_db(1),
+            postgres: world.postgres.url(),
+            fillers: 5,
+            pause: self.pause,
+            lease: self.lease,
+            by_lease: !self.without_leases,
+        }
+    }
+
+    /// One step of what disturbs.
+    async fn disturb(&self, world: &World, process: &Process, daemon: &mut Daemon, acks: &Acks) {
+        match self.disturbance {
+            Disturbance::None => {}
+            Disturbance::StopFillers => {
+                process.signal(Signal::STOP);
+                tokio::time::sleep(self.lease * 3).await;
+                process.signal(Signal::CONT);
+            }
+            Disturbance::DropWholeCaches => {
+                Writer::new(world, self, 0, acks.clone()).await.truncate().await;
+            }
+            Disturbance::KillDaemon => {
+                daemon.child.kill().await.unwrap();
+                *daemon = self.daemon(world);
+                daemon.until_ready().await;
+            }
+            Disturbance::LoseRedis => {
+                world.redis.kill9().await.unwrap();
+                world.redis.start_again().await.unwrap();
+                until("the state to be valid", async || {
+                    (world.state("valid").await? == "1").then_some(())
+                })
+                .await;
+                // Something worth restoring must be there, and must have become stale.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let dump = world.redis.save_dump().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                world.redis.restore_dump(&dump).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Where the load goes: a row or a group of rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    pub cache: &'static str,
+    pub number: u32,
+}
+
+impl Target {
+    pub fn any() -> Target {
+        match fastrand::u32(0..24) {
+            number @ 0..4 => Target { cache: "grp", number },
+            number => Target { cache: "item", number: number - 3 },
+        }
+    }
+
+    /// What `key` in Redis is of.
+    pub fn of(key: &str) -> Option<Target> {
+        let (cache, number) = key.strip_prefix("proof:")?.split_once(':')?;
+        let cache = if cache == "grp" { "grp" } else { "item" };
+        Some(Target { cache, number: number.parse().ok()? })
+    }
+
+    pub fn key(self) -> String {
+        format!("proof:{}:{}", self.cache, self.number)
+    }
+
+    /// The same as the cache's query.
+    pub fn query(self) -> String {
+        let mut sql = String::from("select jsonb_object_agg(id::text, version)::text from item");
+        let column = if self.cache == "grp" { "grp" } else { "id" };
+        write!(sql, " where {column} = {} having count(*) > 0", self.number).unwrap();
+        sql
+    }
+}
+
+/// Sends what is left to see.
+pub type Sink = mpsc::UnboundedSender<Seen>;

@@ -1,0 +1,182 @@
+//! Who fills the cache: by the library's leases, with a pause wherever something can come in
+//! between.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use redis::{AsyncCommands, RedisError};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use unstale::config::Override;
+use unstale::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use unstale::store::keys::ControlKeys;
+use unstale::store::session::Address;
+
+use crate::case::{Sink, Stop, Target};
+use crate::oracle::{Claim, Seen};
+use crate::reader::Values;
+
+const LIFE: Duration = Duration::from_secs(3600);
+
+/// What a process of fillers is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Filling {
+    pub config: PathBuf,
+    pub settings: Vec<String>,
+    pub redis: String,
+    pub postgres: String,
+    pub fillers: usize,
+    pub pause: Duration,
+    pub lease: Duration,
+    pub by_lease: bool,
+}
+
+/// How one attempt went.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Attempt {
+    /// It was there.
+    Hit,
+    /// It is in the cache now. `overdue`: although its lease had ended.
+    Stored { claim: Claim, overdue: bool },
+    /// Refused: a change was applied since the lease.
+    Voided,
+    /// Refused: the lease had ended.
+    Expired,
+    /// Another has the lease.
+    Waited,
+    /// No lease is given now.
+    Closed,
+    /// There is no such row; the lease was given back.
+    Nothing,
+    /// The filler forgot about it.
+    Abandoned,
+    /// Redis did not answer.
+    Failed,
+}
+
+/// Starts fillers, each with connections of its own.
+pub fn start(task: &Filling, seen: &Sink, stop: &Stop) -> JoinSet<()> {
+    let mut fillers = JoinSet::new();
+    for _ in 0..task.fillers {
+        let (task, seen, stop) = (task.clone(), seen.clone(), stop.clone());
+        fillers.spawn(async move {
+            let mut filler = Filler::new(task).await;
+            while !stop.is_set() {
+                let attempt = filler.attempt(Target::any()).await;
+                if matches!(attempt, Attempt::Failed) {
+                    filler.values.forget();
+                }
+                drop(seen.send(Seen::Attempt(attempt)));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+    fillers
+}
+
+struct Filler {
+    task: Filling,
+    fills: Fills,
+    values: Values,
+    database: Client,
+}
+
+impl Filler {
+    async fn new(task: Filling) -> Filler {
+        let overrides: Vec<Override> = task.settings.iter().map(|s| s.parse().unwrap()).collect();
+        let loaded = unstale::config::load(Some(&task.config), &overrides).unwrap();
+        let address = Address::new(&loaded.config.redis).unwrap();
+        let (database, connection) = tokio_postgres::connect(&task.postgres, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        Filler {
+            fills: Fills::new(address, ControlKeys::new("unstale")),
+            values: Values::new(task.redis.clone()),
+            database,
+            task,
+        }
+    }
+
+    async fn attempt(&mut self, target: Target) -> Attempt {
+        if !self.task.by_lease {
+            return self.set(target).await.unwrap_or(Attempt::Failed);
+        }
+        let entry =
+            Entry { key: target.key().into_bytes(), cache: target.cache.to_owned(), scope: None };
+        match self.fills.acquire(&entry, self.task.lease).await {
+            Ok(Acquired::Hit { .. }) => Attempt::Hit,
+            Ok(Acquired::Wait { .. }) => Attempt::Waited,
+            Ok(Acquired::Closed) => Attempt::Closed,
+            Ok(Acquired::Lease(lease)) => self.fill(target, lease).await,
+            Err(_) => Attempt::Failed,
+        }
+    }
+
+    async fn fill(&mut self, target: Target, lease: Lease) -> Attempt {
+        let since = Instant::now();
+        self.pause().await;
+        let value = self.load(target).await;
+        self.pause().await;
+        if fastrand::u32(0..100) == 0 {
+            return Attempt::Abandoned;
+        }
+        let Some(value) = value else {
+            return lease.release().await.map_or(Attempt::Failed, |()| Attempt::Nothing);
+        };
+        let Ok(watermark) = self.values.watermark().await else { return Attempt::Failed };
+        // Redis looks at its clock once for each round of commands.
+        let overdue = since.elapsed() > self.task.lease + Duration::from_millis(20);
+        match lease.fill(value.as_bytes(), LIFE).await {
+            Ok(Filled::Stored) => Attempt::Stored {
+                claim: Claim { key: target.key(), value, watermark: watermark.to_string() },
+                overdue,
+            },
+            Ok(Filled::Voided) if since.elapsed() >= self.task.lease => Attempt::Expired,
+            Ok(Filled::Voided) => Attempt::Voided,
+            Err(_) => Attempt::Failed,
+        }
+    }
+
+    /// What applications do that know no leases.
+    async fn set(&mut self, target: Target) -> Result<Attempt, RedisError> {
+        if self.values.connection().await?.exists(target.key()).await? {
+            return Ok(Attempt::Hit);
+        }
+        let Some(value) = self.load(target).await else { return Ok(Attempt::Nothing) };
+        self.pause().await;
+        let watermark = self.values.watermark().await?.to_string();
+        let connection = self.values.connection().await?;
+        let _: () = connection.set_ex(target.key(), &value, LIFE.as_secs()).await?;
+        let claim = Claim { key: target.key(), value, watermark };
+        Ok(Attempt::Stored { claim, overdue: false })
+    }
+
+    /// Reads the database, by a statement or by a transaction that has its snapshot for a
+    /// while before it reads.
+    async fn load(&self, target: Target) -> Option<String> {
+        let transaction = fastrand::u32(0..4) == 0;
+        if transaction {
+            let begin = "begin isolation level repeatable read read only; select 1";
+            self.database.simple_query(begin).await.expect("a snapshot");
+            self.pause().await;
+        }
+        let answer = self.database.simple_query(&target.query()).await.expect("a value");
+        if transaction {
+            self.database.simple_query("commit").await.expect("an end");
+        }
+        answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    }
+
+    /// Mostly none, often short, now and then long.
+    async fn pause(&self) {
+        let most = match fastrand::u32(0..8) {
+            0..4 => return,
+            4..7 => self.task.pause / 8,
+            _ => self.task.pause,
+        };
+        tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+    }
+}
