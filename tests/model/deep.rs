@@ -62,17 +62,16 @@ fn every_kind_of_gap_beside_open_transactions() {
 fn two_daemons_that_die_and_do_not_know_it() {
     holds(&Scenario {
         daemons: 2,
-        faults: Faults { cut: 1, crash: 1, late: 1, ..Faults::default() },
-        ..Scenario::of(&[Tx::plain(), Tx::plain()])
+        faults: Faults { cut: 1, crash: 1, late: 1, flush: 1, ..Faults::default() },
+        ..Scenario::of(&[Tx::plain()])
     });
 }
 
 #[test]
-fn two_daemons_in_a_gap_over_a_redis_that_forgets() {
+fn two_daemons_over_a_redis_that_forgets() {
     holds(&Scenario {
         daemons: 2,
-        beginning: Beginning::Nothing,
-        faults: Faults { cut: 1, dump: 1, restore: 1, ..Faults::default() },
+        faults: Faults { cut: 1, dump: 1, restore: 1, lost_answer: 1, ..Faults::default() },
         ..Scenario::of(&[Tx::plain()])
     });
 }
