@@ -102,6 +102,8 @@ pub struct Daemon {
     pub found: Found,
     /// The slot was found or made, and is this daemon's, as far as it knows.
     pub slot_taken: bool,
+    /// This run has made it.
+    pub slot_is_new: bool,
     /// Of the last acknowledged step.
     pub acknowledged: Nonce,
     /// Of the step under way; 0: none.
@@ -165,10 +167,12 @@ impl Daemon {
     }
 
     /// Takes suspects.
-    pub fn take_suspects(&mut self, postgres: &Postgres, created: bool, rules: &Rules) {
-        let wanted = rules.suspects && (created || rules.suspects_at_every_gap);
+    pub fn take_suspects(&mut self, postgres: &Postgres, rules: &Rules) {
+        let wanted = rules.suspects && (self.slot_is_new || rules.suspects_at_every_gap);
         let all = if wanted { postgres.in_progress(rules.suspects_by_own_xid) } else { Set::EMPTY };
         let partial = match (rules.partial, self.seen) {
+            // The making of the slot has waited for all that was open.
+            _ if self.slot_is_new => Set::EMPTY,
             (Partial::Remembered, Some(seen)) if seen.publication == self.found.publication => {
                 seen.suspects.partial
             }
@@ -196,6 +200,7 @@ impl Daemon {
         self.base = self.watermark;
         self.read = self.found.confirmed;
         (self.forced, self.seen, self.purge, self.lost) = (None, None, None, false);
+        self.slot_is_new = false;
     }
 
     /// A transaction arrives.
@@ -271,21 +276,16 @@ impl Daemon {
     pub fn command(&self, postgres: &Postgres, rules: &Rules) -> Command {
         let step = Step { expected: self.acknowledged, nonce: self.attempt, ..Step::default() };
         match (self.phase, &self.batch) {
-            (Phase::Declaring, _) if rules.valid_last => {
-                let unknown = rules.partial != Partial::Remembered;
-                let seen = self.seen.filter(|_| !unknown);
-                let partial = seen.map_or(Set::EMPTY, |seen| seen.suspects.partial);
-                Command::Declare(Control {
-                    valid: false,
-                    nonce: self.attempt,
-                    watermark: 0,
-                    frontier: 0,
-                    incarnation: 0,
-                    publication: seen.map_or(0, |seen| seen.publication),
-                    closed: false,
-                    suspects: Suspects { all: partial, partial },
-                })
-            }
+            (Phase::Declaring, _) if rules.valid_last => Command::Declare(Control {
+                valid: false,
+                nonce: self.attempt,
+                watermark: 0,
+                frontier: 0,
+                incarnation: 0,
+                publication: 0,
+                closed: false,
+                suspects: Suspects::default(),
+            }),
             (Phase::Declaring, _) => Command::Declare(self.valid_state(postgres, rules)),
             (Phase::Validating, _) => {
                 Command::Step(Step { state: Some(self.valid_state(postgres, rules)), ..step })

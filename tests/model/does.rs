@@ -161,12 +161,10 @@ impl World {
                 let daemon = &mut self.daemons[d];
                 daemon.found.confirmed = self.postgres.inserted;
                 daemon.slot_taken = true;
+                daemon.slot_is_new = true;
                 daemon.phase = Phase::Suspecting;
-                if !rules.suspects_at_every_gap {
-                    self.take_suspects(d, true, scenario); // here, and nowhere else
-                }
             }
-            Action::TakeSuspects(d) => self.take_suspects(d, false, scenario),
+            Action::TakeSuspects(d) => self.take_suspects(d, scenario),
             Action::Purge(d) => {
                 let daemon = &mut self.daemons[d];
                 let part = daemon.purge.unwrap_or_default();
@@ -240,10 +238,10 @@ impl World {
         }
     }
 
-    fn take_suspects(&mut self, d: usize, created: bool, scenario: &Scenario) {
+    fn take_suspects(&mut self, d: usize, scenario: &Scenario) {
         let rules = &scenario.rules;
         let daemon = &mut self.daemons[d];
-        daemon.take_suspects(&self.postgres, created, rules);
+        daemon.take_suspects(&self.postgres, rules);
         if rules.valid_last {
             daemon.phase = Phase::Validating;
             daemon.purge = Some(0);

@@ -30,8 +30,9 @@
 //!
 //! The order of transactions and the watermark come from the pipeline's own
 //! `pipeline::waiting`, the verdict at a start from its `pipeline::gap` (see [`pipeline`]);
-//! the rest is told again here, after `pipeline::{start, gate, apply, chain, suspects}` and
-//! the scripts of `store`. Fills follow rules 4, 5 and 12.
+//! the rest is told again here, after `pipeline::{stream, settle, gate, apply, chain,
+//! suspects}` and the scripts of `store`. Fills are as rules 4 and 5 have them (the script looks
+//! at the state's validity once more, which turns out not to be needed), refreshing as rule 12.
 //!
 //! # What is abstract
 //!
@@ -39,8 +40,8 @@
 //!   for the key. Whether it is current is whether it is the set that the database shows.
 //! * The WAL is its commit records; a position counts them, so that a record's beginning and
 //!   end are apart. Flushed and written are apart for asynchronous commits only.
-//! * A slot is made at once, wherever the WAL is: more can go wrong than in Postgres, which
-//!   waits for open transactions.
+//! * A slot is made at once, wherever the WAL is, also beside open transactions, for which
+//!   Postgres mostly waits; those come through whole or not at all.
 //! * One script of Redis, one SQL statement, one SCAN step for one key are single actions.
 //!   Everything between two of them may take any time: no clock forces anybody on, so
 //!   time-outs are never counted on. (Rule 12 has a clock: [`refresh`].)

@@ -93,11 +93,18 @@ impl World {
                 _ => actions.push(Action::TakeSlot(d)),
             },
             Phase::Started => actions.push(Action::Judge(d)),
-            Phase::CreatingSlot => actions.push(Action::CreateSlot(d)),
+            Phase::CreatingSlot if !self.slot_must_wait() => actions.push(Action::CreateSlot(d)),
             Phase::Suspecting => actions.push(Action::TakeSuspects(d)),
             Phase::Running => self.running_may(d, scenario, actions),
             _ => {}
         }
+    }
+
+    /// Postgres makes no slot that would begin in the middle of an open transaction. The
+    /// model lets it, where the transaction comes through whole all the same.
+    fn slot_must_wait(&self) -> bool {
+        let open = |tx: usize| self.postgres.txs[tx] == TxState::Open;
+        self.postgres.partial.iter().any(open)
     }
 
     fn running_may(&self, d: usize, scenario: &Scenario, actions: &mut Vec<Action>) {

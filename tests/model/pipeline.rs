@@ -48,7 +48,7 @@ pub fn verdict(seen: Option<Control>, found: Found, wal_insert: Lsn) -> Option<G
         identity: identity(seen.incarnation, seen.publication),
         prefixes: vec![],
         closed: vec![],
-        files: "{}".to_owned(),
+        files: String::new(),
         suspects: String::new(),
     });
     let found = gap::Found {

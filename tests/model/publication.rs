@@ -12,10 +12,10 @@ fn altered() -> Scenario {
     }
 }
 
-/// And the daemon dies, or Redis is emptied, before the transaction has ended.
+/// And the daemon dies, Redis is emptied, or the slot is lost before the transaction has ended.
 fn altered_and_more() -> Scenario {
     Scenario {
-        faults: Faults { publication: 1, crash: 1, flush: 1, ..Faults::default() },
+        faults: Faults { publication: 1, crash: 1, flush: 1, slot_lost: 1, ..Faults::default() },
         ..Scenario::of(&[Tx { open: true, ..Tx::plain() }])
     }
 }

@@ -59,8 +59,8 @@ pub struct Rules {
 /// Which suspects are not cleared by coming through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partial {
-    /// All, if the publication is not the one of the last valid state or that is unknown;
-    /// else those that were in the last list.
+    /// None if the slot is new; else all, unless the state that was found has the same
+    /// publication; then those that its list had.
     Remembered,
     /// All if the gap's reason is `publication_changed`, else none.
     ByReason,
