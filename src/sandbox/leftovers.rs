@@ -39,17 +39,18 @@ fn segment(lock_file: &Path) -> Option<Segment> {
 }
 
 impl Segment {
-    /// Removes it, if it still is that server's and nobody is attached.
+    /// Removes it, if it still is that server's. Where a killed child of the server is not
+    /// quite gone yet, the kernel does so once it is (shmctl(2), `IPC_RMID`): to wait for
+    /// nobody being attached would leave it for ever, since the file that names it goes now.
     fn remove(&self) {
         let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
         let is_left = |line: &str| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            // key, shmid, perms, size, cpid, lpid, nattch: proc_sysvipc_shm(5).
-            let [key, id, _, _, _, _, attached, ..] = fields.as_slice() else { return false };
+            // key, shmid, perms, size, …: proc_sysvipc_shm(5).
+            let [key, id, ..] = fields.as_slice() else { return false };
             // Postgres prints the signed key as an unsigned number.
             key.parse::<i64>().is_ok_and(|key| key.cast_unsigned() == self.key)
                 && id.parse() == Ok(self.id)
-                && *attached == "0"
         };
         if segments.lines().any(is_left) {
             #[expect(unsafe_code, reason = "the standard library knows nothing of System V")]
