@@ -163,7 +163,11 @@ async fn session(client: Client, mut rng: fastrand::Rng, transactions: usize) {
         if let Err(error) = transaction(&client, &mut rng).await {
             let given_up = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION];
             assert!(error.code().is_some_and(|code| given_up.contains(code)), "{error:?}");
-            client.batch_execute("rollback").await.expect("rolls back");
+            // A COPY that the server refused may leave the client one answer behind: that one
+            // is taken for the next question's, and the one after that is answered again.
+            if client.batch_execute("rollback").await.is_err() {
+                client.batch_execute("rollback").await.expect("rolls back");
+            }
         }
     }
 }

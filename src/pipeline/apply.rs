@@ -98,9 +98,6 @@ impl Applier {
             rest = more;
         }
         let mut fields = vec![frontier, state::watermark(batch.watermark)];
-        if !batch.whole.is_empty() {
-            fields.push(state::closed(&[]));
-        }
         fields.extend(batch.suspects.take().map(state::suspects));
         fields.extend(batch.files.take().map(state::files));
         self.watermark = batch.watermark;
@@ -119,7 +116,8 @@ impl Applier {
     }
 
     /// Rule 9, and a gap in small: the caches are closed first (no lease is given for
-    /// them), then their leases go, then their values; the batch's last step opens them.
+    /// them), then their leases go, then their values, then they are opened. Killed before
+    /// the batch's last step: streamed again, and dropped again.
     async fn drop_whole(&mut self, batch: &Batch, frontier: state::Field) -> Result<(), End> {
         let (mut names, mut prefixes) = (Vec::new(), Vec::new());
         for (&id, (escalation, cause)) in &batch.whole {
@@ -136,7 +134,7 @@ impl Applier {
             prefixes.push(cache.prefix.as_ref());
         }
         self.chain.step(&[], &[state::closed(&names), frontier], None).await?;
-        let removed = self.chain.purge(&prefixes).await?;
+        let removed = self.chain.purge_then(&prefixes, &[state::closed(&[])]).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
         let at = SystemTime::now();
         self.status.with_drops(|drops| {

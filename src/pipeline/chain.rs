@@ -189,25 +189,60 @@ impl Chain {
         certify: Option<Lsn>,
     ) -> Result<Vec<i64>, End> {
         loop {
-            let expected = self.acknowledged.clone();
-            let step = Step { expected: &expected, nonce, keys, fields, certify };
-            let outcome = self.session().await.step(&step).await;
-            match outcome {
-                Ok(Outcome::Done(lives)) => {
-                    self.works();
-                    self.acknowledged = nonce.clone();
-                    return Ok(lives);
-                }
-                Ok(Outcome::Broken(found)) => {
-                    warn!(%found, %expected, "the nonce in Redis is not the last one written: it lost writes, or somebody else wrote");
-                    return Err(End::Gap(if found.as_str().is_empty() {
-                        GapReason::NoState
-                    } else {
-                        GapReason::ChainBroken
-                    }));
-                }
-                Err(error) => self.lose_and_pause(&error).await,
+            self.session().await;
+            if let Some(lives) = self.attempt_once(nonce, keys, fields, certify).await? {
+                return Ok(lives);
             }
+        }
+    }
+
+    /// One try on the session that there is. `None`: there is none any more, and the step
+    /// may have happened.
+    async fn attempt_once(
+        &mut self,
+        nonce: &Nonce,
+        keys: &[Key],
+        fields: &[Field],
+        certify: Option<Lsn>,
+    ) -> Result<Option<Vec<i64>>, End> {
+        let expected = self.acknowledged.clone();
+        let step = Step { expected: &expected, nonce, keys, fields, certify };
+        let Some(session) = &mut self.session else { return Ok(None) };
+        match session.step(&step).await {
+            Ok(Outcome::Done(lives)) => {
+                self.works();
+                self.acknowledged = nonce.clone();
+                Ok(Some(lives))
+            }
+            Ok(Outcome::Broken(found)) => {
+                warn!(%found, %expected, "the nonce in Redis is not the last one written: it lost writes, or somebody else wrote");
+                Err(End::Gap(if found.as_str().is_empty() {
+                    GapReason::NoState
+                } else {
+                    GapReason::ChainBroken
+                }))
+            }
+            Err(error) => {
+                self.lose_and_pause(&error).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Drops everything under `prefixes`, and does the step that says so: on the very
+    /// session that the purge was finished on. A Redis that restarted between the two may
+    /// have come back with a state whose nonce is right and with values that were purged:
+    /// the step would open the cache over them. So after a lost session the chain is taken
+    /// to where the step left it or would have, without what it opens, and the purge is done
+    /// again.
+    pub async fn purge_then(&mut self, prefixes: &[&[u8]], fields: &[Field]) -> Result<u64, End> {
+        loop {
+            let removed = self.purge(prefixes).await?;
+            let nonce = self.nonces.fresh();
+            if self.attempt_once(&nonce, &[], fields, None).await?.is_some() {
+                return Ok(removed);
+            }
+            self.attempt(&nonce, &[], &[], None).await?;
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Feedback {
     pub interval: Duration,
     /// What is known.
     pub status: Arc<Status>,
+    /// The run was asked to stop.
+    pub stop: CancellationToken,
     /// Cancelled when goodbye was said.
     pub goodbye: CancellationToken,
 }
@@ -53,6 +55,11 @@ impl Feedback {
                 }
             }
             self.report().await?;
+        }
+        // The pipeline may also have ended because a part of it failed: that part says why,
+        // and a goodbye would only hide it behind the server's own.
+        if !self.stop.is_cancelled() {
+            return Ok(());
         }
         self.report().await?;
         self.writer.finish().await?;

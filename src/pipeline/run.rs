@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -97,6 +98,7 @@ async fn follow(
             asked: Arc::clone(&asked),
             interval: context.config.postgres.status_interval.get().min(patience),
             status: Arc::clone(&context.status),
+            stop: stop.clone(),
             goodbye: goodbye.clone(),
         }
         .run(),
@@ -244,6 +246,19 @@ impl Tasks {
         }
     }
 
+    /// Of the reasons that are known by now: a gap before all others, since only it drops
+    /// what must not stay.
+    fn gravest(&mut self, first: End) -> End {
+        let mut gravest = first;
+        while let Some(Some((_, ended))) = self.0.next().now_or_never() {
+            match ended {
+                Err(end @ End::Gap(_)) => gravest = end,
+                _ => continue,
+            }
+        }
+        gravest
+    }
+
     /// Waits for all to end by themselves, once asked to stop within a bound.
     async fn until_all_end(
         mut self,
@@ -263,7 +278,7 @@ impl Tasks {
                 ended = self.0.next() => match ended {
                     Some((_, Ok(()))) => {}
                     Some((_, Err(_))) if stop.is_cancelled() => {}
-                    Some((_, Err(end))) => return Err(end),
+                    Some((_, Err(end))) => return Err(self.gravest(end)),
                     None => return Ok(()),
                 },
                 () = &mut deadline => {

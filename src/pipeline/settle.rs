@@ -83,9 +83,8 @@ async fn resume(
         let names: Vec<&str> = caches.iter().map(|cache| &*cache.name).collect();
         let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
         chain.step(&[], &[state::closed(&names)], None).await?;
-        chain.purge(&prefixes).await?;
         let files = state::files(rewrites::write(&stream.files));
-        chain.step(&[], &[state::closed(&[]), files], None).await?;
+        chain.purge_then(&prefixes, &[state::closed(&[]), files]).await?;
     }
     info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
     Ok(Footing { watermark: state.watermark, frontier: state.frontier, suspects })
@@ -103,7 +102,7 @@ async fn start_anew(
     let partial = may_be_partial(stream, reason);
     let suspects = context.answered(suspects(&stream.client, &stream.relations)).await?;
     let suspects = Suspects::new(&suspects, partial);
-    chain.purge(&as_slices(&prefixes)).await?;
+    // What commits after this comes through the stream and raises it.
     let frontier = context.answered(wal_insert(&stream.client)).await?;
     let state = State {
         valid: true,
@@ -116,7 +115,7 @@ async fn start_anew(
         files: rewrites::write(&stream.files),
         suspects: suspects.write(),
     };
-    chain.step(&[], &state.fields(), None).await?;
+    chain.purge_then(&as_slices(&prefixes), &state.fields()).await?;
     info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
     Ok(Footing { watermark: state.watermark, frontier, suspects })
 }

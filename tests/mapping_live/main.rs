@@ -87,7 +87,12 @@ impl Live {
     /// Waits until gaps of this reason have come and gone.
     async fn until_gap(&self, reason: &str, count: f64) {
         let name = format!("unstale_gaps_total{{reason=\"{reason}\"}}");
-        until(&name, async || (self.daemon.metric(&name).await >= count).then_some(())).await;
+        let start = std::time::Instant::now();
+        while self.daemon.metric(&name).await < count {
+            let log = || self.daemon.log();
+            assert!(start.elapsed() < support::PATIENCE, "no {name} {count}:\n{}", log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         self.daemon.until_ready().await;
     }
 
