@@ -101,7 +101,7 @@ pub(super) fn server_error(mut body: &[u8]) -> Result<ServerError, PgError> {
     }
 }
 
-/// AuthenticationXXX.
+/// An authentication request.
 pub(super) fn authentication(mut body: &[u8]) -> Result<Authentication<'_>, PgError> {
     Ok(match take_i32(&mut body)? {
         0 => Authentication::Ok,
