@@ -127,7 +127,11 @@ fn statement(rng: &mut fastrand::Rng) -> String {
     }
 }
 
+/// The lock is taken first, so that COPY never waits for one: when the server refuses a COPY (a
+/// deadlock with TRUNCATE), the driver sends a second Sync, and its answer, if it comes before
+/// the next question, closes the connection.
 async fn copy(client: &Client, rng: &mut fastrand::Rng) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute("lock table odd.log in row exclusive mode").await?;
     let sink = client.copy_in("copy odd.log from stdin").await?;
     futures_util::pin_mut!(sink);
     let rows: String = (0..rng.u32(1..200)).map(|i| format!("row {i}\n")).collect();
@@ -163,11 +167,7 @@ async fn session(client: Client, mut rng: fastrand::Rng, transactions: usize) {
         if let Err(error) = transaction(&client, &mut rng).await {
             let given_up = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION];
             assert!(error.code().is_some_and(|code| given_up.contains(code)), "{error:?}");
-            // A COPY that the server refused may leave the client one answer behind: that one
-            // is taken for the next question's, and the one after that is answered again.
-            if client.batch_execute("rollback").await.is_err() {
-                client.batch_execute("rollback").await.expect("rolls back");
-            }
+            client.batch_execute("rollback").await.expect("rolls back");
         }
     }
 }
@@ -277,7 +277,11 @@ fn told(output: &[String]) -> Transactions {
 async fn tail_agrees_with_wal2json_on_table_operation_and_key_of_a_random_workload() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let postgres = Postgres::builder().start().await.expect("Postgres starts");
+    let postgres = Postgres::builder()
+        .setting("deadlock_timeout", "50ms")
+        .start()
+        .await
+        .expect("Postgres starts");
     let schema = std::fs::read_to_string(root().join("sql/demo/schema.sql")).expect("the schema");
     postgres.execute(&schema).await.expect("the schema loads");
     postgres.execute(ODD_TABLES).await.expect("more tables");
