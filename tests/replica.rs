@@ -196,16 +196,13 @@ async fn what_the_standby_has_replayed_is_read_there_and_stored() {
     let daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
     assert_eq!(reader.read(1).await, of("old 1", true));
-    for id in 1..10 {
+    for id in 1..4 {
         rename(&world, id).await;
         assert_eq!(reader.read(id).await, of(&format!("new {id}"), true), "{}", daemon.log());
         assert_eq!(reader.read(id).await.2, How::Hit);
     }
     let (count, all) = (reader.count("replica"), reader.metrics.text().unwrap());
-    assert!(
-        count > 10 && all.contains("unstale_replica_reads_total{outcome=\"replica\"}"),
-        "{all}"
-    );
+    assert!(count > 4 && all.contains("unstale_replica_reads_total{outcome=\"replica\"}"), "{all}");
     assert_eq!(daemon.gaps().await.len(), 1, "the first start");
 }
 
