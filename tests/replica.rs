@@ -166,9 +166,16 @@ impl Reader {
     }
 }
 
-async fn pause_replay(standby: &Postgres) {
-    standby.execute("select pg_wal_replay_pause()").await.unwrap();
+/// The standby stops, and has replayed all that has been applied until now.
+async fn pause_replay(world: &World, standby: &Postgres) {
+    let frontier = world.state("frontier").await.expect("a daemon");
     let client = standby.client().await.unwrap();
+    let sql = format!("select pg_last_wal_replay_lsn() >= '{frontier}'");
+    until("the standby to have replayed the frontier", async || {
+        client.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+    standby.execute("select pg_wal_replay_pause()").await.unwrap();
     until("replay to be paused", async || {
         let state = client.query_one("select pg_get_wal_replay_pause_state()", &[]).await.unwrap();
         (state.get::<_, &str>(0) == "paused").then_some(())
@@ -229,7 +236,7 @@ async fn a_standby_that_lags_is_waited_for() {
     let (world, standby) = world("10s").await;
     let _daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     rename(&world, 1).await;
     let (read, ()) = tokio::join!(reader.read(1), async {
         // It asks the standby over and over.
@@ -252,7 +259,7 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
     let (world, standby) = world("50ms").await;
     let daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     rename(&world, 1).await;
     assert_eq!(reader.read(1).await, of("new 1", false));
     assert_eq!(reader.count("behind"), 1);
@@ -263,7 +270,7 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
     resume_replay(&standby).await;
     until("the standby to be read again", async || reader.load("item", None).await.then_some(()))
         .await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     // A transaction that reaches no key counts as well: another may have been looked up in
     // what it changed.
     let frontier = world.state("frontier").await;
@@ -276,11 +283,27 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_standby_that_lacks_what_no_stream_tells_of_is_not_read_either() {
+    let (world, standby) = world("50ms").await;
+    let daemon = world.daemon().await;
+    let reader = Reader::new(&world).await;
+    pause_replay(&world, &standby).await;
+    // Every row has changed, and the stream has an empty transaction.
+    let rewrite = "alter table item alter name type text using name || '!'";
+    world.postgres.execute(rewrite).await.unwrap();
+    let drops = "unstale_escalations_total{cache=\"item\",reason=\"rewritten\"}";
+    daemon.until_metric(drops, 1.0).await;
+    world.settle().await;
+    assert_eq!(reader.read(1).await, of("old 1!", false));
+    assert_eq!(reader.count("behind"), 1);
+}
+
+#[tokio::test]
 async fn after_a_gap_a_standby_that_is_behind_the_slot_is_not_read() {
     let (world, standby) = world("50ms").await;
     let daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     daemon.kill9().await;
     // Committed while there is no slot: never streamed.
     let drop = "select pg_drop_replication_slot('unstale')";
