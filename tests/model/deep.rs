@@ -21,9 +21,9 @@ fn three_overlapping_writers_two_fillers_and_a_daemon_that_dies() {
 fn a_redis_that_forgets_beside_two_writers() {
     holds(&Scenario {
         faults: Faults {
-            crash: 2,
+            crash: 1,
             dump: 1,
-            restore: 2,
+            restore: 1,
             lost_answer: 1,
             late: 1,
             lease_expiry: true,
@@ -51,7 +51,6 @@ fn every_kind_of_gap_beside_open_transactions() {
             flush: 1,
             slot_lost: 1,
             publication: 1,
-            postgres_crash: 1,
             ..Faults::default()
         },
         ..Scenario::of(&[LONG, Tx { asynchronous: true, ..Tx::plain() }])
