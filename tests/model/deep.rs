@@ -46,13 +46,7 @@ fn a_redis_that_forgets_under_a_whole_drop_and_a_filler_on_a_standby() {
 fn every_kind_of_gap_beside_open_transactions() {
     holds(&Scenario {
         beginning: Beginning::Nothing,
-        faults: Faults {
-            crash: 1,
-            flush: 1,
-            slot_lost: 1,
-            publication: 1,
-            ..Faults::default()
-        },
+        faults: Faults { crash: 1, flush: 1, slot_lost: 1, publication: 1, ..Faults::default() },
         ..Scenario::of(&[LONG, Tx { asynchronous: true, ..Tx::plain() }])
     });
 }
