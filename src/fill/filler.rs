@@ -18,7 +18,7 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
 use crate::store::error::StoreError;
-use crate::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use crate::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 
 /// How long a lease lives: the bound on a load.
 const LEASE: Duration = Duration::from_secs(30);
@@ -139,6 +139,38 @@ impl Filler {
     ) -> Result<How, ReadError> {
         let how = self.try_read(cache, values, Some(remaining)).await?.how;
         self.count(cache, how);
+        Ok(how)
+    }
+
+    /// Computes an entry anew that may be there and lack a change, to live for `remaining` at
+    /// most. [`How::Hit`]: it lacks nothing.
+    ///
+    /// # Errors
+    /// As [`Filler::read`].
+    pub async fn refresh(
+        &self,
+        id: CacheId,
+        values: &[(&str, &str)],
+        remaining: Option<Duration>,
+    ) -> Result<How, ReadError> {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        let stays = cache.max_staleness.unwrap_or_default();
+        let due = match self.entry(cache, values).await {
+            Ok(Some(entry)) => self.fills.refresh(&entry, LEASE, stays).await,
+            Ok(None) => Ok(Due::Closed),
+            Err(Unready::Parameters(reason)) => return Err(wrong(reason)),
+            Err(Unready::Store(error)) => Err(error),
+        };
+        let how = match due {
+            Ok(Due::Fresh) => How::Hit,
+            Ok(Due::Lease(lease)) => self.compute(id, cache, values, lease, remaining).await?.how,
+            Ok(Due::Wait | Due::Closed) => How::Unleased,
+            Err(error) => {
+                debug!(cache = %cache.name, %error, "not refreshed");
+                How::Unstored
+            }
+        };
+        self.count(id, how);
         Ok(how)
     }
 

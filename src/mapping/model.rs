@@ -60,6 +60,9 @@ pub struct CacheModel {
     pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
+    /// How long an old value may stay after the first change that it lacks, while a new one
+    /// is computed (`on_change = "refresh"`); `None`: not at all.
+    pub max_staleness: Option<Duration>,
     /// What every Redis key of it begins with, `redis.key_prefix` included: a purge scans
     /// for this. Literal, not a pattern.
     pub prefix: Box<[u8]>,

@@ -6,13 +6,28 @@
 --       4 (scoped caches) the generation that is part of the key
 -- Answers 'stored', or 'voided': a change was applied since, or the lease has expired.
 --
+-- Of a key that is refreshed, a change does not void the lease but writes a due behind its
+-- token (Unix time in ms): the value may lack that change, so it lives no longer, and is voided
+-- if that has passed.
+--
 -- No allow-oom: on a full Redis a fill is refused.
-if redis.call('GET', KEYS[2]) ~= ARGV[1] or redis.call('HGET', KEYS[3], 'valid') ~= '1' then
+local token, due = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) ?(%d*)$')
+if token ~= ARGV[1] or redis.call('HGET', KEYS[3], 'valid') ~= '1' then
   return 'voided'
 end
 if KEYS[4] and redis.call('GET', KEYS[4]) ~= ARGV[4] then
   return 'voided'
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+local life = ARGV[3]
+if due ~= '' then
+  local time = redis.call('TIME')
+  local left = due - time[1] * 1000 - math.floor(time[2] / 1000)
+  if left <= 0 then
+    redis.call('DEL', KEYS[2])
+    return 'voided'
+  end
+  life = string.format('%.0f', math.min(tonumber(life), left))
+end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', life)
 redis.call('DEL', KEYS[2])
 return 'stored'
