@@ -18,16 +18,17 @@ end
 if KEYS[4] and redis.call('GET', KEYS[4]) ~= ARGV[4] then
   return 'voided'
 end
-local life = ARGV[3]
-if due ~= '' then
-  local time = redis.call('TIME')
-  local left = due - time[1] * 1000 - math.floor(time[2] / 1000)
-  if left <= 0 then
-    redis.call('DEL', KEYS[2])
-    return 'voided'
-  end
-  life = string.format('%.0f', math.min(tonumber(life), left))
-end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', life)
 redis.call('DEL', KEYS[2])
+if due == '' then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  return 'stored'
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if now >= tonumber(due) then
+  return 'voided'
+end
+-- PXAT, for PX would count from when SET runs: a moment after TIME.
+local ends = math.min(now + ARGV[3], tonumber(due))
+redis.call('SET', KEYS[1], ARGV[2], 'PXAT', string.format('%.0f', ends))
 return 'stored'
