@@ -87,6 +87,12 @@ fn rewarming_daemon() -> Case {
     Case { rewarm: true, ..Case::default() }
 }
 
+/// Loads now and then take longer than an old value may stay.
+fn refreshing_daemon() -> Case {
+    let (may, pause) = (Duration::from_millis(250), Duration::from_millis(400));
+    Case { rewarm: true, max_staleness: Some(may), pause, ..Case::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_on_a_plain_primary() {
     plain().run(SHORT, Progress::is_enough).await.assert_fresh();
@@ -149,6 +155,27 @@ async fn nothing_stale_is_stored_while_the_daemon_fills_as_well() {
     assert!(report.rewarmed > 0.0, "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_the_daemon_refreshes() {
+    let report = refreshing_daemon().run(SHORT, Progress::is_enough).await;
+    report.assert_fresh();
+    assert!(report.refreshed > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_a_refreshing_daemon_is_killed() {
+    let case = Case { disturbance: Disturbance::KillDaemon, ..refreshing_daemon() };
+    case.run(SHORT, Progress::is_enough).await.assert_fresh();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_finds_what_is_older_than_it_allows() {
+    let case = Case { allowed: 0.4, ..refreshing_daemon() };
+    let report = case.run(SHORT, |now| now.stale_reads > 0).await;
+    assert!(report.stale_reads > 0, "{report}\n{}", report.log);
+    assert_eq!(report.stale_fills, 0, "{report}");
+}
+
 async fn assert_found_out(case: Case) -> Report {
     let report = case.run(SHORT, |now| now.stale_fills > 0).await;
     println!("{report}\n{:#?}", report.examples);
@@ -182,6 +209,7 @@ async fn soak() {
         ("Redis killed and restored", lost_redis()),
         ("daemon killed", killed_daemon()),
         ("rewarming daemon", rewarming_daemon()),
+        ("refreshing daemon", refreshing_daemon()),
     ];
     let count = u32::try_from(cases.len()).unwrap();
     let time = Duration::from_secs(seconds.unwrap_or(120)) / count;
