@@ -251,7 +251,7 @@ pub struct Cache {
     #[serde(default)]
     pub on_change: OnChange,
     /// With `on_change = "refresh"`, how long an old value may stay after the first change
-    /// that it lacks, at most. Less than the time to live.
+    /// that it lacks, at most: from 50ms to 1h, and less than the time to live.
     #[serde(default)]
     pub max_staleness: Option<Span>,
 }
@@ -264,7 +264,7 @@ pub enum OnChange {
     #[default]
     Drop,
     /// It stays while a new one is computed, for `max_staleness` at most. For what changes
-    /// faster than it loads. Needs `rewarm`.
+    /// faster than it loads. Needs `rewarm`; with `warm.enabled = false` nothing refreshes it.
     Refresh,
 }
 
