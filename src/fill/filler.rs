@@ -22,7 +22,7 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
 use crate::store::error::StoreError;
-use crate::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use crate::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 
 /// How long a lease lives: the bound on a load.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -152,6 +152,40 @@ impl Filler {
         Ok(how)
     }
 
+    /// Computes an entry anew that may be there and lack a change, to live for `remaining` at
+    /// most. [`How::Hit`]: it lacks nothing.
+    ///
+    /// # Errors
+    /// As [`Filler::read`].
+    pub async fn refresh(
+        &self,
+        id: CacheId,
+        values: &[(&str, &str)],
+        remaining: Option<Duration>,
+    ) -> Result<How, ReadError> {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        let stays = cache.max_staleness.unwrap_or_default();
+        let due = match self.entry(cache, values).await {
+            Ok(Some(entry)) => self.fills.refresh(&entry, LEASE, stays).await,
+            Ok(None) => Ok(Due::Closed),
+            Err(Unready::Parameters(reason)) => return Err(wrong(reason)),
+            Err(Unready::Store(error)) => Err(error),
+        };
+        let how = match due {
+            Ok(Due::Fresh) => How::Hit,
+            Ok(Due::Lease(lease)) => {
+                self.compute(id, values, lease, remaining, &mut |_| ()).await?.how
+            }
+            Ok(Due::Wait | Due::Closed) => How::Unleased,
+            Err(error) => {
+                debug!(cache = %cache.name, %error, "not refreshed");
+                How::Unstored
+            }
+        };
+        self.count(id, how.as_str());
+        Ok(how)
+    }
+
     pub(super) fn count(&self, cache: CacheId, outcome: &str) {
         if let Some(cache) = self.mapping.cache(cache) {
             self.metrics.fills.with_label_values(&[&*cache.name, outcome]).inc();
@@ -234,7 +268,9 @@ impl Filler {
         let how = match lease.fill(&value, life).await {
             Ok(Filled::Stored) => {
                 decides(Deciding::Stored);
-                let (remaining, stored_at) = (Some(life), Some(now));
+                // A change that came meanwhile may have given it a due.
+                let remaining = Some(cache.max_staleness.map_or(life, |stays| life.min(stays)));
+                let stored_at = Some(now);
                 return Ok(Read { value: Some(value), how: How::Stored, remaining, stored_at });
             }
             Ok(Filled::Voided) => How::Voided,

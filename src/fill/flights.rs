@@ -19,6 +19,10 @@
 //! | loaded, not stored | the load itself | its snapshot is later |
 //! | an error | as of a load that is not stored | |
 //!
+//! (Of a cache with `on_change = "refresh"` all of them mean: lacks nothing for longer than its
+//! `max_staleness`. What a fill stores there may lack what came after its lease, and so may what
+//! others read.)
+//!
 //! The load of a value that is stored may have begun long before its reader asked: that is
 //! the point of it. It is the fill that says that the value is still right.
 //!
