@@ -3,7 +3,7 @@
 use crate::postgres::error::{Class, PgError};
 
 /// Why there is no value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     /// The cache has no query.
     #[error("the cache {0} has no query: add `query = …` to [caches.{0}]")]
