@@ -316,6 +316,35 @@ async fn after_a_gap_a_standby_that_is_behind_the_slot_is_not_read() {
 }
 
 #[tokio::test]
+async fn who_asks_after_a_change_was_applied_shares_no_load_of_a_lease_before_it() {
+    let (mut world, standby) = world("50ms").await;
+    world.set("redis.timeout=30s");
+    let _daemon = world.daemon().await;
+    let proxy = world.redis_proxy().await;
+    let reader = Reader::new(&world).await;
+    // So that the connection through the proxy is there.
+    reader.read(50).await;
+    pause_replay(&world, &standby).await;
+    proxy.delay(Duration::from_millis(700));
+    let mut values = world.values().await;
+    let lease = "unstale:unstale:lease:{replica:item:1}";
+    let mut is_leased = async || -> bool {
+        redis::AsyncCommands::exists(&mut values, lease).await.expect("EXISTS")
+    };
+    let (first, second) = tokio::join!(reader.read(1), async {
+        // The lease is given, and its answer on the way, when the change is applied.
+        until("the lease", async || is_leased().await.then_some(())).await;
+        let sql = "update item set name = 'new 1' where id = 1";
+        world.postgres.execute(sql).await.unwrap();
+        until("the change to be applied", async || (!is_leased().await).then_some(())).await;
+        reader.read(1).await
+    });
+    // The first asked before: he gets what his lease allows. It is not stored.
+    assert_eq!(first, ("old 1".to_owned(), true, How::Voided));
+    assert_eq!(second, of("new 1", false));
+}
+
+#[tokio::test]
 async fn who_has_no_lease_reads_the_primary() {
     let (world, _standby) = world("10s").await;
     let reader = Reader::new(&world).await;

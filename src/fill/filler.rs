@@ -233,7 +233,10 @@ impl Filler {
         decides: &mut (dyn FnMut(Deciding) + Send),
     ) -> Result<Read, ReadError> {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
-        decides(Deciding::Load);
+        // What a replica gives is measured by the lease: that was decided before.
+        if !self.loader.has_replica() {
+            decides(Deciding::Load);
+        }
         let loaded = async {
             // Asked before the value is computed: a day that ends in between is then over.
             let end = self.end(id).await?;
