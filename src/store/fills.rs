@@ -99,6 +99,7 @@ pub enum Acquired {
 
 /// What asking for the right to compute an entry anew gave.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is one at a time, and mostly a lease")]
 pub enum Due {
     /// What is cached lacks nothing that was applied.
     Fresh,
