@@ -67,6 +67,16 @@ pub struct Postgres {
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// A standby of that database, as `url` is written; what is loaded to be cached is then
+    /// loaded from there whenever it has replayed enough, else from the primary. One server,
+    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
+    /// from where that of `url` does.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
+    pub replica_url: Option<SecretString>,
+    /// How long a load waits for the replica to replay what it needs.
+    #[serde(default = "hundred_milliseconds")]
+    pub replica_wait: Span,
     /// The publication that the daemon reads.
     #[serde(default = "unstale")]
     #[schemars(length(min = 1, max = 63))]
@@ -511,6 +521,9 @@ fn unstale() -> String {
 }
 fn utc() -> String {
     "UTC".to_owned()
+}
+fn hundred_milliseconds() -> Span {
+    Span::milliseconds(100)
 }
 fn one_second() -> Span {
     Span::seconds(1)

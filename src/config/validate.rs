@@ -57,7 +57,13 @@ impl Checks {
 
     fn postgres(&mut self, postgres: &Postgres) {
         let at = |key: &str| ConfigPath::from_iter(["postgres", key]);
-        self.url("postgres", &postgres.url, &["postgres://", "postgresql://"]);
+        let schemes = ["postgres://", "postgresql://"];
+        self.url(at("url"), &postgres.url, &schemes);
+        if let Some(replica) = &postgres.replica_url {
+            self.url(at("replica_url"), replica, &schemes);
+        }
+        let longest = Span::seconds(10);
+        self.span(at("replica_wait"), postgres.replica_wait, Span::seconds(0)..=longest);
         self.one_password("postgres", &postgres.password, postgres.password_file.is_some());
         let slot = &postgres.slot;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -90,7 +96,7 @@ impl Checks {
 
     fn redis(&mut self, redis: &Redis) {
         let at = |key: &str| ConfigPath::from_iter(["redis", key]);
-        self.url("redis", &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
+        self.url(at("url"), &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
         self.one_password("redis", &redis.password, redis.password_file.is_some());
         self.span(at("timeout"), redis.timeout, Span::milliseconds(10)..=Span::seconds(300));
         self.ttl(at("default_ttl"), redis.default_ttl);
@@ -277,13 +283,13 @@ impl Checks {
         }
     }
 
-    fn url(&mut self, section: &str, url: &SecretString, schemes: &[&str]) {
+    fn url(&mut self, path: ConfigPath, url: &SecretString, schemes: &[&str]) {
         let url = url.expose_secret();
         if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
             let all = schemes.join(", ");
             // The URL itself may hold a password: it is not repeated.
             self.add(
-                ConfigPath::from_iter([section, "url"]),
+                path,
                 "the URL does not begin with a scheme that is known here".to_owned(),
                 format!("it begins with one of {all}"),
             );

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::flights::Flights;
 use super::life::{End, life};
 use crate::loader::load::{LoadError, Loader};
+use crate::loader::standby::Needed;
 use crate::mapping::Mapping;
 use crate::mapping::composition::ComposeError;
 use crate::mapping::model::{CacheId, CacheModel};
@@ -211,7 +212,13 @@ impl Filler {
         let loaded = async {
             // Asked before the value is computed: a day that ends in between is then over.
             let end = self.end(id).await?;
-            Ok::<_, LoadError>((end, self.load(cache, values).await?))
+            let needed = Needed {
+                frontier: lease.frontier,
+                system_id: &lease.system_id,
+                timeline: lease.timeline,
+                day_ends: end.at(),
+            };
+            Ok::<_, LoadError>((end, self.load(cache, values, Some(&needed)).await?))
         };
         let (end, value) = match loaded.await {
             Ok((end, value)) => (end, something(value)),
@@ -279,13 +286,18 @@ impl Filler {
         }
     }
 
+    /// `needed`: what a standby must have to be read, under a lease; else the primary is read.
     pub(super) async fn load(
         &self,
         cache: &CacheModel,
         values: &[(&str, &str)],
+        needed: Option<&Needed<'_>>,
     ) -> Result<Option<Vec<u8>>, LoadError> {
         let timer = self.metrics.load_seconds.with_label_values(&[&*cache.name]).start_timer();
-        let loaded = self.loader.load(&cache.name, values).await;
+        let loaded = match needed {
+            Some(needed) => self.loader.load_leased(&cache.name, values, needed).await,
+            None => self.loader.load(&cache.name, values).await,
+        };
         timer.observe_duration();
         loaded
     }

@@ -160,7 +160,7 @@ impl Filler {
 
     async fn load_only(&self, id: CacheId, values: &[(&str, &str)], how: How) -> Outcome {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
-        let value = self.load(cache, values).await?;
+        let value = self.load(cache, values, None).await?;
         self.count(id, how.as_str());
         Ok(Read::unstored(something(value), how))
     }
@@ -233,7 +233,7 @@ impl Filler {
         let Some(cache) = self.mapping.cache(wanted.id) else {
             return (mark, Err(wrong("there is no such cache")));
         };
-        let loaded = self.load(cache, &values).await.map_err(ReadError::from);
+        let loaded = self.load(cache, &values, None).await.map_err(ReadError::from);
         (mark, loaded.map(|value| Read::unstored(something(value), how)))
     }
 }
