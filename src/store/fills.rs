@@ -102,7 +102,6 @@ pub enum Acquired {
 }
 
 /// What asking for the right to compute an entry anew gave.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "it is one at a time, and mostly a lease")]
 pub enum Due {
