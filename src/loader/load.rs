@@ -91,13 +91,6 @@ impl Loader {
         self
     }
 
-    /// Whether what is loaded under a lease may come from a replica. It then lacks nothing
-    /// that was applied when the lease was taken, and may lack what was applied since.
-    #[must_use]
-    pub fn has_replica(&self) -> bool {
-        self.replica.is_some()
-    }
-
     /// The parameters that a cache's query names.
     #[must_use]
     pub fn parameters(&self, cache: &str) -> &[String] {
