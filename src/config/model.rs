@@ -69,8 +69,9 @@ pub struct Postgres {
     pub password_file: Option<PathBuf>,
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
-    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does. A query may take half of `statement_timeout` there.
+    /// without a pooler or a balancer between. Its role needs REPLICATION, and it one more of
+    /// `max_wal_senders`; the password comes from where that of `url` does. A query may take
+    /// half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,
