@@ -478,7 +478,8 @@ mod tests {
         let invalidated = slot(|s| s.invalidation_reason = Some("wal_removed".into()));
         assert!(problem(invalidated).contains("wal_removed"));
         let unready = json!({"ready": false, "problems": ["Redis is away"]});
-        let daemon = |s: &mut Status| s.daemon.iter_mut().for_each(|d| d.readyz = Some(unready));
+        let daemon =
+            |s: &mut Status| s.daemon.iter_mut().for_each(|d| d.readyz = Some(unready.clone()));
         assert!(problem(daemon).contains("Redis is away"));
     }
 
