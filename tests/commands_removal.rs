@@ -11,7 +11,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use serde_json::{Value, json};
@@ -19,8 +19,14 @@ use support::World;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use unstale::config::Override;
+use unstale::manage::ground::Ground;
+use unstale::manage::organization::resolve;
+use unstale::manage::remove::remove;
+use unstale::manage::selection::Request;
+use unstale::rules::Rules;
 use unstale::store::fills::{Acquired, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
+use unstale::store::remove::Act;
 use unstale::store::session::Address;
 
 async fn run(world: &World, subcommand: &str, arguments: &[&str]) -> Output {
@@ -326,6 +332,61 @@ async fn clear_refuses_where_nobody_can_be_asked() {
     let told = json(&world, "clear", &["--dry-run"]).await;
     assert_eq!(told["dry_run"], true);
     assert_eq!(left(&world).await, all_entries());
+}
+
+/// The room's argument, with many at it: what is there after a removal was computed after its
+/// beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_there_afterwards_was_computed_afterwards() {
+    const ENTRIES: u32 = 40;
+    let world = world().await;
+    let _daemon = world.daemon().await;
+    let overrides: Vec<Override> = world.settings.iter().map(|s| s.parse().unwrap()).collect();
+    let loaded = unstale::config::load(Some(&world.config), &overrides).unwrap();
+    let rules = Rules::compile(&loaded).unwrap();
+    let ground = Ground::new(&loaded.config, &rules, "test").unwrap();
+    let birth = Instant::now();
+    let now = move || u64::try_from(birth.elapsed().as_nanos()).unwrap();
+    let mut fillers = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let fills = Fills::new(ground.address.clone(), ground.keys.clone());
+        fillers.spawn(async move {
+            loop {
+                let id = fastrand::u32(..ENTRIES);
+                let entry = Entry {
+                    key: format!("prs_cache:1:v1:identity:{id}").into_bytes(),
+                    cache: "identity".to_owned(),
+                    scope: None,
+                };
+                let life = Duration::from_secs(60);
+                if let Acquired::Lease(lease) = fills.acquire(&entry, life).await.unwrap() {
+                    // Not before the lease: a value that claims to be older is older.
+                    let value = now().to_string();
+                    tokio::time::sleep(Duration::from_micros(fastrand::u64(..5000))).await;
+                    lease.fill(value.as_bytes(), life).await.unwrap();
+                }
+            }
+        });
+    }
+    let request = Request { cache_type: "identity".to_owned(), ..Request::default() };
+    let wanted = ground.mapping().select("identity").unwrap();
+    let (_, selection) = resolve(&ground, &request, &wanted).await.unwrap();
+    let mut values = world.values().await;
+    let keys: Vec<String> =
+        (0..ENTRIES).map(|id| format!("prs_cache:1:v1:identity:{id}")).collect();
+    let (mut removed, mut voided, mut seen) = (0, 0, 0);
+    for _ in 0..300 {
+        let begun = now();
+        let removal = remove(&ground, &request, &selection, Act::Remove, &()).await.unwrap();
+        let found: Vec<Option<u64>> = values.mget(&keys).await.unwrap();
+        for stored in found.into_iter().flatten() {
+            assert!(stored >= begun, "computed {} ns before the removal began", begun - stored);
+            seen += 1;
+        }
+        removed += removal.total().entries;
+        voided += removal.total().leases;
+    }
+    assert!(removed > 0 && voided > 0 && seen > 0, "{removed} {voided} {seen}");
 }
 
 /// Runs it at a terminal and types a line.

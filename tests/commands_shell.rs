@@ -33,10 +33,11 @@ fn subcommands(of: &[&str]) -> Vec<String> {
 
 fn options(of: &[&str]) -> BTreeSet<String> {
     let help = stdout(&[of, &["--help"]].concat());
-    let words = help.lines().filter(|line| line.trim_start().starts_with('-'));
-    let words = words.flat_map(str::split_whitespace);
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    // What follows the names of the option is its value, or an alias.
+    let words = lines.flat_map(|line| line.split_whitespace().take_while(|w| w.starts_with('-')));
     words
-        .filter(|word| word.starts_with("--"))
+        .filter(|word| word.starts_with("--") && !word.ends_with(']'))
         .map(|word| word.trim_end_matches(',').to_owned())
         .collect()
 }

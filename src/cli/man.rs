@@ -87,7 +87,10 @@ fn page(command: &Command) -> Result<String, String> {
 }
 
 fn write(command: &Command, to: &mut Vec<u8>) -> io::Result<()> {
-    let man = Man::new(command.clone()).title(name(command)).manual("Unstale");
+    let man = Man::new(command.clone())
+        .title(name(command))
+        .manual("Unstale")
+        .source(concat!("unstale ", env!("CARGO_PKG_VERSION")));
     man.render_title(to)?;
     man.render_name_section(to)?;
     man.render_synopsis_section(to)?;
