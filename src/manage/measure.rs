@@ -64,7 +64,7 @@ pub struct Measurement {
 
 /// By which means.
 pub struct Bench {
-    filler: Filler,
+    filler: Arc<Filler>,
     loader: Loader,
 }
 
@@ -88,7 +88,7 @@ impl Bench {
             &ground.key_prefix,
             Metrics::new().map_err(|error| unusable(format!("metrics: {error}")))?,
         );
-        Ok(Bench { filler, loader: loader()? })
+        Ok(Bench { filler: Arc::new(filler), loader: loader()? })
     }
 
     /// Measures one entry of each cache, `times` times; `one` is told of each cache.
@@ -205,6 +205,7 @@ fn why(how: How) -> &'static str {
         How::Unleased => {
             "Redis takes no values now: no daemon has made the state valid, or a gap is being dealt with (`unstale status`)"
         }
+        How::TooLarge => "it is larger than its cache's max_value_bytes, so it is never stored",
         How::Unstored => "Redis could not be reached, or refused to store it",
         _ => "it changes too fast to be stored",
     }
