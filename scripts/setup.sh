@@ -54,7 +54,7 @@ have_python() {
     have python3 && python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
-have_promtool() { [ -x "${UNSTALE_PROMTOOL:-}" ] || have promtool; }
+have_promtool() { [ -x "${PROMTOOL:-}" ] || have promtool; }
 
 have_wal2json() {
     local folder library

@@ -67,6 +67,10 @@ pub enum How {
 }
 
 impl How {
+    /// All of them.
+    pub const ALL: [How; 6] =
+        [How::Hit, How::Stored, How::Voided, How::Absent, How::Unleased, How::Unstored];
+
     /// The metric's label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
