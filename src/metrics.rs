@@ -54,6 +54,8 @@ pub struct Metrics {
     pub warm_dropped: IntCounterVec,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
+    /// Loads that could be from the replica, by what came of it.
+    pub replica_reads: IntCounterVec,
     /// How long queries take, by cache.
     pub load_seconds: HistogramVec,
     /// Whether the last attempt to reach the service succeeded.
@@ -97,6 +99,7 @@ impl Metrics {
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
+            replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use unstale::config::TEST_WITHOUT;
 use unstale::sandbox::{Postgres, Redis};
 
-use crate::filler::{self, Filling};
+use crate::filler::{self, Filling, Reads};
 use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
@@ -56,6 +56,8 @@ pub enum Disturbance {
     LoseRedis,
     /// The daemon is killed and started again.
     KillDaemon,
+    /// The standby stops replaying for a while, and goes on.
+    PauseReplay,
 }
 
 /// One environment.
@@ -63,6 +65,8 @@ pub enum Disturbance {
 pub struct Case {
     /// With a standby, commits wait for it as this says.
     pub synchronous_commit: Option<&'static str>,
+    /// Which server the fillers, and the daemon, read.
+    pub reads: Reads,
     /// How much later the standby applies.
     pub apply_delay: Duration,
     pub writers: u32,
@@ -85,6 +89,7 @@ impl Default for Case {
     fn default() -> Self {
         Case {
             synchronous_commit: None,
+            reads: Reads::Primary,
             apply_delay: Duration::ZERO,
             writers: 5,
             transaction: Duration::from_millis(10),
@@ -116,7 +121,7 @@ impl Case {
     /// Runs the load for `time`, and on until `enough` has happened; lets everything settle,
     /// and says what was found.
     pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
-        let (world, _standby) = self.servers().await;
+        let (world, standby) = self.servers().await;
         let history = History::begin(world.postgres.client().await.unwrap()).await;
         let mut daemon = self.daemon(&world);
         daemon.until_ready().await;
@@ -131,7 +136,7 @@ impl Case {
         for _ in 0..2 {
             readers.spawn(reader::read(world.redis.url_db(1), seen.clone(), reading.clone()));
         }
-        let task = self.filling(&world);
+        let task = self.filling(&world, standby.as_ref());
         let mut fillers = filler::start(&task, &seen, &filling);
         let process = Process::start(&task, seen.clone());
         let mut writers = JoinSet::new();
@@ -149,7 +154,8 @@ impl Case {
             if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
                 continue;
             }
-            self.disturb(&world, &process, &mut daemon, &acks).await;
+            let standby = standby.as_ref();
+            self.disturb(&world, standby, &process, &mut daemon, &acks).await;
         }
 
         writing.set();
@@ -190,9 +196,11 @@ impl Case {
         let postgres = Postgres::start().await.unwrap();
         postgres.execute(SCHEMA).await.unwrap();
         let mut standby = None;
-        if let Some(commit) = self.synchronous_commit {
+        if self.synchronous_commit.is_some() || self.reads != Reads::Primary {
             let start = postgres.standby().apply_delay(self.apply_delay).start();
             standby = Some(start.await.unwrap());
+        }
+        if let Some(commit) = self.synchronous_commit {
             postgres.set("synchronous_commit", commit).await.unwrap();
             postgres.set("synchronous_standby_names", "standby").await.unwrap();
         }
@@ -200,28 +208,49 @@ impl Case {
         let mut world = World::bare(postgres, redis, "none".as_ref());
         world.configure(RULES);
         world.set(&format!("warm.enabled={}", self.rewarm));
+        if let Some(standby) = standby.as_ref().filter(|_| self.reads == Reads::Standby) {
+            world.set(&format!("postgres.replica_url={}", standby.url()));
+        }
         // Thousands of lines a second would slow down what they tell of.
         world.set("log.level=info");
         (world, standby)
     }
 
-    fn filling(&self, world: &World) -> Filling {
+    fn filling(&self, world: &World, standby: Option<&Postgres>) -> Filling {
+        let read = match self.reads {
+            Reads::Primary | Reads::Standby => &world.postgres,
+            Reads::StandbyUnasked | Reads::StandbyAskedLate => standby.expect("a standby"),
+        };
         Filling {
             config: world.config.clone(),
             settings: world.settings.clone(),
             redis: world.redis.url_db(1),
-            postgres: world.postgres.url(),
+            postgres: read.url(),
             fillers: 5,
             pause: self.pause,
             lease: self.lease,
             by_lease: !self.without_leases,
+            reads: self.reads,
         }
     }
 
     /// One step of what disturbs.
-    async fn disturb(&self, world: &World, process: &Process, daemon: &mut Daemon, acks: &Acks) {
+    async fn disturb(
+        &self,
+        world: &World,
+        standby: Option<&Postgres>,
+        process: &Process,
+        daemon: &mut Daemon,
+        acks: &Acks,
+    ) {
         match self.disturbance {
             Disturbance::None => {}
+            Disturbance::PauseReplay => {
+                let standby = standby.expect("a standby");
+                standby.execute("select pg_wal_replay_pause()").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(20..400))).await;
+                standby.execute("select pg_wal_replay_resume()").await.unwrap();
+            }
             Disturbance::StopFillers => {
                 process.signal(Signal::STOP);
                 tokio::time::sleep(self.lease * 3).await;

@@ -8,7 +8,13 @@ use redis::{AsyncCommands, RedisError};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
-use unstale::config::Override;
+use unstale::config::{Loaded, Override};
+use unstale::daemon::{connect_options, replica_options};
+use unstale::loader::load::{Bounds, Loader};
+use unstale::loader::replica::Replica;
+use unstale::loader::standby::Needed;
+use unstale::metrics::Metrics;
+use unstale::rules::Rules;
 use unstale::store::fills::{Acquired, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
 use unstale::store::session::Address;
@@ -30,6 +36,20 @@ pub struct Filling {
     pub pause: Duration,
     pub lease: Duration,
     pub by_lease: bool,
+    pub reads: Reads,
+}
+
+/// Which server the fillers read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reads {
+    Primary,
+    /// The standby where the library reads it, else the primary.
+    Standby,
+    /// The standby, whatever it has replayed: rule 5 broken.
+    StandbyUnasked,
+    /// The standby on a snapshot that is older than the question what it has replayed: rule
+    /// 5 broken as well.
+    StandbyAskedLate,
 }
 
 /// How one attempt went.
@@ -38,7 +58,8 @@ pub enum Attempt {
     /// It was there.
     Hit,
     /// It is in the cache now. `overdue`: although its lease had ended.
-    Stored { claim: Claim, overdue: bool },
+    /// `standby`: the value is from there.
+    Stored { claim: Claim, overdue: bool, standby: bool },
     /// Refused: a change was applied since the lease.
     Voided,
     /// Refused: the lease had ended.
@@ -75,11 +96,24 @@ pub fn start(task: &Filling, seen: &Sink, stop: &Stop) -> JoinSet<()> {
     fillers
 }
 
+/// The library's way to the value, with the replica of the configuration.
+fn loader(loaded: &Loaded) -> (Metrics, Loader) {
+    let config = &loaded.config;
+    let (metrics, rules) = (Metrics::new().unwrap(), Rules::compile(loaded).unwrap());
+    let bounds = Bounds { connections: 1, statement_timeout: LIFE, wait: LIFE };
+    let replica = replica_options(config).unwrap().expect("a replica");
+    let replica = Replica::new(replica, Bounds::of_replica(1, &config.postgres), &metrics);
+    let loader = Loader::new(&rules, connect_options(config).unwrap(), bounds).unwrap();
+    (metrics, loader.with_replica(Some(replica)))
+}
+
 struct Filler {
     task: Filling,
     fills: Fills,
     values: Values,
     database: Client,
+    /// Where the library does the reading: what it counts, and it.
+    loader: Option<(Metrics, Loader)>,
 }
 
 impl Filler {
@@ -89,7 +123,9 @@ impl Filler {
         let address = Address::new(&loaded.config.redis).unwrap();
         let (database, connection) = tokio_postgres::connect(&task.postgres, NoTls).await.unwrap();
         tokio::spawn(connection);
+        let loader = (task.reads == Reads::Standby).then(|| loader(&loaded));
         Filler {
+            loader,
             fills: Fills::new(address, ControlKeys::new("unstale")),
             values: Values::new(task.redis.clone()),
             database,
@@ -115,7 +151,7 @@ impl Filler {
     async fn fill(&mut self, target: Target, lease: Lease) -> Attempt {
         let since = Instant::now();
         self.pause().await;
-        let value = self.load(target).await;
+        let (value, standby) = self.load_leased(target, &lease).await;
         self.pause().await;
         if fastrand::u32(0..100) == 0 {
             return Attempt::Abandoned;
@@ -130,6 +166,7 @@ impl Filler {
             Ok(Filled::Stored) => Attempt::Stored {
                 claim: Claim { key: target.key(), value, watermark: watermark.to_string() },
                 overdue,
+                standby,
             },
             Ok(Filled::Voided) if since.elapsed() >= self.task.lease => Attempt::Expired,
             Ok(Filled::Voided) => Attempt::Voided,
@@ -148,7 +185,47 @@ impl Filler {
         let connection = self.values.connection().await?;
         let _: () = connection.set_ex(target.key(), &value, LIFE.as_secs()).await?;
         let claim = Claim { key: target.key(), value, watermark };
-        Ok(Attempt::Stored { claim, overdue: false })
+        Ok(Attempt::Stored { claim, overdue: false, standby: false })
+    }
+
+    /// Reads a value to store under the lease, and says whether a standby gave it.
+    async fn load_leased(&self, target: Target, lease: &Lease) -> (Option<String>, bool) {
+        match (self.task.reads, &self.loader) {
+            (Reads::Standby, Some((metrics, loader))) => {
+                let needed = Needed {
+                    frontier: lease.frontier,
+                    system_id: &lease.system_id,
+                    timeline: lease.timeline,
+                    day_ends: None,
+                };
+                let read = metrics.replica_reads.with_label_values(&["replica"]);
+                let before = read.get();
+                let number = target.number.to_string();
+                let name = if target.cache == "grp" { "grp" } else { "id" };
+                let value = loader.load_leased(target.cache, &[(name, &number)], &needed).await;
+                let value = value.expect("a value").map(|text| String::from_utf8(text).unwrap());
+                (value, read.get() > before)
+            }
+            (Reads::StandbyAskedLate, _) => (self.load_asked_late(target, lease).await, true),
+            (reads, _) => (self.load(target).await, reads == Reads::StandbyUnasked),
+        }
+    }
+
+    /// First the snapshot, then the question, then the value.
+    async fn load_asked_late(&self, target: Target, lease: &Lease) -> Option<String> {
+        let begin = "begin isolation level repeatable read read only; select 1";
+        self.database.simple_query(begin).await.expect("a snapshot");
+        let ask = format!("select 1 where pg_last_wal_replay_lsn() >= '{}'", lease.frontier);
+        for _ in 0..500 {
+            let answer = self.database.simple_query(&ask).await.expect("an answer");
+            if answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let value = self.query(target).await;
+        self.database.simple_query("commit").await.expect("an end");
+        value
     }
 
     /// Reads the database, by a statement or by a transaction that has its snapshot for a
@@ -160,10 +237,15 @@ impl Filler {
             self.database.simple_query(begin).await.expect("a snapshot");
             self.pause().await;
         }
-        let answer = self.database.simple_query(&target.query()).await.expect("a value");
+        let value = self.query(target).await;
         if transaction {
             self.database.simple_query("commit").await.expect("an end");
         }
+        value
+    }
+
+    async fn query(&self, target: Target) -> Option<String> {
+        let answer = self.database.simple_query(&target.query()).await.expect("a value");
         answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,

@@ -42,6 +42,8 @@ pub enum Seen {
 pub struct Report {
     pub versions: usize,
     pub stored: u64,
+    /// Those of the stored that a standby gave.
+    pub from_standby: u64,
     pub voided: u64,
     pub expired: u64,
     pub waited: u64,
@@ -74,6 +76,7 @@ pub struct Report {
 pub struct Progress {
     pub versions: usize,
     pub stored: u64,
+    pub from_standby: u64,
     pub voided: u64,
     pub expired: u64,
     pub reads: u64,
@@ -131,8 +134,9 @@ impl Oracle {
     fn judge(&mut self, seen: Seen) {
         let report = &mut self.report;
         match seen {
-            Seen::Attempt(Attempt::Stored { claim, overdue }) => {
+            Seen::Attempt(Attempt::Stored { claim, overdue, standby }) => {
                 report.stored += 1;
+                report.from_standby += u64::from(standby);
                 report.overdue_fills += u64::from(overdue);
                 let (_, stale) = self.weigh(&claim, "stored");
                 self.report.stale_fills += u64::from(stale);
@@ -175,6 +179,7 @@ impl Report {
         Progress {
             versions: self.versions,
             stored: self.stored,
+            from_standby: self.from_standby,
             voided: self.voided,
             expired: self.expired,
             reads: self.reads,
@@ -217,7 +222,8 @@ impl fmt::Display for Report {
             hits.get((hits.len() * percent / 100).min(hits.len().saturating_sub(1)))
                 .map_or(0.0, |hit| hit.as_secs_f64() * 1e3)
         };
-        writeln!(f, "  versions={} fills={}", self.versions, self.stored)?;
+        let (versions, standby) = (self.versions, self.from_standby);
+        writeln!(f, "  versions={versions} fills={} of_standby={standby}", self.stored)?;
         writeln!(
             f,
             "  rejected: voided={} expired={} waited={} closed={} failed={}; given up: no_row={} abandoned={}",
