@@ -31,9 +31,8 @@ use crate::series;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 
-/// What a wait in the pipeline may take beyond the statement timeout: Redis' answer, a
-/// growing pause, a busy machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// What a busy machine may add to a wait of the pipeline.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
@@ -96,8 +95,7 @@ impl Daemon {
         ));
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
-            // Longer than any answer is waited for.
-            let patience = self.context.config.postgres.statement_timeout.get() + PATIENCE;
+            let patience = self.context.longest_wait() + PATIENCE;
             let status = Arc::clone(&self.context.status);
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });

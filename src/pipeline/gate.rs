@@ -122,7 +122,9 @@ impl Gate {
             tokio::select! {
                 biased;
                 _ = watch.tick() => {
-                    if let Some(batch) = self.watch().await? {
+                    // Several questions, each with a bound.
+                    let status = Arc::clone(&self.status);
+                    if let Some(batch) = status.attending(Loop::Gate, self.watch()).await? {
                         open &= self.hand_on(batch).await;
                     }
                     continue;
