@@ -32,9 +32,9 @@ pub struct Metrics {
     pub parked_seconds: Gauge,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
-    /// Keys removed, there or not, by cache.
+    /// Keys removed or made due, there or not, by cache.
     pub invalidations: IntCounterVec,
-    /// Keys removed that were there, by cache.
+    /// Keys removed or made due that were there, by cache.
     pub invalidated_present: IntCounterVec,
     /// From the commit's time (the server's clock) to the acknowledgement by Redis.
     pub commit_to_invalidated: Histogram,
@@ -46,6 +46,8 @@ pub struct Metrics {
     pub last_gap_timestamp: IntGauge,
     /// Attempts to read or fill an entry, by cache and what came of it.
     pub fills: IntCounterVec,
+    /// Refreshes of entries (`on_change = "refresh"`), by cache and what came of it.
+    pub refreshes: IntCounterVec,
     /// Readers that wait for another's lease.
     pub leases_waiting: IntGauge,
     /// Entries that wait to be filled, by priority.
@@ -88,13 +90,14 @@ impl Metrics {
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
             parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
-            invalidations: make.counters("invalidations_total", "Keys removed, whether they were there or not.", &["cache"])?,
-            invalidated_present: make.counters("invalidated_present_total", "Keys removed that were there.", &["cache"])?,
+            invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
+            invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
             commit_to_invalidated: make.histogram("commit_to_invalidated_seconds", "From the commit (the server's clock) to Redis' acknowledgement.")?,
             escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
             gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
             fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
+            refreshes: make.counters("refreshes_total", "Entries of caches with on_change = \"refresh\" that changed, by what came of it: refreshed in time, or expired first.", &["cache", "outcome"])?,
             leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,

@@ -92,7 +92,7 @@ async fn world(wait: &str) -> (World, Postgres) {
 struct Reader {
     mapping: Arc<Mapping>,
     metrics: Metrics,
-    filler: Filler,
+    filler: Arc<Filler>,
     loader: Loader,
     system_id: String,
     /// The primary's: a value says which server gave it.
@@ -126,7 +126,8 @@ impl Reader {
         let fills = Fills::new(Address::new(&config.redis).unwrap(), ControlKeys::new("unstale"));
         let mapping = Arc::clone(&rules.mapping);
         let prefix = &config.redis.key_prefix;
-        let filler = Filler::new(fills, loader(), Arc::clone(&mapping), prefix, metrics.clone());
+        let filler =
+            Arc::new(Filler::new(fills, loader(), Arc::clone(&mapping), prefix, metrics.clone()));
         let system_id = world.query_one("select system_identifier from pg_control_system()").await;
         let port = world.postgres.port();
         Reader { mapping, metrics, filler, loader: loader(), system_id, port }

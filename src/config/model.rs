@@ -264,6 +264,13 @@ pub struct Cache {
     /// Whether an entry that a change removed is filled again at once. Not for a scoped cache.
     #[serde(default)]
     pub rewarm: Rewarm,
+    /// What a change of a row does to an entry that is there. Not for a scoped cache.
+    #[serde(default)]
+    pub on_change: OnChange,
+    /// With `on_change = "refresh"`, how long an old value may stay after the first change
+    /// that it lacks, at most: from 50ms to 1h, and less than the time to live.
+    #[serde(default)]
+    pub max_staleness: Option<Span>,
     /// How long it is remembered that there is nothing to cache (the query gave no row), as
     /// the value `null`. An INSERT must reach the cache, as `check` sees to. Default: it is not.
     #[serde(default)]
@@ -276,6 +283,18 @@ pub struct Cache {
     /// are entries of other caches, each filled and dropped by itself.
     #[serde(default)]
     pub compose: Option<Vec<Piece>>,
+}
+
+/// What a change of a row does to an entry that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// It is removed at once: nobody reads the old value any more.
+    #[default]
+    Drop,
+    /// It stays while a new one is computed, for `max_staleness` at most. For what changes
+    /// faster than it loads. Needs `rewarm`; with `warm.enabled = false` nothing refreshes it.
+    Refresh,
 }
 
 /// A piece of a composed value. It is one of `cache`, `number` and `text`.
@@ -428,6 +447,7 @@ impl Operation {
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
+keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
 keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });
 
 impl Rule {

@@ -78,6 +78,10 @@ pub struct Case {
     pub lease: Duration,
     /// The daemon fills what it removed.
     pub rewarm: bool,
+    /// Changes leave the old value for so long (`on_change = "refresh"`).
+    pub max_staleness: Option<Duration>,
+    /// The oracle allows only this part of it.
+    pub allowed: f64,
     pub disturbance: Disturbance,
     /// The daemon does not wait for visibility.
     pub without_gate: bool,
@@ -96,6 +100,8 @@ impl Default for Case {
             pause: Duration::from_millis(20),
             lease: Duration::from_secs(1),
             rewarm: false,
+            max_staleness: None,
+            allowed: 1.0,
             disturbance: Disturbance::None,
             without_gate: false,
             without_leases: false,
@@ -134,7 +140,8 @@ impl Case {
 
         let mut readers = JoinSet::new();
         for _ in 0..2 {
-            readers.spawn(reader::read(world.redis.url_db(1), seen.clone(), reading.clone()));
+            let (url, may_lack) = (world.redis.url_db(1), self.may_lack());
+            readers.spawn(reader::read(url, may_lack, seen.clone(), reading.clone()));
         }
         let task = self.filling(&world, standby.as_ref());
         let mut fillers = filler::start(&task, &seen, &filling);
@@ -162,6 +169,8 @@ impl Case {
         while writers.join_next().await.transpose().unwrap().is_some() {}
         daemon.until_ready().await;
         world.settle().await;
+        // What was due by then has gone, or is refreshed.
+        tokio::time::sleep(self.max_staleness.map_or(Duration::ZERO, |may| may * 2)).await;
         filling.set();
         while fillers.join_next().await.transpose().unwrap().is_some() {}
         process.stop().await;
@@ -177,10 +186,19 @@ impl Case {
             report.rewarmed += daemon.metric(&stored).await;
             let drops = metric("unstale_escalations_total", "reason=\"truncate");
             report.whole_drops += daemon.metric(&drops).await;
+            let refreshed = metric("unstale_refreshes_total", "outcome=\"refreshed");
+            report.refreshed += daemon.metric(&refreshed).await;
         }
         report.log = daemon.log();
         assert!(daemon.stop().await.success());
         report
+    }
+
+    /// How long a change was applied at most that a value lacks which is read.
+    fn may_lack(&self) -> Duration {
+        // Redis looks at its clock once for each round of commands.
+        let clock = Duration::from_millis(20);
+        self.max_staleness.map_or(Duration::ZERO, |may| may.mul_f64(self.allowed) + clock)
     }
 
     fn daemon(&self, world: &World) -> Daemon {
@@ -206,7 +224,12 @@ impl Case {
         }
         let redis = Redis::start().await.unwrap();
         let mut world = World::bare(postgres, redis, "none".as_ref());
-        world.configure(RULES);
+        let refresh = self.max_staleness.map(|may| {
+            format!("on_change = \"refresh\"\nmax_staleness = \"{}ms\"", may.as_millis())
+        });
+        let rewarm = "rewarm = \"if_cached\"";
+        let rules = format!("{rewarm}\n{}", refresh.unwrap_or_default());
+        world.configure(&RULES.replace(rewarm, &rules));
         world.set(&format!("warm.enabled={}", self.rewarm));
         if let Some(standby) = standby.as_ref().filter(|_| self.reads == Reads::Standby) {
             world.set(&format!("postgres.replica_url={}", standby.url()));
@@ -230,6 +253,7 @@ impl Case {
             pause: self.pause,
             lease: self.lease,
             by_lease: !self.without_leases,
+            max_staleness: self.max_staleness,
             reads: self.reads,
         }
     }

@@ -13,9 +13,10 @@ use unstale::daemon::{connect_options, replica_options};
 use unstale::loader::load::{Bounds, Loader};
 use unstale::loader::replica::Replica;
 use unstale::loader::standby::Needed;
+use unstale::lsn::Lsn;
 use unstale::metrics::Metrics;
 use unstale::rules::Rules;
-use unstale::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use unstale::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
 use unstale::store::session::Address;
 
@@ -36,6 +37,7 @@ pub struct Filling {
     pub pause: Duration,
     pub lease: Duration,
     pub by_lease: bool,
+    pub max_staleness: Option<Duration>,
     pub reads: Reads,
 }
 
@@ -139,16 +141,28 @@ impl Filler {
         }
         let entry =
             Entry { key: target.key().into_bytes(), cache: target.cache.to_owned(), scope: None };
+        // Of a key that is refreshed, a change after the lease may be missing.
+        let Ok(before) = self.values.watermark().await else { return Attempt::Failed };
+        // Half of them refresh what the daemon refreshes, too.
+        if let Some(stays) = self.task.max_staleness.filter(|_| fastrand::bool()) {
+            return match self.fills.refresh(&entry, self.task.lease, stays).await {
+                Ok(Due::Fresh) => Attempt::Hit,
+                Ok(Due::Wait) => Attempt::Waited,
+                Ok(Due::Closed) => Attempt::Closed,
+                Ok(Due::Lease(lease)) => self.fill(target, lease, before).await,
+                Err(_) => Attempt::Failed,
+            };
+        }
         match self.fills.acquire(&entry, self.task.lease).await {
             Ok(Acquired::Hit { .. }) => Attempt::Hit,
             Ok(Acquired::Wait { .. }) => Attempt::Waited,
             Ok(Acquired::Closed) => Attempt::Closed,
-            Ok(Acquired::Lease(lease)) => self.fill(target, lease).await,
+            Ok(Acquired::Lease(lease)) => self.fill(target, lease, before).await,
             Err(_) => Attempt::Failed,
         }
     }
 
-    async fn fill(&mut self, target: Target, lease: Lease) -> Attempt {
+    async fn fill(&mut self, target: Target, lease: Lease, before: Lsn) -> Attempt {
         let since = Instant::now();
         self.pause().await;
         let (value, standby) = self.load_leased(target, &lease).await;
@@ -159,7 +173,8 @@ impl Filler {
         let Some(value) = value else {
             return lease.release().await.map_or(Attempt::Failed, |()| Attempt::Nothing);
         };
-        let Ok(watermark) = self.values.watermark().await else { return Attempt::Failed };
+        let Ok(now) = self.values.watermark().await else { return Attempt::Failed };
+        let watermark = if self.task.max_staleness.is_some() { before } else { now };
         // Redis looks at its clock once for each round of commands.
         let overdue = since.elapsed() > self.task.lease + Duration::from_millis(20);
         match lease.fill(value.as_bytes(), LIFE).await {

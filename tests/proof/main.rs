@@ -86,6 +86,12 @@ fn rewarming_daemon() -> Case {
     Case { rewarm: true, ..Case::default() }
 }
 
+/// Loads now and then take longer than an old value may stay.
+fn refreshing_daemon() -> Case {
+    let (may, pause) = (Duration::from_millis(250), Duration::from_millis(400));
+    Case { rewarm: true, max_staleness: Some(may), pause, ..Case::default() }
+}
+
 fn lagging_standby() -> Case {
     Case {
         reads: Reads::Standby,
@@ -159,6 +165,27 @@ async fn nothing_stale_is_stored_while_the_daemon_fills_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_the_daemon_refreshes() {
+    let report = refreshing_daemon().run(SHORT, Progress::is_enough).await;
+    report.assert_fresh();
+    assert!(report.refreshed > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_a_refreshing_daemon_is_killed() {
+    let case = Case { disturbance: Disturbance::KillDaemon, ..refreshing_daemon() };
+    case.run(SHORT, Progress::is_enough).await.assert_fresh();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_finds_what_is_older_than_it_allows() {
+    let case = Case { allowed: 0.4, ..refreshing_daemon() };
+    let report = case.run(SHORT, |now| now.stale_reads > 0).await;
+    assert!(report.stale_reads > 0, "{report}\n{}", report.log);
+    assert_eq!(report.stale_fills, 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_stored_by_who_reads_a_standby_that_lags() {
     let enough = |now: Progress| now.is_enough() && now.from_standby > 50;
     let report = lagging_standby().run(SHORT, enough).await;
@@ -211,6 +238,7 @@ async fn soak() {
         ("Redis killed and restored", lost_redis()),
         ("daemon killed", killed_daemon()),
         ("rewarming daemon", rewarming_daemon()),
+        ("refreshing daemon", refreshing_daemon()),
         ("standby that lags is read", lagging_standby()),
     ];
     let count = u32::try_from(cases.len()).unwrap();

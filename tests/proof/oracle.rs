@@ -3,7 +3,9 @@
 //! A value was in the cache, or was accepted into it, after the watermark had been read. So it
 //! must contain every version whose commit ends at or below that watermark: those had been
 //! applied. One that does not is stale for good: a *stale fill*, seen as it was made or
-//! later by a reader. What a reader finds older than a commit that has returned, but not yet
+//! later by a reader. (Of a cache with `on_change = "refresh"` a reader asks for less: all that was
+//! applied `max_staleness` before the value was read. A fill must contain all that was applied
+//! before its lease in any case.) What a reader finds older than a commit that has returned, but not yet
 //! applied, is a *stale hit*: allowed, and measured.
 
 use std::collections::BTreeMap;
@@ -65,6 +67,7 @@ pub struct Report {
     pub stale_hits: Vec<Duration>,
     pub gaps: BTreeMap<String, u32>,
     pub rewarmed: f64,
+    pub refreshed: f64,
     pub whole_drops: f64,
     /// The first few that should not be.
     pub examples: Vec<String>,
@@ -81,6 +84,7 @@ pub struct Progress {
     pub expired: u64,
     pub reads: u64,
     pub stale_fills: u64,
+    pub stale_reads: u64,
 }
 
 impl Progress {
@@ -184,6 +188,7 @@ impl Report {
             expired: self.expired,
             reads: self.reads,
             stale_fills: self.stale_fills,
+            stale_reads: self.stale_reads,
         }
     }
 
@@ -255,8 +260,8 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "  rewarmed={} whole_drops={} gaps={:?}",
-            self.rewarmed, self.whole_drops, self.gaps
+            "  rewarmed={} refreshed={} whole_drops={} gaps={:?}",
+            self.rewarmed, self.refreshed, self.whole_drops, self.gaps
         )
     }
 }
