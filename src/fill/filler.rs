@@ -87,8 +87,15 @@ pub enum How {
 
 impl How {
     /// All of them.
-    pub const ALL: [How; 6] =
-        [How::Hit, How::Stored, How::Voided, How::Absent, How::Unleased, How::Unstored];
+    pub const ALL: [How; 7] = [
+        How::Hit,
+        How::Stored,
+        How::Voided,
+        How::Absent,
+        How::TooLarge,
+        How::Unleased,
+        How::Unstored,
+    ];
 
     /// The metric's label.
     #[must_use]
