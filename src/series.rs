@@ -11,6 +11,7 @@ use crate::fill::filler::How;
 use crate::mapping::Mapping;
 use crate::mapping::changes::Escalation;
 use crate::metrics::Metrics;
+use crate::warm::refresh;
 
 const OPERATIONS: [Operation; 4] =
     [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
@@ -31,6 +32,9 @@ pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
         }
         for outcome in How::ALL {
             metrics.fills.with_label_values(&[cache, outcome.as_str()]);
+        }
+        for outcome in refresh::OUTCOMES {
+            metrics.refreshes.with_label_values(&[cache, outcome]);
         }
         metrics.invalidations.with_label_values(&[cache]);
         metrics.invalidated_present.with_label_values(&[cache]);
