@@ -27,7 +27,12 @@ use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
+use crate::series;
 use crate::store::session::Address;
+use crate::systemd::Notifier;
+
+/// What a busy machine may add to a wait of the pipeline.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
@@ -58,6 +63,7 @@ impl Daemon {
         let replica = replica_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
+        series::name_all(&metrics, &rules.mapping);
         let pipeline = &config.pipeline;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         let context = Context {
@@ -87,7 +93,19 @@ impl Daemon {
                 mapping: Arc::clone(&mapping),
             },
         ));
+        let over = CancellationToken::new();
+        let telling = Notifier::from_environment().map(|notifier| {
+            let patience = self.context.longest_wait() + PATIENCE;
+            let status = Arc::clone(&self.context.status);
+            tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
+        });
         let ended = self.supervise(&stop, &mapping).await;
+        over.cancel();
+        if let Some(telling) = telling
+            && let Err(reason) = telling.await
+        {
+            error!(%reason, "the task that tells systemd has ended by itself");
+        }
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -132,6 +150,7 @@ impl Daemon {
                 }
             };
             if let Some(new) = reloaded {
+                series::name_all(&self.context.status.metrics, &new.mapping);
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
                 // What is remembered names rules by the numbers of the old mapping.

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: IntGauge,
     /// Transactions that are committed and not visible yet.
     pub parked_transactions: IntGauge,
+    /// How long the transaction waits that was parked first.
+    pub parked_seconds: Gauge,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
     /// Keys removed or made due, there or not, by cache.
@@ -62,6 +64,10 @@ pub struct Metrics {
     pub service_up: IntGaugeVec,
     /// The watermark.
     pub applied_lsn: Gauge,
+    /// Whether `/readyz` says yes.
+    pub ready: IntGauge,
+    /// Whether the certificate lives.
+    pub certified: IntGauge,
 }
 
 impl Metrics {
@@ -71,14 +77,18 @@ impl Metrics {
         let build_info = make.gauges("build_info", "The version of this program.", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         make.0.register(Box::new(Process))?;
+        let slot_safe_wal_bytes = make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set, or not known yet.")?;
+        // Nothing would mean: the next byte costs the slot.
+        slot_safe_wal_bytes.set(-1);
         Ok(Metrics {
             transactions: make.counter("transactions_total", "Transactions applied.")?,
             changes: make.counters("changes_total", "Row changes applied.", &["table", "op"])?,
             replication_lag_bytes: make.gauge("replication_lag_bytes", "WAL that the server has written and that is not applied.")?,
             replication_lag_seconds: make.float("replication_lag_seconds", "Age of the oldest transaction that was received, is visible or may be, and is not applied.")?,
             slot_retained_bytes: make.gauge("slot_retained_bytes", "WAL that the slot holds back on the server's disk.")?,
-            slot_safe_wal_bytes: make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set.")?,
+            slot_safe_wal_bytes,
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
+            parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
             invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
             invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
@@ -96,6 +106,8 @@ impl Metrics {
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
+            ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
+            certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
             registry: make.0,
         })
     }

@@ -70,7 +70,7 @@ pub struct Postgres {
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
     /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does.
+    /// from where that of `url` does. A query may take half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,

@@ -24,7 +24,7 @@ use super::batch::Batch;
 use super::chain::{Chain, Keys};
 use super::drops::Drop;
 use super::end::End;
-use super::status::Status;
+use super::status::{Loop, Status};
 use super::touched::{Touch, Touched};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
@@ -70,6 +70,7 @@ impl Applier {
                 _ = renew.tick() => {
                     let certify = self.certifies();
                     self.chain.renew(certify).await?;
+                    self.note_certified(certify);
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.apply(batch).await?,
@@ -81,6 +82,12 @@ impl Applier {
 
     fn certifies(&self) -> Option<Lsn> {
         self.status.may_certify().then_some(self.watermark)
+    }
+
+    fn note_certified(&self, certify: Option<Lsn>) {
+        if certify.is_some() {
+            self.status.certified();
+        }
     }
 
     async fn apply(&mut self, mut batch: Batch) -> Result<(), End> {
@@ -103,6 +110,7 @@ impl Applier {
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(last, &fields, certify).await?);
+        self.note_certified(certify);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
         // Counted before `/readyz` tells of it: who waits for a position finds its changes
@@ -138,7 +146,10 @@ impl Applier {
             prefixes.push(cache.prefix.as_ref());
         }
         self.chain.step(Keys::default(), &[state::closed(&names), frontier], None).await?;
-        let removed = self.chain.purge_then(&prefixes, &[state::closed(&[])]).await?;
+        // A scan of many keys, each step of it bounded.
+        let opened = [state::closed(&[])];
+        let purging = self.chain.purge_then(&prefixes, &opened);
+        let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
         let at = SystemTime::now();
         self.status.with_drops(|drops| {

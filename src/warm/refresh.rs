@@ -31,6 +31,10 @@ use hashbrown::HashMap;
 use crate::mapping::model::CacheId;
 use crate::store::session::{LEASED, NOT_THERE};
 
+/// The values of the label `outcome` of `unstale_refreshes_total`.
+pub const OUTCOMES: [&str; 8] =
+    ["refreshed", "expired", "fresh", "absent", "voided", "failed", "busy", "dropped"];
+
 /// What part of `max_staleness` is kept back for what delays a refresh.
 const RESERVE: u32 = 32;
 
