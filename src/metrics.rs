@@ -28,6 +28,10 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: IntGauge,
     /// Transactions that are committed and not visible yet.
     pub parked_transactions: IntGauge,
+    /// Transactions in progress of which blocks have come.
+    pub streamed_transactions: IntGauge,
+    /// Keys and lookup rows that they hold.
+    pub streamed_keys: IntGauge,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
     /// Keys removed, there or not, by cache.
@@ -75,6 +79,8 @@ impl Metrics {
             slot_retained_bytes: make.gauge("slot_retained_bytes", "WAL that the slot holds back on the server's disk.")?,
             slot_safe_wal_bytes: make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set.")?,
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
+            streamed_transactions: make.gauge("streamed_transactions", "Large transactions that are being read while they are in progress.")?,
+            streamed_keys: make.gauge("streamed_keys", "Keys and lookup rows that transactions in progress hold in memory.")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
             invalidations: make.counters("invalidations_total", "Keys removed, whether they were there or not.", &["cache"])?,
             invalidated_present: make.counters("invalidated_present_total", "Keys removed that were there.", &["cache"])?,

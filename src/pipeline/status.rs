@@ -161,6 +161,9 @@ impl Status {
 
     /// Notes what the pipeline does now.
     pub fn enter(&self, phase: Phase) {
+        if phase == Phase::Connecting {
+            self.in_progress((0, 0));
+        }
         let mut inner = self.lock();
         inner.has_streamed |= phase == Phase::Streaming;
         inner.phase = phase;
@@ -253,6 +256,14 @@ impl Status {
         let mut inner = self.lock();
         inner.parked = parked;
         inner.suspects = suspects;
+    }
+
+    /// Notes how many transactions come while they are in progress, and how many keys they
+    /// hold.
+    pub fn in_progress(&self, (transactions, keys): (usize, usize)) {
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.streamed_transactions.set(gauge(transactions));
+        self.metrics.streamed_keys.set(gauge(keys));
     }
 
     /// A batch was taken up; its oldest transaction arrived at `since`.
