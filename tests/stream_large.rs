@@ -53,11 +53,11 @@ async fn world() -> World {
     world
         .postgres
         .execute(&format!(
-            "create table item (id int primary key, filler text not null default ''); \
+            "create table item (id int primary key, filler text not null default '', spare int); \
              create table part (id int primary key, item int not null, filler text not null default ''); \
              create table settings (name text primary key); \
              alter publication unstale set table item, part, settings; \
-             insert into item select i from generate_series(1, {ITEMS}) i; \
+             insert into item select i, '', i + 5000 from generate_series(1, {ITEMS}) i; \
              insert into part select i, i + 10000 from generate_series(1, {ITEMS}) i"
         ))
         .await
@@ -130,7 +130,7 @@ async fn a_subtransaction_that_is_rolled_back_takes_nothing_away() {
     assert_eq!(daemon.metric("unstale_streamed_transactions").await, 0.0);
     assert_eq!(daemon.metric("unstale_streamed_keys").await, 0.0);
     let changes = "unstale_changes_total{op=\"update\",table=\"item\"}";
-    assert_eq!(daemon.metric(changes).await, 10.0 + 11.0 + 1461.0 + 11.0, "as committed");
+    daemon.until_metric(changes, 10.0 + 11.0 + 1461.0 + 11.0).await;
     assert_streamed(&world).await;
 }
 
@@ -165,7 +165,7 @@ async fn thousands_of_exceptions_in_a_procedure_take_nothing_away() {
     let expected = &(&left | &items((1..=ITEMS).filter(|id| id % 3 == 0))) | &every;
     assert_eq!(world.keys().await, expected);
     assert!(!daemon.log().contains("dropping a whole cache"), "{}", daemon.log());
-    assert_eq!(daemon.metric("unstale_changes_total{op=\"update\",table=\"item\"}").await, 2000.0);
+    daemon.until_metric("unstale_changes_total{op=\"update\",table=\"item\"}", 2000.0).await;
     assert_eq!(daemon.metric("unstale_changes_total{op=\"insert\",table=\"settings\"}").await, 0.0);
     assert_streamed(&world).await;
 }
@@ -265,7 +265,9 @@ async fn a_daemon_that_is_killed_in_the_midst_reads_all_of_it_again() {
     let client = opened_and_passed(&world, &daemon).await;
     daemon.kill9().await;
     let daemon = world.daemon().await;
-    until_held(&daemon, 1.0, 1.0).await;
+    // What lies before the slot's position the server spills; with more it goes on in blocks.
+    client.batch_execute(&touch(1..=900)).await.unwrap();
+    until_held(&daemon, 1.0, 1000.0).await;
     assert_committed_whole(&world, &client).await;
     assert_eq!(daemon.gaps().await, [].into(), "{}", daemon.log());
 }
@@ -310,7 +312,9 @@ async fn a_crash_of_the_server_in_the_midst_is_a_gap_and_leaves_nothing_open() {
     world.postgres.start_again().await.unwrap();
     daemon.until_gap("crash_recovery").await;
     drop(client);
-    assert_eq!(daemon.metric("unstale_streamed_transactions").await, 0.0);
+    // Nobody rolled it back in the WAL: it may come once more, until the server says who runs.
+    world.postgres.execute("checkpoint").await.unwrap();
+    daemon.until_metric("unstale_streamed_transactions", 0.0).await;
     put(&world, &items(1..=ITEMS)).await;
     world.postgres.execute(&touch(1..=900)).await.unwrap();
     world.settle().await;
@@ -342,10 +346,11 @@ async fn its_commit_passes_the_gate_like_any_other() {
 #[tokio::test]
 async fn a_table_altered_on_the_way_is_read_as_it_is_to_each() {
     let world = world().await;
+    world.postgres.execute("alter table item replica identity full").await.unwrap();
     let daemon = world.daemon().await;
     put(&world, &items(1..=ITEMS)).await;
     let client = session(&world).await;
-    // The id moves to another place among the columns; then all of that did not happen.
+    // Another shape; then all of that did not happen.
     client
         .batch_execute(&format!(
             "begin; {} savepoint a; alter table item add column more text default 'm'; {} \
@@ -361,23 +366,25 @@ async fn a_table_altered_on_the_way_is_read_as_it_is_to_each() {
     world.settle().await;
     let gone: BTreeSet<u32> = (1..=600).chain(2000..=2900).collect();
     assert_eq!(world.keys().await, items((1..=ITEMS).filter(|id| !gone.contains(id))));
-    // And once for good: what comes after it is read in the new shape.
+    // And once for good: the id is another column. What comes after it is read like that.
+    put(&world, &items((1..=ITEMS).chain(5001..=5000 + ITEMS))).await;
     client
         .batch_execute(&format!(
-            "begin; {} alter table item add column other int, drop column id, add column id serial; \
-             update item set other = 1;",
+            "begin; {} alter table item rename id to x; alter table item rename spare to id; \
+             alter table item rename x to spare; \
+             update item set filler = 'y' where spare between 100 and 1700",
             touch(1..=800),
         ))
         .await
         .unwrap();
-    until_held(&daemon, 1.0, 1000.0).await;
-    put(&world, &items(1..=ITEMS)).await;
+    until_held(&daemon, 1.0, 2000.0).await;
     client.batch_execute("commit").await.unwrap();
+    world.postgres.execute("update item set filler = 'z' where spare = 77").await.unwrap();
     world.settle().await;
-    put(&world, &items(1..=ITEMS)).await;
-    world.postgres.execute("update item set other = 2 where id = 77").await.unwrap();
-    world.settle().await;
-    assert_eq!(world.keys().await, items((1..=ITEMS).filter(|id| *id != 77)), "{}", daemon.log());
+    let left = (801..=ITEMS).chain(5001..=5000 + ITEMS);
+    let left = left.filter(|id| !(5100..=6700).contains(id) && *id != 5077);
+    assert_eq!(world.keys().await, items(left), "{}", daemon.log());
+    assert!(!daemon.log().contains("dropping a whole cache"), "{}", daemon.log());
     assert_eq!(daemon.gaps().await.len(), 1, "{}", daemon.log());
 }
 
@@ -410,7 +417,7 @@ async fn past_the_limit_a_cache_goes_as_a_whole_unless_it_was_rolled_back() {
     world.settle().await;
     assert_eq!(world.keys().await, left);
     let escalations = "unstale_escalations_total{cache=\"item\",reason=\"key_limit\"}";
-    assert_eq!(daemon.metric(escalations).await, 1.0);
+    daemon.until_metric(escalations, 1.0).await;
     assert_streamed(&world).await;
 }
 
@@ -463,11 +470,13 @@ async fn switched_off_it_comes_after_its_commit() {
 }
 
 /// How many subtransactions one transaction has.
-const SUBTRANSACTIONS: u32 = if cfg!(feature = "long-tests") { 1_000_000 } else { 60_000 };
+const SUBTRANSACTIONS: u32 = if cfg!(feature = "long-tests") { 300_000 } else { 30_000 };
 
 #[tokio::test]
 async fn subtransactions_without_number_cost_no_memory() {
     let world = world().await;
+    // The server looks at all subtransactions for each block: not too many blocks.
+    world.postgres.set("logical_decoding_work_mem", "1MB").await.unwrap();
     let daemon = world.daemon().await;
     world.settle().await;
     put(&world, &items(1..=ITEMS)).await;
