@@ -14,7 +14,6 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use redis::AsyncCommands;
 use support::{Daemon, World, org, until};
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
@@ -158,15 +157,17 @@ async fn one_that_was_prepared_before_a_gap_is_watched_until_it_ends() {
     let daemon = world.daemon().await;
     prepare(&world, "committed", 3).await;
     prepare_other(&world, "rolled back", 10).await;
-    let _: () = world.values().await.del("unstale:unstale:state").await.unwrap();
-    daemon.until_gap("no_state").await;
+    // They survive a crash, which is a gap.
+    world.postgres.kill9().await.unwrap();
+    world.postgres.start_again().await.unwrap();
+    daemon.until_gap("crash_recovery").await;
     until_suspects(&daemon, 2).await;
     // Its locks have no process, nor has it one after a restart.
     let daemon = restart_both(&world, daemon).await;
     until_suspects(&daemon, 2).await;
     world.postgres.execute("commit prepared 'committed'").await.unwrap();
     world.settle().await;
-    assert_eq!(world.keys().await, orgs(4..=ORGANIZATIONS), "it came through");
+    assert_eq!(world.keys().await, orgs(4..=ORGANIZATIONS), "it came through: {}", daemon.log());
     until_suspects(&daemon, 1).await;
     world.postgres.execute("rollback prepared 'rolled back'").await.unwrap();
     until_suspects(&daemon, 0).await;
