@@ -27,7 +27,12 @@ use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
+use crate::series;
 use crate::store::session::Address;
+use crate::systemd::Notifier;
+
+/// What a busy machine may add to a wait of the pipeline.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
@@ -55,13 +60,16 @@ impl Daemon {
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let connect = connect_options(&config)?;
+        let replica = replica_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
+        series::name_all(&metrics, &rules.mapping);
         let pipeline = &config.pipeline;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         let context = Context {
             config: Arc::new(config),
             connect,
+            replica,
             address,
             rules,
             status: Arc::new(status),
@@ -85,7 +93,19 @@ impl Daemon {
                 mapping: Arc::clone(&mapping),
             },
         ));
+        let over = CancellationToken::new();
+        let telling = Notifier::from_environment().map(|notifier| {
+            let patience = self.context.longest_wait() + PATIENCE;
+            let status = Arc::clone(&self.context.status);
+            tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
+        });
         let ended = self.supervise(&stop, &mapping).await;
+        over.cancel();
+        if let Some(telling) = telling
+            && let Err(reason) = telling.await
+        {
+            error!(%reason, "the task that tells systemd has ended by itself");
+        }
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -130,6 +150,7 @@ impl Daemon {
                 }
             };
             if let Some(new) = reloaded {
+                series::name_all(&self.context.status.metrics, &new.mapping);
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
                 // What is remembered names rules by the numbers of the old mapping.
@@ -264,6 +285,17 @@ fn shut_down(stop: &CancellationToken, why: &str) {
 pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
     ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
         .map_err(|e| format!("postgres.url: {e}"))
+}
+
+/// The same for the replica, if there is one.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn replica_options(config: &Config) -> Result<Option<ConnectOptions>, String> {
+    let Some(url) = &config.postgres.replica_url else { return Ok(None) };
+    ConnectOptions::load(url.expose_secret(), password(config)?)
+        .map(Some)
+        .map_err(|e| format!("postgres.replica_url: {e}"))
 }
 
 fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {

@@ -32,11 +32,13 @@ pub struct Metrics {
     pub streamed_transactions: IntGauge,
     /// Keys and lookup rows that they hold.
     pub streamed_keys: IntGauge,
+    /// How long the transaction waits that was parked first.
+    pub parked_seconds: Gauge,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
-    /// Keys removed, there or not, by cache.
+    /// Keys removed or made due, there or not, by cache.
     pub invalidations: IntCounterVec,
-    /// Keys removed that were there, by cache.
+    /// Keys removed or made due that were there, by cache.
     pub invalidated_present: IntCounterVec,
     /// From the commit's time (the server's clock) to the acknowledgement by Redis.
     pub commit_to_invalidated: Histogram,
@@ -48,6 +50,8 @@ pub struct Metrics {
     pub last_gap_timestamp: IntGauge,
     /// Attempts to read or fill an entry, by cache and what came of it.
     pub fills: IntCounterVec,
+    /// Refreshes of entries (`on_change = "refresh"`), by cache and what came of it.
+    pub refreshes: IntCounterVec,
     /// Readers that wait for another's lease.
     pub leases_waiting: IntGauge,
     /// Entries that wait to be filled, by priority.
@@ -56,12 +60,18 @@ pub struct Metrics {
     pub warm_dropped: IntCounterVec,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
+    /// Loads that could be from the replica, by what came of it.
+    pub replica_reads: IntCounterVec,
     /// How long queries take, by cache.
     pub load_seconds: HistogramVec,
     /// Whether the last attempt to reach the service succeeded.
     pub service_up: IntGaugeVec,
     /// The watermark.
     pub applied_lsn: Gauge,
+    /// Whether `/readyz` says yes.
+    pub ready: IntGauge,
+    /// Whether the certificate lives.
+    pub certified: IntGauge,
 }
 
 impl Metrics {
@@ -71,31 +81,39 @@ impl Metrics {
         let build_info = make.gauges("build_info", "The version of this program.", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         make.0.register(Box::new(Process))?;
+        let slot_safe_wal_bytes = make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set, or not known yet.")?;
+        // Nothing would mean: the next byte costs the slot.
+        slot_safe_wal_bytes.set(-1);
         Ok(Metrics {
             transactions: make.counter("transactions_total", "Transactions applied.")?,
             changes: make.counters("changes_total", "Row changes applied.", &["table", "op"])?,
             replication_lag_bytes: make.gauge("replication_lag_bytes", "WAL that the server has written and that is not applied.")?,
             replication_lag_seconds: make.float("replication_lag_seconds", "Age of the oldest transaction that was received, is visible or may be, and is not applied.")?,
             slot_retained_bytes: make.gauge("slot_retained_bytes", "WAL that the slot holds back on the server's disk.")?,
-            slot_safe_wal_bytes: make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set.")?,
+            slot_safe_wal_bytes,
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
             streamed_transactions: make.gauge("streamed_transactions", "Large transactions that are being read while they are in progress.")?,
             streamed_keys: make.gauge("streamed_keys", "Keys and lookup rows that transactions in progress hold in memory.")?,
+            parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
-            invalidations: make.counters("invalidations_total", "Keys removed, whether they were there or not.", &["cache"])?,
-            invalidated_present: make.counters("invalidated_present_total", "Keys removed that were there.", &["cache"])?,
+            invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
+            invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
             commit_to_invalidated: make.histogram("commit_to_invalidated_seconds", "From the commit (the server's clock) to Redis' acknowledgement.")?,
             escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
             gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
             fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
+            refreshes: make.counters("refreshes_total", "Entries of caches with on_change = \"refresh\" that changed, by what came of it: refreshed in time, or expired first.", &["cache", "outcome"])?,
             leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
+            replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
+            ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
+            certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
             registry: make.0,
         })
     }

@@ -101,6 +101,17 @@ pub enum Escalation {
 }
 
 impl Escalation {
+    /// All of them.
+    pub const ALL: [Escalation; 7] = [
+        Escalation::OldValueUnknown,
+        Escalation::Truncate,
+        Escalation::KeyLimit,
+        Escalation::ColumnGone,
+        Escalation::Rule,
+        Escalation::LookupFailed,
+        Escalation::Rewritten,
+    ];
+
     /// The value of the metric's label `reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::model::{Operation, Priority, Rewarm};
 
+use super::composition::Composition;
 use super::condition::Condition;
 use super::name::TableName;
 use super::shape::KeyShape;
@@ -32,11 +33,14 @@ pub struct TableId(pub u16);
 #[derive(Debug)]
 pub struct Mapping {
     pub(super) caches: Vec<CacheModel>,
+    pub(super) compositions: Vec<Composition>,
     pub(super) tables: Vec<TableModel>,
     pub(super) rules: Vec<RuleModel>,
     pub(super) table_by_name: HashMap<TableName, TableId>,
     pub(super) overlaps: Vec<(CacheId, CacheId)>,
     pub(super) fingerprint: Fingerprint,
+    pub(super) organization_parameter: Box<str>,
+    pub(super) user_parameter: Box<str>,
 }
 
 /// One kind of entries.
@@ -60,6 +64,13 @@ pub struct CacheModel {
     pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
+    /// How long an old value may stay after the first change that it lacks, while a new one
+    /// is computed (`on_change = "refresh"`); `None`: not at all.
+    pub max_staleness: Option<Duration>,
+    /// How long it is remembered that there is nothing to cache; `None`: it is not.
+    pub negative_ttl: Option<Duration>,
+    /// A larger value is not stored.
+    pub max_value_bytes: Option<usize>,
     /// What every Redis key of it begins with, `redis.key_prefix` included: a purge scans
     /// for this. Literal, not a pattern.
     pub prefix: Box<[u8]>,
@@ -225,6 +236,19 @@ impl Mapping {
         self.caches().find(|(_, cache)| &*cache.name == name)
     }
 
+    /// The composed caches, by name.
+    #[must_use]
+    pub fn compositions(&self) -> &[Composition] {
+        &self.compositions
+    }
+
+    /// A composed cache by its name. Its own entries, if it has any, are those of
+    /// [`Mapping::cache_by_name`].
+    #[must_use]
+    pub fn composition(&self, name: &str) -> Option<&Composition> {
+        self.compositions.iter().find(|composition| &*composition.name == name)
+    }
+
     /// The cache that a Redis key (with `redis.key_prefix`) is of.
     #[must_use]
     pub fn cache_of_key(&self, key: &[u8]) -> Option<(CacheId, &CacheModel)> {
@@ -299,6 +323,18 @@ impl Mapping {
     #[must_use]
     pub fn overlaps(&self) -> &[(CacheId, CacheId)] {
         &self.overlaps
+    }
+
+    /// The parameter of keys that names an organization.
+    #[must_use]
+    pub fn organization_parameter(&self) -> &str {
+        &self.organization_parameter
+    }
+
+    /// The parameter of keys that names a user.
+    #[must_use]
+    pub fn user_parameter(&self) -> &str {
+        &self.user_parameter
     }
 
     /// See [`Fingerprint`].

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chain::LONGEST_PAUSE;
 use super::end::End;
 use super::status::Status;
 use super::without::Without;
@@ -11,6 +12,7 @@ use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
+use crate::loader::replica::Replica;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
@@ -24,6 +26,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Where Postgres is.
     pub connect: ConnectOptions,
+    /// Where a replica is that may be read, if there is one.
+    pub replica: Option<ConnectOptions>,
     /// Where Redis is.
     pub address: Address,
     /// What depends on what.
@@ -40,6 +44,15 @@ impl Context {
         let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
         Loader::new(&self.rules, self.connect.clone(), bounds)
             .map_err(|error| End::Hopeless(error.to_string()))
+    }
+
+    /// The same, which reads the replica where it may. Only for those who load under a lease.
+    fn loader_for_fills(&self, connections: usize) -> Result<Loader, End> {
+        let postgres = &self.config.postgres;
+        let bounds = Bounds::of_replica(connections, postgres);
+        let metrics = &self.status.metrics;
+        let replica = |options: &ConnectOptions| Replica::new(options.clone(), bounds, metrics);
+        Ok(self.loader(connections)?.with_replica(self.replica.as_ref().map(replica)))
     }
 
     /// What compares cached entries with the database now and then.
@@ -60,7 +73,7 @@ impl Context {
 
     /// The way in which this daemon fills the cache itself.
     pub(super) fn filler(&self) -> Result<Filler, End> {
-        let loader = self.loader(self.config.warm.concurrency)?;
+        let loader = self.loader_for_fills(self.config.warm.concurrency)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),
@@ -69,6 +82,14 @@ impl Context {
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
         ))
+    }
+
+    /// The longest that a loop of the pipeline waits for one thing: an answer of Postgres, or
+    /// one of Redis and the pause after it.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        let postgres = self.config.postgres.statement_timeout.get() + Duration::from_secs(5);
+        postgres.max(self.config.redis.timeout.get() + LONGEST_PAUSE)
     }
 
     /// Waits for an answer, but not for ever: a server that froze in the middle of a start

@@ -38,6 +38,7 @@ pub mod status;
 pub mod stream;
 mod streams;
 pub mod suspects;
+mod touched;
 pub mod transaction;
 pub mod waiting;
 pub mod without;

@@ -25,7 +25,9 @@
 pub mod error;
 pub mod fills;
 pub mod keys;
+mod lines;
 pub mod purge;
+pub mod remove;
 pub mod scan;
 mod script;
 pub mod session;

@@ -4,12 +4,15 @@
     dead_code,
     clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and no test uses all of this"
 )]
+
+pub mod reader;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -123,6 +126,14 @@ impl World {
     pub fn configure(&mut self, toml: &str) {
         self.config = self.folder.path().join("unstale.toml");
         std::fs::write(&self.config, toml).expect("the configuration is written");
+    }
+
+    /// Uses the default configuration from here on, edited.
+    pub fn reconfigure(&mut self, edit: impl Fn(String) -> String) {
+        let toml = std::fs::read_to_string(root().join("config/unstale.toml")).expect("a file");
+        let edited = edit(toml.clone());
+        assert_ne!(edited, toml, "there was nothing to edit");
+        self.configure(&edited.replace("../sql/", &format!("{}/sql/", root().display())));
     }
 
     /// Adds a setting for daemons started from here on; the last one of a name wins.

@@ -1,6 +1,7 @@
 //! From the configuration to a [`Mapping`]: everything that is wrong, at once.
 
 mod caches;
+mod compositions;
 mod fingerprint;
 mod rules;
 
@@ -23,11 +24,14 @@ impl Mapping {
         let caches = Caches::compile(config, &mut problems);
         let mut mapping = Mapping {
             caches: Vec::new(),
+            compositions: compositions::compile(config, &caches, &mut problems),
             tables: Vec::new(),
             rules: Vec::new(),
             table_by_name: HashMap::new(),
             overlaps: Vec::new(),
             fingerprint: fingerprint::of(config),
+            organization_parameter: config.caches.organization_parameter.as_str().into(),
+            user_parameter: config.caches.user_parameter.as_str().into(),
         };
         for (index, table) in config.tables.iter().enumerate() {
             let path = ConfigPath::root().child("tables").child(index);
