@@ -87,6 +87,10 @@ pub struct Postgres {
     #[serde(default = "unstale")]
     #[schemars(extend("pattern" = "^[a-z0-9_]{1,63}$"))]
     pub slot: String,
+    /// Whether large transactions are read while they are in progress. `off`: the database
+    /// writes them to its disk, and sends them after their commit.
+    #[serde(default)]
+    pub streaming: StreamInProgress,
     /// How often the database is told what has been applied. Lowered by itself where
     /// `wal_sender_timeout` asks for more.
     #[serde(default = "one_second")]
@@ -94,6 +98,17 @@ pub struct Postgres {
     /// How long a lookup or a look at the catalog may run.
     #[serde(default = "thirty_seconds")]
     pub statement_timeout: Span,
+}
+
+/// Whether large transactions are read while they are in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamInProgress {
+    /// As they go.
+    #[default]
+    On,
+    /// After their commit.
+    Off,
 }
 
 /// `[redis]`
@@ -139,7 +154,9 @@ pub struct Pipeline {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_per_transaction: usize,
     /// How many keys may be decoded ahead while Redis or the gate is slow.
-    /// Then the stream waits: nothing is lost, Postgres keeps it.
+    /// Then the stream waits: nothing is lost, Postgres keeps it. All transactions in
+    /// progress together are held to it, too, or to what one transaction may have, if that is
+    /// more: past it the largest drops whole caches.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_ahead: usize,
     /// How many keys one step in Redis removes at the most. Bounds how long Redis is
@@ -452,6 +469,7 @@ impl Operation {
     }
 }
 
+keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
