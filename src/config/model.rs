@@ -70,7 +70,7 @@ pub struct Postgres {
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
     /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does.
+    /// from where that of `url` does. A query may take half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,
@@ -221,6 +221,12 @@ pub struct Caches {
     /// for queries that name `$timezone`.
     #[serde(default = "utc")]
     pub timezone: String,
+    /// The parameter of keys that names an organization, for `--organization`.
+    #[serde(default = "org_id")]
+    pub organization_parameter: String,
+    /// The parameter of keys that names a user, for `--user-id` and the cache type `user`.
+    #[serde(default = "user_id")]
+    pub user_parameter: String,
     /// `[caches.NAME]`
     #[serde(flatten)]
     pub by_name: BTreeMap<String, Cache>,
@@ -240,8 +246,9 @@ pub struct Cache {
     pub query: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
-    /// `$organization` (text: name or id of the only organization that is meant, or null)
-    /// and `$users` (int: how many users of each organization at the most).
+    /// `$organization` (text: name or id of the only organization that is meant, or null),
+    /// `$users` (int: how many users of each organization at the most) and `$user` (text: the id
+    /// of the only user that is meant, or null).
     #[serde(default)]
     pub population: Option<Query>,
     /// Parameters whose values are all known, such as `days = [7, 30, 90, 365]`. A rule
@@ -542,6 +549,12 @@ fn unstale() -> String {
 fn utc() -> String {
     "UTC".to_owned()
 }
+fn org_id() -> String {
+    "org_id".to_owned()
+}
+fn user_id() -> String {
+    "user_id".to_owned()
+}
 fn hundred_milliseconds() -> Span {
     Span::milliseconds(100)
 }
@@ -612,6 +625,11 @@ impl Default for Log {
 
 impl Default for Caches {
     fn default() -> Self {
-        Caches { timezone: utc(), by_name: BTreeMap::new() }
+        Caches {
+            timezone: utc(),
+            organization_parameter: org_id(),
+            user_parameter: user_id(),
+            by_name: BTreeMap::new(),
+        }
     }
 }

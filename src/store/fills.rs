@@ -58,6 +58,10 @@ static RELEASE: LazyLock<Script> =
 static GENERATION: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/generation.lua")));
 
+/// What is stored where there is nothing to cache, of a cache with `negative_ttl`. Who reads
+/// it by GET and parses it has what he has after a miss: nothing.
+pub const NOTHING: &[u8] = b"null";
+
 /// What a value is stored under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

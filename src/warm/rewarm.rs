@@ -259,7 +259,8 @@ impl Shared {
             Ok(How::Stored) => Ended::Stored,
             Ok(How::Hit) => Ended::Fresh,
             Ok(How::Voided) => Ended::Voided,
-            Ok(How::Absent) => Ended::Absent,
+            // Nothing is stored: what is there ends at its due.
+            Ok(How::Absent | How::TooLarge) => Ended::Absent,
             Ok(How::Unleased) => Ended::Busy,
             Ok(How::Unstored) => Ended::Failed,
             Err(error) => {
