@@ -21,8 +21,9 @@ use crate::store::error::StoreError;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
-use crate::warm::once::{Counts, Plan, Warmed};
+use crate::warm::once::{self, Counts, Plan, Warmed};
 use crate::warm::population::Whose;
+use crate::warm::turns::Turns;
 
 /// Fill the entries that are not there
 ///
@@ -70,18 +71,11 @@ impl WarmCommand {
             }
         }
         let start = Instant::now();
-        let warmed =
-            runtime()?.block_on(Box::pin(self.warm(&loaded.config, &rules, &plan, means)))?;
+        let warmed = runtime()?.block_on(Box::pin(self.warm(&loaded.config, &plan, means)))?;
         Ok(self.tell(&plan, &warmed, start.elapsed().as_secs_f64()))
     }
 
-    async fn warm(
-        &self,
-        config: &Config,
-        rules: &Rules,
-        plan: &Plan,
-        means: Means,
-    ) -> Result<Warmed, Exit> {
+    async fn warm(&self, config: &Config, plan: &Plan, means: Means) -> Result<Warmed, Exit> {
         accepts_fills(&means).await?;
         let unreachable = |reason| {
             error(&format!("{reason}"));
@@ -94,11 +88,15 @@ impl WarmCommand {
             organization: self.organization.as_deref(),
             users: self.users.unwrap_or(config.warm.users),
         };
-        let bar = Arc::new(Bar::new("warming"));
-        let filler = Arc::new(means.filler);
-        plan.run(&filler, &rules.mapping, &client, &config.warm, whose, bar)
-            .await
-            .map_err(unreachable)
+        let turns = Turns::new(&config.warm);
+        let means = once::Means {
+            filler: &means.filler,
+            client: &client,
+            turns: &turns,
+            workers: config.warm.concurrency,
+            patient: false,
+        };
+        plan.run(means, whose, &Bar::new("warming")).await.map_err(unreachable)
     }
 
     fn tell(&self, plan: &Plan, warmed: &Warmed, seconds: f64) -> Exit {

@@ -12,7 +12,7 @@ use super::text::{Json, Text};
 use super::workers::{Connector, Worker};
 use crate::lsn::Lsn;
 use crate::postgres::conninfo::ConnectOptions;
-use crate::postgres::error::{Class, PgError};
+use crate::postgres::error::{Class, Kind, PgError};
 use crate::rules::Rules;
 
 /// Loads values.
@@ -101,6 +101,20 @@ impl LoadError {
         match source.sqlstate() {
             Some(state) => ALL.iter().any(|class| state.starts_with(class)),
             None => source.class() != Class::Bug,
+        }
+    }
+}
+
+impl LoadError {
+    /// Whether the database did not answer in time: it, or this query, is slow.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            LoadError::Busy(_) => true,
+            LoadError::Postgres { source, .. } => {
+                matches!(source.kind(), Kind::Timeout | Kind::Canceled)
+            }
+            _ => false,
         }
     }
 }

@@ -66,14 +66,16 @@ impl Receiver {
             let mut server_end = Lsn::ZERO;
             while let Some(frame) = self.reader.next().map_err(End::of_stream)? {
                 match frame {
-                    Frame::XLogData { wal_start, wal_end, data, .. } => {
+                    Frame::XLogData { wal_start, wal_end, clock, data } => {
                         server_end = server_end.max(wal_end);
                         match self.assembler.take(wal_start, data)? {
                             Step::Nothing => {}
                             Step::Described => {
                                 self.status.table_problems(self.assembler.problems())
                             }
-                            Step::Transaction(transaction) => {
+                            Step::Transaction(mut transaction) => {
+                                transaction.sent_after =
+                                    clock.saturating_sub(transaction.committed_at);
                                 received = transaction.end_lsn;
                                 if self.hand_on(transaction).await {
                                     return Ok(true);

@@ -4,7 +4,6 @@
 //! that are enumerated are not asked for: each row stands for all of their values.
 
 use futures_util::{TryStreamExt, pin_mut};
-use tokio::sync::mpsc;
 use tokio_postgres::types::ToSql;
 
 use crate::loader::parameters::{ParameterError, Parametrized};
@@ -14,8 +13,8 @@ use crate::mapping::template::GENERATION;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 
-/// The parameters of one entry: names and values.
-pub type Values = Vec<(String, String)>;
+/// Parameters of entries: names and values.
+type Values = Vec<(String, String)>;
 
 /// A population, ready to be asked.
 #[derive(Debug)]
@@ -94,17 +93,12 @@ impl Population {
         Ok(Population { sql, given, columns, variants: variants(cache) })
     }
 
-    /// Hands out every entry; says how many there were, or ends when nobody listens any more.
+    /// All entries. They are read at once, however long what is done with them takes: a
+    /// statement that waited for its reader would run into its timeout, and hold back vacuum.
     ///
     /// # Errors
     /// If the database does not answer, or refuses the query.
-    pub async fn each<T>(
-        &self,
-        client: &SqlClient,
-        whose: Whose<'_>,
-        to: &mpsc::Sender<T>,
-        entry: impl Fn(Values) -> T,
-    ) -> Result<u64, PgError> {
+    pub async fn list(&self, client: &SqlClient, whose: Whose<'_>) -> Result<Entries<'_>, PgError> {
         let users = whose.users.to_string();
         let given: Vec<Option<Text<'_>>> = self
             .given
@@ -118,27 +112,66 @@ impl Population {
         let given = given.iter().map(|value| value as &(dyn ToSql + Sync));
         let rows = client.query_raw(&statement, given).await?;
         pin_mut!(rows);
-        let mut handed_out = 0;
-        while let Some(row) = rows.try_next().await? {
-            let mut values = Values::with_capacity(self.columns.len());
-            for (at, name) in self.columns.iter().enumerate() {
-                // A null parameter yields no key.
-                if let Some(value) = row.try_get::<_, Option<String>>(at)? {
-                    values.push((name.clone(), value));
-                }
+        let mut entries = Entries { of: self, rows: 0, text: String::new(), ends: Vec::new() };
+        'rows: while let Some(row) = rows.try_next().await? {
+            let known = (entries.text.len(), entries.ends.len());
+            for at in 0..self.columns.len() {
+                let Some(value) = row.try_get::<_, Option<&str>>(at)? else {
+                    // A null parameter yields no key.
+                    entries.text.truncate(known.0);
+                    entries.ends.truncate(known.1);
+                    continue 'rows;
+                };
+                entries.text.push_str(value);
+                entries.ends.push(entries.text.len());
             }
-            if values.len() < self.columns.len() {
-                continue;
-            }
-            for variant in &self.variants {
-                let values = values.iter().chain(variant).cloned().collect();
-                if to.send(entry(values)).await.is_err() {
-                    return Ok(handed_out);
-                }
-                handed_out += 1;
-            }
+            entries.rows += 1;
         }
-        Ok(handed_out)
+        Ok(entries)
+    }
+}
+
+/// The entries of a population. Kept small: there may be millions.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    of: &'a Population,
+    rows: usize,
+    /// The values of all rows, one after the other.
+    text: String,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Entries<'_> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows * self.of.variants.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The parameters of one, with their names.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Vec<(&str, &str)>> {
+        let row = index.checked_div(self.of.variants.len()).filter(|row| *row < self.rows)?;
+        let variant = self.of.variants.get(index % self.of.variants.len())?;
+        let columns = self.of.columns.len();
+        let mut values = Vec::with_capacity(columns + variant.len());
+        for (at, name) in self.of.columns.iter().enumerate() {
+            let at = row * columns + at;
+            let start = match at.checked_sub(1) {
+                Some(before) => *self.ends.get(before)?,
+                None => 0,
+            };
+            values.push((name.as_str(), self.text.get(start..*self.ends.get(at)?)?));
+        }
+        values.extend(variant.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        Some(values)
     }
 }
 

@@ -1,26 +1,34 @@
 //! The task that fills again what changes removed.
 //!
 //! A job that a newer change overtakes (its fill is voided) starts again: the newer change
-//! found nothing to remove, so nobody else would. A rewarmed entry keeps the life that
-//! remained of the old one: else an entry that nobody reads would live for ever on writes.
+//! found nothing to remove, so nobody else would. A rewarmed entry ends when the old one would
+//! have ended: else an entry that nobody reads would live for ever on writes.
+//!
+//! The queue outlives the pipeline's runs; the workers do not. A job that is under way when
+//! a run ends goes back: whatever became of it, filling it again is safe, and cheap
+//! where it is there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::queue::{Job, Queue};
+use super::turns::{Turn, Turns};
 use crate::config::model::{Priority, Rewarm, Warm};
-use crate::fill::filler::{Filler, How};
+use crate::fill::filler::{Filler, How, ReadError};
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
 
 /// A job that failed this often is left to the next reader.
 const TRIES: u32 = 5;
+
+/// How long a job waits that failed once; twice as long each time after.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes what was removed; cloning shares the queue.
 #[derive(Clone)]
@@ -32,6 +40,7 @@ struct Shared {
     enabled: bool,
     queue: Mutex<Queue>,
     more: Notify,
+    turns: Arc<Turns>,
     mapping: Arc<Mapping>,
     metrics: Metrics,
 }
@@ -39,11 +48,12 @@ struct Shared {
 impl Rewarmer {
     /// An empty queue.
     #[must_use]
-    pub fn new(config: &Warm, mapping: Arc<Mapping>, metrics: Metrics) -> Self {
+    pub fn new(config: &Warm, mapping: Arc<Mapping>, turns: Arc<Turns>, metrics: Metrics) -> Self {
         let shared = Shared {
             enabled: config.enabled,
             queue: Mutex::new(Queue::new(config.max_queue)),
             more: Notify::new(),
+            turns,
             mapping,
             metrics,
         };
@@ -63,35 +73,73 @@ impl Rewarmer {
         if !wanted || !self.shared.enabled || model.generation_key.is_some() {
             return;
         }
-        let remaining = u64::try_from(life).ok();
+        let remaining = u64::try_from(life).ok().map(Duration::from_millis);
+        let until = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
         let priority = model.priority;
-        self.shared.push(Job { key: key.to_vec(), cache, priority, remaining, failures: 0 });
+        self.shared.push(Job { key: key.into(), cache, priority, until, failures: 0 });
+    }
+
+    /// Everything was dropped: a warm-up is to fill it, and knows better what.
+    pub fn clear(&self) {
+        let given_up = {
+            let mut queue = self.shared.lock();
+            let given_up = queue.clear();
+            self.shared.tell(&queue);
+            given_up
+        };
+        for job in given_up {
+            self.shared.given_up(&job, "gap");
+        }
     }
 
     /// Works the queue off, for ever.
-    pub async fn run(self, config: Warm, filler: Arc<Filler>) {
-        let pace = (config.max_per_second > 0).then(|| {
-            let period = Duration::from_secs(1) / config.max_per_second;
-            let mut pace = tokio::time::interval(period);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            pace
-        });
-        let pace = Arc::new(tokio::sync::Mutex::new(pace));
-        let mut workers = JoinSet::new();
-        for _ in 0..config.concurrency.max(1) {
-            let shared = Arc::clone(&self.shared);
-            let (filler, pace) = (Arc::clone(&filler), Arc::clone(&pace));
-            workers.spawn(async move { shared.work(&filler, &pace).await });
+    ///
+    /// # Errors
+    /// If a worker panicked.
+    pub async fn run(self, workers: usize, filler: Arc<Filler>) -> Result<(), String> {
+        let mut tasks = JoinSet::new();
+        for _ in 0..workers.max(1) {
+            let (shared, filler) = (Arc::clone(&self.shared), Arc::clone(&filler));
+            tasks.spawn(async move { shared.work(&filler).await });
         }
-        while workers.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|failed| format!("a task that fills ended by itself: {failed}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A job that was taken from the queue. Back it goes unless it was dealt with.
+struct UnderWay<'a> {
+    shared: &'a Shared,
+    job: Option<Job>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.shared.push(job);
+        }
     }
 }
 
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, job: Job) {
+        self.change(|queue| queue.push(job));
+    }
+
+    fn push_later(&self, job: Job, at: Instant) {
+        self.change(|queue| queue.push_later(job, at));
+    }
+
+    fn change(&self, push: impl FnOnce(&mut Queue) -> Option<Job>) {
         let dropped = {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let dropped = queue.push(job);
+            let mut queue = self.lock();
+            let dropped = push(&mut queue);
             self.tell(&queue);
             dropped
         };
@@ -102,8 +150,8 @@ impl Shared {
     }
 
     fn pop(&self) -> Option<Job> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let job = queue.pop();
+        let mut queue = self.lock();
+        let job = queue.pop(Instant::now());
         self.tell(&queue);
         if !queue.is_empty() {
             // One wakes one: the next waiter for the next job.
@@ -117,46 +165,116 @@ impl Shared {
             let waiting = i64::try_from(queue.waiting(priority)).unwrap_or(i64::MAX);
             self.metrics.warm_queue.with_label_values(&[priority.as_str()]).set(waiting);
         }
+        let now = Instant::now();
+        self.turns.rewarming(queue.next_at(now).is_some_and(|at| at <= now));
     }
 
-    async fn work(&self, filler: &Filler, pace: &tokio::sync::Mutex<Option<Interval>>) {
+    fn given_up(&self, job: &Job, reason: &str) {
+        if let Some(cache) = self.mapping.cache(job.cache) {
+            self.metrics.warm_given_up.with_label_values(&[&*cache.name, reason]).inc();
+        }
+    }
+
+    async fn work(&self, filler: &Filler) {
         loop {
-            let Some(job) = self.pop() else {
-                self.more.notified().await;
-                continue;
-            };
-            if let Some(pace) = &mut *pace.lock().await {
-                pace.tick().await;
-            }
-            self.fill(filler, job).await;
+            self.until_there_is_one().await;
+            let turn = self.turns.rewarm().await;
+            // Only now: what came while the turn was waited for may be more urgent.
+            let Some(job) = self.pop() else { continue };
+            self.fill(filler, job, turn).await;
         }
     }
 
-    async fn fill(&self, filler: &Filler, mut job: Job) {
-        let Some(model) = self.mapping.cache(job.cache) else { return };
-        let Some(parsed) = model.parse_key(&job.key) else { return };
-        let mut values: Vec<(&str, &str)> = Vec::with_capacity(parsed.parameters.len());
-        for (name, value) in &parsed.parameters {
-            let Ok(value) = str::from_utf8(value) else { return };
-            values.push((name, value));
+    async fn until_there_is_one(&self) {
+        loop {
+            let now = Instant::now();
+            let next = self.lock().next_at(now);
+            match next {
+                Some(at) if at <= now => return,
+                Some(at) => tokio::select! {
+                    () = self.more.notified() => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => self.more.notified().await,
+            }
         }
-        let remaining = job.remaining.map(Duration::from_millis);
-        match filler.warm(job.cache, &values, remaining).await {
+    }
+
+    async fn fill(&self, filler: &Filler, job: Job, turn: Turn<'_>) {
+        let now = Instant::now();
+        let remaining = job.until.map(|until| until.saturating_duration_since(now));
+        if remaining.is_some_and(|remaining| remaining.is_zero()) {
+            self.given_up(&job, "expired");
+            return turn.unused();
+        }
+        let mut under_way = UnderWay { shared: self, job: Some(job) };
+        let how = match &under_way.job {
+            Some(job) => self.load(filler, job, remaining).await,
+            None => return,
+        };
+        let Some(job) = under_way.job.take() else { return };
+        match how {
+            Ok(How::Stored | How::Absent) => turn.worked(),
+            Ok(How::Hit) => turn.unused(),
             Ok(How::Voided) => {
-                debug!(cache = %model.name, "overtaken by a newer change: filling again");
+                debug!("overtaken by a newer change: filling again");
+                turn.worked();
                 self.push(job);
             }
-            Ok(_) => {}
+            // Somebody else fills it, and may be overtaken or die: look again.
+            Ok(How::Unleased) => {
+                turn.unused();
+                self.again(job, "held", &"its lease is held by somebody else");
+            }
+            Ok(How::Unstored) => {
+                turn.trouble(&"Redis is not available, or refuses to store");
+                self.push(job);
+            }
+            Err(ReadError::Load(error)) if error.concerns_all() => {
+                turn.trouble(&error);
+                self.push(job);
+            }
+            // A database that is too slow must be left alone; but it may be this query only.
+            Err(ReadError::Load(error)) if error.is_timeout() => {
+                turn.trouble(&error);
+                self.again(job, "error", &error);
+            }
             Err(error) => {
-                job.failures += 1;
-                let hopeless = job.failures >= TRIES;
-                warn!(cache = %model.name, %error, hopeless, "an entry could not be filled again");
-                if !hopeless {
-                    // This worker's pause is the backoff: the database is in trouble.
-                    tokio::time::sleep(Duration::from_millis(100 << job.failures)).await;
-                    self.push(job);
-                }
+                turn.worked();
+                self.again(job, "error", &error);
             }
         }
+    }
+
+    async fn load(
+        &self,
+        filler: &Filler,
+        job: &Job,
+        remaining: Option<Duration>,
+    ) -> Result<How, ReadError> {
+        let unreadable = || ReadError::Parameters("its key cannot be read".to_owned());
+        let model = self.mapping.cache(job.cache).ok_or_else(unreadable)?;
+        let parsed = model.parse_key(&job.key).ok_or_else(unreadable)?;
+        let mut values: Vec<(&str, &str)> = Vec::with_capacity(parsed.parameters.len());
+        for (name, value) in &parsed.parameters {
+            let value = str::from_utf8(value).map_err(|_| unreadable())?;
+            values.push((name, value));
+        }
+        filler.warm(job.cache, &values, remaining).await
+    }
+
+    /// The job failed: it is tried again later, but not for ever.
+    fn again(&self, mut job: Job, reason: &str, error: &dyn std::fmt::Display) {
+        job.failures += 1;
+        let hopeless = job.failures >= TRIES;
+        let cache = self.mapping.cache(job.cache).map_or("", |cache| &*cache.name);
+        if reason == "error" {
+            warn!(cache, %error, hopeless, "an entry could not be filled again");
+        }
+        if hopeless {
+            return self.given_up(&job, reason);
+        }
+        let pause = SHORTEST_PAUSE * (1 << (job.failures - 1));
+        self.push_later(job, Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0));
     }
 }
