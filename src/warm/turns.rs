@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::model::Warm;
@@ -26,7 +26,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The way to the database for all who warm.
 pub struct Turns {
     slots: Semaphore,
-    pace: tokio::sync::Mutex<Option<Interval>>,
+    /// Between two turns; nothing if there is no limit.
+    period: Duration,
+    /// When the next turn is.
+    next: Mutex<Option<Instant>>,
     /// Turns that were taken and not needed.
     unused: AtomicUsize,
     /// Whether rewarming has something to do.
@@ -47,14 +50,11 @@ impl Turns {
     /// As many as the configuration allows.
     #[must_use]
     pub fn new(config: &Warm) -> Self {
-        let pace = (config.max_per_second > 0).then(|| {
-            let mut pace = tokio::time::interval(Duration::from_secs(1) / config.max_per_second);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            pace
-        });
+        let period = Duration::from_secs(1).checked_div(config.max_per_second);
         Turns {
             slots: Semaphore::new(config.concurrency.max(1)),
-            pace: tokio::sync::Mutex::new(pace),
+            period: period.unwrap_or_default(),
+            next: Mutex::default(),
             unused: AtomicUsize::new(0),
             rewarming: watch::Sender::new(false),
             trouble: Mutex::default(),
@@ -92,8 +92,15 @@ impl Turns {
         if self.unused.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
             return;
         }
-        if let Some(pace) = &mut *self.pace.lock().await {
-            pace.tick().await;
+        let mine = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let mine = next.map_or(now, |next| next.max(now));
+            *next = Some(mine + self.period);
+            (mine > now).then_some(mine)
+        };
+        if let Some(mine) = mine {
+            tokio::time::sleep_until(mine).await;
         }
     }
 
