@@ -56,6 +56,7 @@ impl Daemon {
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let connect = connect_options(&config)?;
+        let replica = replica_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
@@ -64,6 +65,7 @@ impl Daemon {
         let context = Context {
             config: Arc::new(config),
             connect,
+            replica,
             address,
             rules,
             status: Arc::new(status),
@@ -274,6 +276,17 @@ fn shut_down(stop: &CancellationToken, why: &str) {
 pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
     ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
         .map_err(|e| format!("postgres.url: {e}"))
+}
+
+/// The same for the replica, if there is one.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn replica_options(config: &Config) -> Result<Option<ConnectOptions>, String> {
+    let Some(url) = &config.postgres.replica_url else { return Ok(None) };
+    ConnectOptions::load(url.expose_secret(), password(config)?)
+        .map(Some)
+        .map_err(|e| format!("postgres.replica_url: {e}"))
 }
 
 fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {

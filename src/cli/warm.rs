@@ -10,9 +10,10 @@ use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::{Common, Exit, runtime};
 use crate::config::model::Config;
-use crate::daemon::connect_options;
+use crate::daemon::{connect_options, replica_options};
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
+use crate::loader::replica::Replica;
 use crate::metrics::Metrics;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
@@ -150,14 +151,23 @@ impl Means {
             statement_timeout: timeout,
             wait: timeout,
         };
+        let metrics = Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?;
+        let replica = replica_options(config).map_err(wrong)?.map(|options| {
+            let options = options.with_application_name("unstale warm");
+            Replica::new(
+                options,
+                Bounds::of_replica(bounds.connections, &config.postgres),
+                &metrics,
+            )
+        });
         let loader =
             Loader::new(rules, connect.clone(), bounds).map_err(|e| wrong(e.to_string()))?;
         let filler = Filler::new(
             Fills::new(address.clone(), keys.clone()),
-            loader,
+            loader.with_replica(replica),
             Arc::clone(&rules.mapping),
             &config.redis.key_prefix,
-            Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?,
+            metrics,
         );
         Ok(Means { connect, address, keys, filler })
     }

@@ -49,14 +49,15 @@ impl Reader<'_> {
         }
         let mut postgres: Option<Postgres> = self.required(values, "postgres");
         let mut redis: Option<Redis> = self.required(values, "redis");
-        // A variable that is set to nothing, as compose files do, gives no password.
-        let given = |password: &SecretString| !password.expose_secret().is_empty();
-        let passwords = [
-            postgres.as_mut().map(|postgres| &mut postgres.password),
-            redis.as_mut().map(|redis| &mut redis.password),
-        ];
-        for password in passwords.into_iter().flatten() {
-            *password = password.take().filter(given);
+        // A variable that is set to nothing, as compose files do, gives no secret.
+        let given = |secret: &SecretString| !secret.expose_secret().is_empty();
+        let mut secrets = Vec::new();
+        if let Some(postgres) = &mut postgres {
+            secrets.extend([&mut postgres.password, &mut postgres.replica_url]);
+        }
+        secrets.extend(redis.as_mut().map(|redis| &mut redis.password));
+        for secret in secrets {
+            *secret = secret.take().filter(given);
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
@@ -107,11 +108,27 @@ impl Reader<'_> {
                     Some(zone) => caches.timezone = zone.to_owned(),
                     None => self.expected("a text in quotes, such as \"UTC\"", value, at),
                 }
-            } else if let Some(cache) = self.entry::<Cache>(value, &at) {
+            } else if let Some(cache) = self.cache(value, &at) {
                 caches.by_name.insert(name.clone(), cache);
             }
         }
         caches
+    }
+
+    /// Only a composed cache can do without a key.
+    fn cache(&mut self, value: &Value, path: &ConfigPath) -> Option<Cache> {
+        let mut cache: Cache = self.entry(value, path)?;
+        let given = self.dict(value, path)?;
+        if !given.contains_key("key") && !given.contains_key("compose") {
+            let missing = path.child("key");
+            // One that is misspelt is reported already.
+            if !given.keys().any(|name| nearest(name, ["key"]).is_some()) {
+                self.problems.push(missing_field(missing.clone(), path, "key", given));
+            }
+            self.stand_ins.push(missing);
+            cache.key = Some(String::new());
+        }
+        Some(cache)
     }
 
     fn table(&mut self, value: &Value, path: &ConfigPath) -> Option<Table> {

@@ -71,6 +71,16 @@ pub struct Postgres {
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// A standby of that database, as `url` is written; what is loaded to be cached is then
+    /// loaded from there whenever it has replayed enough, else from the primary. One server,
+    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
+    /// from where that of `url` does.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
+    pub replica_url: Option<SecretString>,
+    /// How long a load waits for the replica to replay what it needs.
+    #[serde(default = "hundred_milliseconds")]
+    pub replica_wait: Span,
     /// The publication that the daemon reads.
     #[serde(default = "unstale")]
     #[schemars(length(min = 1, max = 63))]
@@ -116,6 +126,11 @@ pub struct Redis {
     /// The time to live of a cache that names none.
     #[serde(default = "five_minutes")]
     pub default_ttl: Span,
+    /// How many connections those who read and fill may share, beside the daemon's own few.
+    /// One carries many commands at once; another is opened when all are busy.
+    #[serde(default = "fifty")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_connections: usize,
 }
 
 /// `[pipeline]`
@@ -249,8 +264,10 @@ pub struct Caches {
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// The key's template, such as `v1:deal_stats:{org_id}:{days}`. It begins with literal
-    /// text. A scoped cache has `{generation}` behind its scope's parameters.
-    pub key: String,
+    /// text. A scoped cache has `{generation}` behind its scope's parameters. A composed cache
+    /// has a key only if something of its own belongs to it.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The SQL that computes the value: named `$parameters`, one JSON column, no row if
     /// there is nothing to cache.
     pub query: Option<Query>,
@@ -280,6 +297,63 @@ pub struct Cache {
     /// Whether an entry that a change removed is filled again at once. Not for a scoped cache.
     #[serde(default)]
     pub rewarm: Rewarm,
+    /// What a change of a row does to an entry that is there. Not for a scoped cache.
+    #[serde(default)]
+    pub on_change: OnChange,
+    /// With `on_change = "refresh"`, how long an old value may stay after the first change
+    /// that it lacks, at most: from 50ms to 1h, and less than the time to live.
+    #[serde(default)]
+    pub max_staleness: Option<Span>,
+    /// How long it is remembered that there is nothing to cache (the query gave no row), as
+    /// the value `null`. An INSERT must reach the cache, as `check` sees to. Default: it is not.
+    #[serde(default)]
+    pub negative_ttl: Option<Span>,
+    /// A larger value is computed for its reader and not stored. Default: no limit.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_value_bytes: Option<usize>,
+    /// What a composed value is joined from, in this order: a JSON object whose members
+    /// are entries of other caches, each filled and dropped by itself.
+    #[serde(default)]
+    pub compose: Option<Vec<Piece>>,
+}
+
+/// What a change of a row does to an entry that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// It is removed at once: nobody reads the old value any more.
+    #[default]
+    Drop,
+    /// It stays while a new one is computed, for `max_staleness` at most. For what changes
+    /// faster than it loads. Needs `rewarm`; with `warm.enabled = false` nothing refreshes it.
+    Refresh,
+}
+
+/// A piece of a composed value. It is one of `cache`, `number` and `text`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// The member's name. Left out: the part is an object, and its members are taken over.
+    #[serde(default)]
+    pub member: Option<String>,
+    /// The part: an entry of this cache, or another composed value. The cache itself: its
+    /// own entry.
+    #[serde(default)]
+    pub cache: Option<String>,
+    /// What is always the same of the part's key, such as `{ days = 30 }`. Its other
+    /// parameters are those of the whole, by name.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Scalar>,
+    /// Of the part, an object, this member only.
+    #[serde(default)]
+    pub pick: Option<String>,
+    /// A parameter, as a JSON number. It must be a whole one.
+    #[serde(default)]
+    pub number: Option<String>,
+    /// A parameter, as a JSON text.
+    #[serde(default)]
+    pub text: Option<String>,
 }
 
 /// Whether an entry that a change removed is filled again at once.
@@ -407,6 +481,7 @@ keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Task { "warm" => Warm });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
+keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
 keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });
 
 impl Rule {
@@ -504,6 +579,9 @@ fn all() -> String {
 fn utc() -> String {
     "UTC".to_owned()
 }
+fn hundred_milliseconds() -> Span {
+    Span::milliseconds(100)
+}
 fn one_second() -> Span {
     Span::seconds(1)
 }
@@ -512,6 +590,9 @@ fn two_seconds() -> Span {
 }
 fn thirty_seconds() -> Span {
     Span::seconds(30)
+}
+fn fifty() -> usize {
+    50
 }
 fn five_minutes() -> Span {
     Span::seconds(300)

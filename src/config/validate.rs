@@ -9,7 +9,9 @@ use std::ops::RangeInclusive;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::duration::Span;
-use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rule, Schedule, Warm};
+use super::model::{
+    Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
+};
 use super::problem::{ConfigPath, Problem, nearest};
 
 /// Names that commands give to several caches at once.
@@ -60,7 +62,13 @@ impl Checks {
 
     fn postgres(&mut self, postgres: &Postgres) {
         let at = |key: &str| ConfigPath::from_iter(["postgres", key]);
-        self.url("postgres", &postgres.url, &["postgres://", "postgresql://"]);
+        let schemes = ["postgres://", "postgresql://"];
+        self.url(at("url"), &postgres.url, &schemes);
+        if let Some(replica) = &postgres.replica_url {
+            self.url(at("replica_url"), replica, &schemes);
+        }
+        let longest = Span::seconds(10);
+        self.span(at("replica_wait"), postgres.replica_wait, Span::seconds(0)..=longest);
         self.one_password("postgres", &postgres.password, postgres.password_file.is_some());
         let slot = &postgres.slot;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -93,10 +101,11 @@ impl Checks {
 
     fn redis(&mut self, redis: &Redis) {
         let at = |key: &str| ConfigPath::from_iter(["redis", key]);
-        self.url("redis", &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
+        self.url(at("url"), &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
         self.one_password("redis", &redis.password, redis.password_file.is_some());
         self.span(at("timeout"), redis.timeout, Span::milliseconds(10)..=Span::seconds(300));
         self.ttl(at("default_ttl"), redis.default_ttl);
+        self.number(at("max_connections"), redis.max_connections, 1..=10_000);
     }
 
     fn pipeline(&mut self, pipeline: &Pipeline) {
@@ -160,7 +169,13 @@ impl Checks {
     fn cache(&mut self, config: &Config, name: &str, cache: &Cache) {
         let path = ConfigPath::from_iter(["caches", name]);
         self.cache_name(config, name, &path);
-        if cache.key.is_empty() {
+        match cache.key {
+            None => self.composed(cache, &path),
+            Some(_) => {
+                self.on_change(cache, cache.ttl.unwrap_or(config.redis.default_ttl), &path);
+            }
+        }
+        if cache.key.as_deref().is_some_and(str::is_empty) {
             self.add(
                 path.child("key"),
                 "the cache's key is empty",
@@ -178,6 +193,23 @@ impl Checks {
         }
         if let Some(ttl) = cache.ttl {
             self.ttl(path.child("ttl"), ttl);
+        }
+        if let Some(ttl) = cache.negative_ttl {
+            self.ttl(path.child("negative_ttl"), ttl);
+        }
+        if cache.max_value_bytes == Some(0) {
+            self.add(
+                path.child("max_value_bytes"),
+                "no value is that small",
+                "write a number of bytes, such as 1048576, or leave it out: then there is no limit",
+            );
+        }
+        if cache.compose.as_ref().is_some_and(Vec::is_empty) {
+            self.add(
+                path.child("compose"),
+                "the value is composed of nothing",
+                "name the parts, such as compose = [{ member = \"organization\", cache = \"org_data\" }], or leave `compose` out",
+            );
         }
         for (parameter, values) in &cache.parameters {
             let at = path.child("parameters").child(parameter);
@@ -209,6 +241,77 @@ impl Checks {
                     "take one of them out",
                 );
             }
+        }
+    }
+
+    fn on_change(&mut self, cache: &Cache, ttl: Span, path: &ConfigPath) {
+        let at = path.child("max_staleness");
+        match (cache.on_change, cache.max_staleness) {
+            (OnChange::Drop, None) => {}
+            (OnChange::Drop, Some(_)) => self.add(
+                at,
+                "nothing of this cache is ever stale: a change drops it",
+                "leave max_staleness out, or write on_change = \"refresh\"",
+            ),
+            (OnChange::Refresh, None) => self.add(
+                path.child("on_change"),
+                "nothing says how long an old value may stay",
+                "add for example max_staleness = \"1s\", or leave on_change out: a change then drops the entry",
+            ),
+            (OnChange::Refresh, Some(span)) => {
+                let hour = Span::seconds(3600);
+                self.span(at.clone(), span, Span::milliseconds(50)..=hour);
+                if span >= ttl {
+                    self.add(
+                        at,
+                        format!("{span} is no less than the time to live, {ttl}"),
+                        "every entry would end by itself before it had to be refreshed: write less",
+                    );
+                }
+            }
+        }
+        if cache.on_change == OnChange::Drop {
+            return;
+        }
+        if cache.rewarm == Rewarm::Never {
+            self.add(
+                path.child("on_change"),
+                "with rewarm = \"never\" nobody would refresh it",
+                "add rewarm = \"if_cached\"",
+            );
+        }
+        if cache.scope.is_some() {
+            self.add(
+                path.child("on_change"),
+                "a scoped cache cannot be refreshed: nobody can list the entries of a scope",
+                "leave on_change out: a change then drops the scope",
+            );
+        }
+    }
+
+    /// Without a key there are no entries: what is about entries says nothing.
+    fn composed(&mut self, cache: &Cache, path: &ConfigPath) {
+        let of_entries = [
+            ("query", cache.query.is_some()),
+            ("population", cache.population.is_some()),
+            ("parameters", !cache.parameters.is_empty()),
+            ("scope", cache.scope.is_some()),
+            ("rewarm", cache.rewarm != Rewarm::Never),
+            ("negative_ttl", cache.negative_ttl.is_some()),
+            ("max_value_bytes", cache.max_value_bytes.is_some()),
+            ("on_change", cache.on_change != OnChange::Drop),
+            ("max_staleness", cache.max_staleness.is_some()),
+        ];
+        for (setting, _) in of_entries.into_iter().filter(|(_, given)| *given) {
+            let problem = Problem::new(
+                path.child(setting),
+                format!(
+                    "a composed cache without a `key` has no entries of its own, so `{setting}` says nothing"
+                ),
+            );
+            let hint =
+                format!("write `{setting}` at its parts, or give it a `key` for a part of its own");
+            self.problems.push(problem.on_key().hint(hint));
         }
     }
 
@@ -255,13 +358,13 @@ impl Checks {
         }
     }
 
-    fn url(&mut self, section: &str, url: &SecretString, schemes: &[&str]) {
+    fn url(&mut self, path: ConfigPath, url: &SecretString, schemes: &[&str]) {
         let url = url.expose_secret();
         if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
             let all = schemes.join(", ");
             // The URL itself may hold a password: it is not repeated.
             self.add(
-                ConfigPath::from_iter([section, "url"]),
+                path,
                 "the URL does not begin with a scheme that is known here".to_owned(),
                 format!("it begins with one of {all}"),
             );

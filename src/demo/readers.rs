@@ -192,12 +192,13 @@ impl Shared {
         })
     }
 
-    async fn read(&self, filler: &Filler, entry: &Entry) -> Result<(), DemoError> {
+    async fn read(&self, filler: &Arc<Filler>, entry: &Entry) -> Result<(), DemoError> {
         let Some(cache) = self.mapping.cache(entry.cache) else { return Ok(()) };
         let names = names(cache);
         let values: Vec<(&str, &str)> =
             names.into_iter().zip(entry.values.iter().map(AsRef::as_ref)).collect();
-        let read = filler.read(entry.cache, &values).await;
+        // By name: the dashboard is joined from entries of several caches.
+        let read = filler.read_named(&cache.name, &values).await;
         let how = read.map_err(|source| DemoError::Read { cache: cache.name.to_string(), source });
         let counter = match how?.how {
             How::Hit => Some(&self.counts.hits),

@@ -11,6 +11,7 @@ use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
+use crate::loader::replica::Replica;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
@@ -25,6 +26,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Where Postgres is.
     pub connect: ConnectOptions,
+    /// Where a replica is that may be read, if there is one.
+    pub replica: Option<ConnectOptions>,
     /// Where Redis is.
     pub address: Address,
     /// What depends on what.
@@ -45,6 +48,15 @@ impl Context {
             .map_err(|error| End::Hopeless(error.to_string()))
     }
 
+    /// The same, which reads the replica where it may. Only for those who load under a lease.
+    fn loader_for_fills(&self, connections: usize) -> Result<Loader, End> {
+        let postgres = &self.config.postgres;
+        let bounds = Bounds::of_replica(connections, postgres);
+        let metrics = &self.status.metrics;
+        let replica = |options: &ConnectOptions| Replica::new(options.clone(), bounds, metrics);
+        Ok(self.loader(connections)?.with_replica(self.replica.as_ref().map(replica)))
+    }
+
     /// What compares cached entries with the database now and then.
     pub(super) fn sampler(&self) -> Result<Sampler, End> {
         let ground = Ground {
@@ -63,7 +75,7 @@ impl Context {
 
     /// The way in which this daemon fills the cache itself.
     pub(super) fn filler(&self) -> Result<Filler, End> {
-        let loader = self.loader(self.config.warm.concurrency)?;
+        let loader = self.loader_for_fills(self.config.warm.concurrency)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),

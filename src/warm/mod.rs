@@ -1,7 +1,7 @@
 //! Filling again what was removed, before anybody asks for it.
 //!
-//! [`queue`] decides what goes next, purely. [`rewarm`] is the task that fills what a change
-//! removed. A *warm-up* fills what whole caches lack: [`population`] says which entries a cache
+//! [`queue`] decides what goes next, [`refresh`] when an entry is refreshed that may stay for a
+//! while, both purely. [`rewarm`] is the task that does it, after each change. A *warm-up* fills what whole caches lack: [`population`] says which entries a cache
 //! should have, and [`once`] fills those that are not there, for `unstale warm` and for
 //! the daemon, where [`agenda`] decides, purely, what is due when (a schedule, after a gap,
 //! after a whole cache was dropped, at start) and [`attend`] does it. [`turns`] is what all of
@@ -35,6 +35,7 @@ pub mod attend;
 pub mod once;
 pub mod population;
 pub mod queue;
+pub mod refresh;
 pub mod rewarm;
 pub mod turns;
 

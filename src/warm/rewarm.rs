@@ -4,7 +4,10 @@
 //! found nothing to remove, so nobody else would. A rewarmed entry ends when the old one would
 //! have ended: else an entry that nobody reads would live for ever on writes.
 //!
-//! The queue outlives the pipeline's runs; the workers do not. A job that is under way when
+//! An entry of a cache with `on_change = "refresh"` is not removed but becomes due; it goes through
+//! the same queue, when [`refresh`](super::refresh) says so.
+//!
+//! What waits outlives the pipeline's runs; the workers do not. A job that is under way when
 //! a run ends goes back: whatever became of it, filling it again is safe, and cheap
 //! where it is there.
 
@@ -17,12 +20,14 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::queue::{Job, Queue};
+use super::refresh::{Begin, Ended, Refreshes};
 use super::turns::{Turn, Turns};
 use crate::config::model::{Priority, Rewarm, Warm};
 use crate::fill::filler::{Filler, How, ReadError};
 use crate::mapping::Mapping;
-use crate::mapping::model::CacheId;
+use crate::mapping::model::{CacheId, CacheModel};
 use crate::metrics::Metrics;
+use crate::store::session::NOT_THERE;
 
 /// A job that failed this often is left to the next reader.
 const TRIES: u32 = 5;
@@ -40,6 +45,10 @@ struct Shared {
     enabled: bool,
     queue: Mutex<Queue>,
     more: Notify,
+    refreshes: Mutex<Refreshes>,
+    max_refreshes: usize,
+    /// Something is to be refreshed sooner than was known.
+    sooner: Notify,
     turns: Arc<Turns>,
     mapping: Arc<Mapping>,
     metrics: Metrics,
@@ -53,6 +62,9 @@ impl Rewarmer {
             enabled: config.enabled,
             queue: Mutex::new(Queue::new(config.max_queue)),
             more: Notify::new(),
+            refreshes: Mutex::new(Refreshes::new(config.max_queue)),
+            max_refreshes: config.max_queue,
+            sooner: Notify::new(),
             turns,
             mapping,
             metrics,
@@ -66,17 +78,48 @@ impl Rewarmer {
         let Some(model) = self.shared.mapping.cache(cache) else { return };
         let wanted = match model.rewarm {
             Rewarm::Never => false,
-            Rewarm::IfCached => life != -2,
+            // Of a life of nothing, nothing can be filled again.
+            Rewarm::IfCached => life != NOT_THERE && life != 0,
             Rewarm::Always => true,
         };
         // Of a scope only the generation is known, not what was stored under it.
         if !wanted || !self.shared.enabled || model.generation_key.is_some() {
             return;
         }
-        let remaining = u64::try_from(life).ok().map(Duration::from_millis);
+        let remaining = u64::try_from(life).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
         let until = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
         let priority = model.priority;
         self.shared.push(Job { key: key.into(), cache, priority, until, failures: 0 });
+    }
+
+    /// A key has changed whose value may stay for `max_staleness`: not before `asked`, when it
+    /// had that `life`, as Redis told.
+    pub fn changed(
+        &self,
+        key: &[u8],
+        cache: CacheId,
+        max_staleness: Duration,
+        life: i64,
+        asked: std::time::Instant,
+    ) {
+        if life == NOT_THERE {
+            self.removed(key, cache, life);
+        }
+        let shared = &self.shared;
+        if !shared.enabled {
+            return;
+        }
+        let mut refreshes = shared.refreshes();
+        let before = refreshes.next();
+        let known = refreshes.changed(key, cache, max_staleness, life, asked);
+        let sooner = refreshes.next().is_some_and(|next| before.is_none_or(|b| next < b));
+        drop(refreshes);
+        if sooner {
+            shared.sooner.notify_one();
+        }
+        if !known {
+            shared.count_refresh(cache, "dropped");
+        }
     }
 
     /// Everything was dropped: a warm-up is to fill it, and knows better what.
@@ -90,6 +133,7 @@ impl Rewarmer {
         for job in given_up {
             self.shared.given_up(&job, "gap");
         }
+        *self.shared.refreshes() = Refreshes::new(self.shared.max_refreshes);
     }
 
     /// Works the queue off, for ever.
@@ -98,6 +142,8 @@ impl Rewarmer {
     /// If a worker panicked.
     pub async fn run(self, workers: usize, filler: Arc<Filler>) -> Result<(), String> {
         let mut tasks = JoinSet::new();
+        let shared = Arc::clone(&self.shared);
+        tasks.spawn(async move { shared.await_refreshes().await });
         for _ in 0..workers.max(1) {
             let (shared, filler) = (Arc::clone(&self.shared), Arc::clone(&filler));
             tasks.spawn(async move { shared.work(&filler).await });
@@ -113,12 +159,18 @@ impl Rewarmer {
 struct UnderWay<'a> {
     shared: &'a Shared,
     job: Option<Job>,
+    is_refresh: bool,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if let Some(job) = self.job.take() {
-            self.shared.push(job);
+        match self.job.take() {
+            // As one that finds the lease taken: tried again until the old value has gone.
+            Some(job) if self.is_refresh => {
+                self.shared.refreshed(&job, Ended::Busy);
+            }
+            Some(job) => self.shared.push(job),
+            None => {}
         }
     }
 }
@@ -145,6 +197,7 @@ impl Shared {
         };
         if let Some(job) = dropped {
             self.metrics.warm_dropped.with_label_values(&[job.priority.as_str()]).inc();
+            self.refreshes().forget(&job.key);
         }
         self.more.notify_one();
     }
@@ -175,6 +228,41 @@ impl Shared {
         }
     }
 
+    fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_refresh(&self, cache: CacheId, outcome: &str) {
+        if let Some(cache) = self.mapping.cache(cache) {
+            self.metrics.refreshes.with_label_values(&[&*cache.name, outcome]).inc();
+        }
+    }
+
+    /// Puts what is to be refreshed into the queue, when its time has come.
+    async fn await_refreshes(&self) {
+        loop {
+            let (ready, next) = {
+                let mut refreshes = self.refreshes();
+                (refreshes.ready(Instant::now().into_std()), refreshes.next())
+            };
+            for (key, cache) in ready {
+                let Some(model) = self.mapping.cache(cache) else { continue };
+                let (key, priority) = (key.into(), model.priority);
+                self.push(Job { key, cache, priority, until: None, failures: 0 });
+            }
+            let time = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = time => {}
+                () = self.sooner.notified() => {}
+            }
+        }
+    }
+
     async fn work(&self, filler: &Filler) {
         loop {
             self.until_there_is_one().await;
@@ -201,17 +289,41 @@ impl Shared {
     }
 
     async fn fill(&self, filler: &Filler, job: Job, turn: Turn<'_>) {
-        let now = Instant::now();
-        let remaining = job.until.map(|until| until.saturating_duration_since(now));
-        if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            self.given_up(&job, "expired");
+        let Some((model, values)) = self.parse(&job) else {
+            self.refreshes().forget(&job.key);
             return turn.unused();
-        }
-        let mut under_way = UnderWay { shared: self, job: Some(job) };
-        let how = match &under_way.job {
-            Some(job) => self.load(filler, job, remaining).await,
-            None => return,
         };
+        let values: Vec<(&str, &str)> =
+            values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let now = Instant::now();
+        let begin = self.refreshes().begin(&job.key, now.into_std());
+        match begin {
+            Begin::Over => turn.unused(),
+            Begin::Refresh(remaining) => {
+                self.refresh(filler, job, model, &values, remaining, turn).await;
+            }
+            Begin::Other => {
+                let remaining = job.until.map(|until| until.saturating_duration_since(now));
+                if remaining.is_some_and(|remaining| remaining.is_zero()) {
+                    self.given_up(&job, "expired");
+                    return turn.unused();
+                }
+                self.rewarm(filler, job, &values, remaining, turn).await;
+            }
+        }
+    }
+
+    async fn rewarm(
+        &self,
+        filler: &Filler,
+        job: Job,
+        values: &[(&str, &str)],
+        remaining: Option<Duration>,
+        turn: Turn<'_>,
+    ) {
+        let cache = job.cache;
+        let mut under_way = UnderWay { shared: self, job: Some(job), is_refresh: false };
+        let how = filler.warm(cache, values, remaining).await;
         let Some(job) = under_way.job.take() else { return };
         match how {
             Ok(How::Stored | How::Absent) => turn.worked(),
@@ -246,21 +358,62 @@ impl Shared {
         }
     }
 
-    async fn load(
+    async fn refresh(
         &self,
         filler: &Filler,
-        job: &Job,
+        job: Job,
+        model: &CacheModel,
+        values: &[(&str, &str)],
         remaining: Option<Duration>,
-    ) -> Result<How, ReadError> {
-        let unreadable = || ReadError::Parameters("its key cannot be read".to_owned());
-        let model = self.mapping.cache(job.cache).ok_or_else(unreadable)?;
-        let parsed = model.parse_key(&job.key).ok_or_else(unreadable)?;
-        let mut values: Vec<(&str, &str)> = Vec::with_capacity(parsed.parameters.len());
-        for (name, value) in &parsed.parameters {
-            let value = str::from_utf8(value).map_err(|_| unreadable())?;
-            values.push((name, value));
+        turn: Turn<'_>,
+    ) {
+        let cache = job.cache;
+        let mut under_way = UnderWay { shared: self, job: Some(job), is_refresh: true };
+        let how = filler.refresh(cache, values, remaining).await;
+        let Some(job) = under_way.job.take() else { return };
+        let ended = match how {
+            Ok(How::Stored) => Ended::Stored,
+            Ok(How::Hit) => Ended::Fresh,
+            Ok(How::Voided) => Ended::Voided,
+            Ok(How::Absent) => Ended::Absent,
+            Ok(How::Unleased) => Ended::Busy,
+            Ok(How::Unstored) => {
+                turn.trouble(&"Redis is not available, or refuses to store");
+                return self.refreshed(&job, Ended::Failed);
+            }
+            Err(error) => {
+                warn!(cache = %model.name, %error, "an entry could not be refreshed");
+                match &error {
+                    ReadError::Load(error) if error.concerns_all() || error.is_timeout() => {
+                        turn.trouble(error);
+                    }
+                    _ => turn.worked(),
+                }
+                return self.refreshed(&job, Ended::Failed);
+            }
+        };
+        match ended {
+            Ended::Fresh | Ended::Busy => turn.unused(),
+            _ => turn.worked(),
         }
-        filler.warm(job.cache, &values, remaining).await
+        self.refreshed(&job, ended);
+    }
+
+    /// A refresh has come to an end.
+    fn refreshed(&self, job: &Job, ended: Ended) {
+        let outcome = self.refreshes().end(&job.key, ended, Instant::now().into_std());
+        self.sooner.notify_one();
+        if let Some(outcome) = outcome {
+            self.count_refresh(job.cache, outcome);
+        }
+    }
+
+    /// The cache of a job's entry, and its parameters.
+    fn parse(&self, job: &Job) -> Option<(&CacheModel, Vec<(&str, String)>)> {
+        let model = self.mapping.cache(job.cache)?;
+        let parsed = model.parse_key(&job.key)?;
+        let text = |(name, value)| Some((name, String::from_utf8(value).ok()?));
+        Some((model, parsed.parameters.into_iter().map(text).collect::<Option<_>>()?))
     }
 
     /// The job failed: it is tried again later, but not for ever.

@@ -4,12 +4,15 @@
     dead_code,
     clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and no test uses all of this"
 )]
+
+pub mod reader;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
