@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::reader::Reader;
-use support::{World, root, until};
+use support::{World, until};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use unstale::fill::filler::{How, Read, ReadError};
@@ -28,11 +28,9 @@ const ONE: [(&str, &str); 1] = [("org_id", "1")];
 /// The default mapping, with [`GATED`] for org_data.
 async fn world() -> World {
     let mut world = World::new().await;
-    let toml = std::fs::read_to_string(root().join("config/unstale.toml")).unwrap();
-    let toml = toml
-        .replace("{ file = \"../sql/caches/org_data.sql\" }", &format!("\"\"\"{GATED}\"\"\""))
-        .replace("../sql/", &format!("{}/sql/", root().display()));
-    world.configure(&toml);
+    let (query, gated) =
+        ("{ file = \"../sql/caches/org_data.sql\" }", format!("\"\"\"{GATED}\"\"\""));
+    world.reconfigure(|toml| toml.replace(query, &gated));
     world.publish_heartbeat().await;
     world.organizations(1).await;
     world

@@ -13,6 +13,7 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::pipeline::suspects::Suspects;
 use crate::store::error::StoreError;
+use crate::store::fills::NOTHING;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, NOT_THERE, Session};
 
@@ -223,7 +224,7 @@ impl Comparer {
                 Found::Unreachable => return Ok(settled(noticed, Verdict::Unreachable)),
             };
             let loaded = loader.load(&entry.cache.name, &values).await?;
-            if loaded.as_deref() == Some(cached.as_slice()) {
+            if loaded.as_deref().unwrap_or(NOTHING) == cached.as_slice() {
                 return Ok(settled(noticed, Verdict::Equal));
             }
             let since = *noticed.get_or_insert_with(Instant::now);

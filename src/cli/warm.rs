@@ -204,18 +204,19 @@ fn unusable(reason: &str) -> Exit {
 fn print(warmed: &Warmed, total: Counts, seconds: f64) {
     let row = |name: &str, counts: &Counts| {
         line(&format!(
-            "{name:<20} {:>8} {:>10} {:>8} {:>8} {:>8} {:>8}",
+            "{name:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
             counts.stored,
             counts.present,
             counts.absent,
             counts.voided,
+            counts.too_large,
             counts.unleased,
             counts.failed
         ));
     };
     line(&format!(
-        "{:<20} {:>8} {:>10} {:>8} {:>8} {:>8} {:>8}",
-        "cache", "stored", "was there", "absent", "voided", "unleased", "failed"
+        "{:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
+        "cache", "stored", "was there", "absent", "voided", "too large", "unleased", "failed"
     ));
     for (name, counts) in &warmed.caches {
         row(name, counts);

@@ -204,7 +204,7 @@ impl Shared {
             How::Hit => Some(&self.counts.hits),
             How::Stored => Some(&self.counts.filled),
             How::Voided => Some(&self.counts.voided),
-            How::Absent | How::Unleased | How::Unstored => None,
+            How::Absent | How::TooLarge | How::Unleased | How::Unstored => None,
         };
         for counter in counter.into_iter().chain([&self.counts.all]) {
             counter.fetch_add(1, Ordering::Relaxed);

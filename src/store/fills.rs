@@ -58,6 +58,10 @@ static RELEASE: LazyLock<Script> =
 static GENERATION: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/generation.lua")));
 
+/// What is stored where there is nothing to cache, of a cache with `negative_ttl`. Who reads
+/// it by GET and parses it has what he has after a miss: nothing.
+pub const NOTHING: &[u8] = b"null";
+
 /// What a value is stored under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -99,6 +103,7 @@ pub enum Acquired {
 
 /// What asking for the right to compute an entry anew gave.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is one at a time, and mostly a lease")]
 pub enum Due {
     /// What is cached lacks nothing that was applied.
     Fresh,

@@ -192,7 +192,7 @@ impl Shared {
                 for (_, counts) in &warmed.caches {
                     total += *counts;
                 }
-                let Counts { stored, present, absent, voided, unleased, failed } = total;
+                let Counts { stored, present, absent, voided, unleased, too_large, failed } = total;
                 info!(
                     reason,
                     stored,
@@ -200,6 +200,7 @@ impl Shared {
                     absent,
                     voided,
                     unleased,
+                    too_large,
                     failed,
                     ?took,
                     "warmed up"

@@ -345,7 +345,7 @@ mod tests {
         let mut loading: Option<(Instant, Option<Instant>)> = None;
         let mut now = zero;
         while now < zero + time + 5 * SECOND {
-            if now < zero + time && (now - zero).as_micros() % every.as_micros() == 0 {
+            if now < zero + time && (now - zero).as_micros().is_multiple_of(every.as_micros()) {
                 let life = if lacks.is_some() { 900 } else { HOUR };
                 assert!(refreshes.changed(KEY, CACHE, SECOND, life, now));
                 lacks.get_or_insert(now);

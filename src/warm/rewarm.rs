@@ -326,7 +326,7 @@ impl Shared {
         let how = filler.warm(cache, values, remaining).await;
         let Some(job) = under_way.job.take() else { return };
         match how {
-            Ok(How::Stored | How::Absent) => turn.worked(),
+            Ok(How::Stored | How::Absent | How::TooLarge) => turn.worked(),
             Ok(How::Hit) => turn.unused(),
             Ok(How::Voided) => {
                 debug!("overtaken by a newer change: filling again");
@@ -375,7 +375,8 @@ impl Shared {
             Ok(How::Stored) => Ended::Stored,
             Ok(How::Hit) => Ended::Fresh,
             Ok(How::Voided) => Ended::Voided,
-            Ok(How::Absent) => Ended::Absent,
+            // Nothing is stored: what is there ends at its due.
+            Ok(How::Absent | How::TooLarge) => Ended::Absent,
             Ok(How::Unleased) => Ended::Busy,
             Ok(How::Unstored) => {
                 turn.trouble(&"Redis is not available, or refuses to store");
