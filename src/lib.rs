@@ -15,6 +15,7 @@ pub mod explain;
 pub mod fill;
 pub mod loader;
 pub mod lsn;
+pub mod manage;
 pub mod mapping;
 pub mod metrics;
 pub mod pgoutput;

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub slot_safe_wal_bytes: IntGauge,
     /// Transactions that are committed and not visible yet.
     pub parked_transactions: IntGauge,
+    /// Transactions in progress of which blocks have come.
+    pub streamed_transactions: IntGauge,
+    /// Keys and lookup rows that they hold.
+    pub streamed_keys: IntGauge,
     /// How long the transaction waits that was parked first.
     pub parked_seconds: Gauge,
     /// Connections made anew, by service.
@@ -88,6 +92,8 @@ impl Metrics {
             slot_retained_bytes: make.gauge("slot_retained_bytes", "WAL that the slot holds back on the server's disk.")?,
             slot_safe_wal_bytes,
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
+            streamed_transactions: make.gauge("streamed_transactions", "Large transactions that are being read while they are in progress.")?,
+            streamed_keys: make.gauge("streamed_keys", "Keys and lookup rows that transactions in progress hold in memory.")?,
             parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
             invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,

@@ -65,6 +65,16 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
     world.until_gone("v1:user_perms:1:1").await;
     let why = world.command("why").arg("v1:org:data:1").output().await.unwrap();
     assert!(why.status.success(), "{}", String::from_utf8_lossy(&why.stderr));
+    for (command, arguments) in [
+        ("status", &[][..]),
+        ("test", &["--organization", "1", "--cache-type", "org_data"]),
+        ("invalidate", &["--cache-type", "all"]),
+    ] {
+        let output = world.command(command).args(arguments).output().await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {stderr}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("grant"), "{command}");
+    }
     let _: () = redis::cmd("FLUSHALL").query_async(&mut world.values().await).await.unwrap();
     daemon.until_ready().await;
     assert!(!daemon.log().contains("NOPERM"), "{}", daemon.log());

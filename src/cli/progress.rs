@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{audit, warm};
+use crate::{audit, manage, warm};
 
 /// A bar. Dropping it takes it off the screen.
 pub(super) struct Bar(ProgressBar);
@@ -55,5 +55,19 @@ impl warm::once::Progress for Bar {
 
     fn one(&self) {
         self.0.inc(1);
+    }
+}
+
+impl manage::Progress for Bar {
+    fn keys(&self, looked_at: usize) {
+        self.0.inc(looked_at as u64);
+    }
+}
+
+impl Bar {
+    /// What is being done now.
+    pub(super) fn at(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+        self.0.tick();
     }
 }

@@ -95,10 +95,20 @@ impl Reader<'_> {
         let Some(entries) = value.and_then(|value| self.dict(value, &path)) else { return caches };
         for (name, value) in entries {
             let at = path.child(name);
-            if name == "timezone" {
+            let setting = match name.as_str() {
+                "timezone" => Some((&mut caches.timezone, "\"UTC\"")),
+                "organization_parameter" => {
+                    Some((&mut caches.organization_parameter, "\"org_id\""))
+                }
+                "user_parameter" => Some((&mut caches.user_parameter, "\"user_id\"")),
+                _ => None,
+            };
+            if let Some((setting, example)) = setting {
                 match value.as_str() {
-                    Some(zone) => caches.timezone = zone.to_owned(),
-                    None => self.expected("a text in quotes, such as \"UTC\"", value, at),
+                    Some(text) => *setting = text.to_owned(),
+                    None => {
+                        self.expected(&format!("a text in quotes, such as {example}"), value, at)
+                    }
                 }
             } else if let Some(cache) = self.cache(value, &at) {
                 caches.by_name.insert(name.clone(), cache);

@@ -69,8 +69,9 @@ pub struct Postgres {
     pub password_file: Option<PathBuf>,
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
-    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does.
+    /// without a pooler or a balancer between. Its role needs REPLICATION, and it one more of
+    /// `max_wal_senders`; the password comes from where that of `url` does. A query may take
+    /// half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,
@@ -86,6 +87,10 @@ pub struct Postgres {
     #[serde(default = "unstale")]
     #[schemars(extend("pattern" = "^[a-z0-9_]{1,63}$"))]
     pub slot: String,
+    /// Whether large transactions are read while they are in progress. `off`: the database
+    /// writes them to its disk, and sends them after their commit.
+    #[serde(default)]
+    pub streaming: StreamInProgress,
     /// How often the database is told what has been applied. Lowered by itself where
     /// `wal_sender_timeout` asks for more.
     #[serde(default = "one_second")]
@@ -93,6 +98,17 @@ pub struct Postgres {
     /// How long a lookup or a look at the catalog may run.
     #[serde(default = "thirty_seconds")]
     pub statement_timeout: Span,
+}
+
+/// Whether large transactions are read while they are in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamInProgress {
+    /// As they go.
+    #[default]
+    On,
+    /// After their commit.
+    Off,
 }
 
 /// `[redis]`
@@ -138,7 +154,9 @@ pub struct Pipeline {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_per_transaction: usize,
     /// How many keys may be decoded ahead while Redis or the gate is slow.
-    /// Then the stream waits: nothing is lost, Postgres keeps it.
+    /// Then the stream waits: nothing is lost, Postgres keeps it. All transactions in
+    /// progress together are held to it, too, or to what one transaction may have, if that is
+    /// more: past it the largest drops whole caches.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_ahead: usize,
     /// How many keys one step in Redis removes at the most. Bounds how long Redis is
@@ -221,6 +239,12 @@ pub struct Caches {
     /// for queries that name `$timezone`.
     #[serde(default = "utc")]
     pub timezone: String,
+    /// The parameter of keys that names an organization, for `--organization`.
+    #[serde(default = "org_id")]
+    pub organization_parameter: String,
+    /// The parameter of keys that names a user, for `--user-id` and the cache type `user`.
+    #[serde(default = "user_id")]
+    pub user_parameter: String,
     /// `[caches.NAME]`
     #[serde(flatten)]
     pub by_name: BTreeMap<String, Cache>,
@@ -240,8 +264,9 @@ pub struct Cache {
     pub query: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
-    /// `$organization` (text: name or id of the only organization that is meant, or null)
-    /// and `$users` (int: how many users of each organization at the most).
+    /// `$organization` (text: name or id of the only organization that is meant, or null),
+    /// `$users` (int: how many users of each organization at the most) and `$user` (text: the id
+    /// of the only user that is meant, or null).
     #[serde(default)]
     pub population: Option<Query>,
     /// Parameters whose values are all known, such as `days = [7, 30, 90, 365]`. A rule
@@ -444,6 +469,7 @@ impl Operation {
     }
 }
 
+keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
@@ -542,6 +568,12 @@ fn unstale() -> String {
 fn utc() -> String {
     "UTC".to_owned()
 }
+fn org_id() -> String {
+    "org_id".to_owned()
+}
+fn user_id() -> String {
+    "user_id".to_owned()
+}
 fn hundred_milliseconds() -> Span {
     Span::milliseconds(100)
 }
@@ -612,6 +644,11 @@ impl Default for Log {
 
 impl Default for Caches {
     fn default() -> Self {
-        Caches { timezone: utc(), by_name: BTreeMap::new() }
+        Caches {
+            timezone: utc(),
+            organization_parameter: org_id(),
+            user_parameter: user_id(),
+            by_name: BTreeMap::new(),
+        }
     }
 }

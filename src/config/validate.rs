@@ -27,7 +27,14 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
     checks.log_level(&config.log.level);
-    checks.not_empty("caches", "timezone", &config.caches.timezone, "\"UTC\"");
+    let caches = &config.caches;
+    for (key, text, example) in [
+        ("timezone", &caches.timezone, "\"UTC\""),
+        ("organization_parameter", &caches.organization_parameter, "\"org_id\""),
+        ("user_parameter", &caches.user_parameter, "\"user_id\""),
+    ] {
+        checks.not_empty("caches", key, text, example);
+    }
     for (name, cache) in &config.caches.by_name {
         checks.cache(config, name, cache);
     }

@@ -42,6 +42,8 @@ pub struct Batch {
     pub transactions: Vec<Trace>,
     /// How many rows changed.
     pub counts: HashMap<(TableId, Operation), u64>,
+    /// A WAL position past what led to this without coming through the stream.
+    pub seen: Option<Lsn>,
     /// The watermark once this is applied.
     pub watermark: Lsn,
     /// The list of suspects, if it changed.
@@ -80,10 +82,10 @@ impl Batch {
         }
     }
 
-    /// The greatest commit END in it: what the frontier must reach. Transactions without
-    /// keys count too.
+    /// What the frontier must reach: the greatest commit END in it, of transactions without
+    /// keys, too, and of those that the stream did not tell of.
     #[must_use]
     pub fn frontier(&self) -> Option<Lsn> {
-        self.transactions.iter().map(|trace| trace.end_lsn).max()
+        self.transactions.iter().map(|trace| trace.end_lsn).chain(self.seen).max()
     }
 }

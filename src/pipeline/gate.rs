@@ -21,7 +21,7 @@ use super::batch::{Batch, Cause, Trace};
 use super::end::End;
 use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
-use super::rewrites::{self, Rewrites};
+use super::rewrites::{self, Decided, Rewrites};
 use super::status::{Loop, Status};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
@@ -314,12 +314,15 @@ impl Gate {
         let files = client.answered(files(client, &self.relations)).await?;
         let inserted = client.answered(wal_insert(client)).await?;
         self.rewrites.look(files, inserted);
-        let Some((rewritten, known)) = self.rewrites.decide(self.waiting.passed()) else {
+        let Some(Decided { rewritten, known, seen }) = self.rewrites.decide(self.waiting.passed())
+        else {
             return Ok(None);
         };
         let mut batch = Batch {
             watermark: self.waiting.watermark(),
             files: Some(rewrites::write(known)),
+            // The stream has no commit of it that the frontier could be raised to.
+            seen: Some(seen),
             ..Batch::default()
         };
         for table in rewritten.iter().filter_map(|table| self.tables.get(table)) {

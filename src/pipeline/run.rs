@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::apply::Applier;
-use super::assemble::Assembler;
+use super::assemble::{Assembler, Bounds};
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -123,7 +123,11 @@ async fn follow(
             reader,
             assembler: Assembler::new(
                 Arc::clone(&context.rules.mapping),
-                config.max_keys_per_transaction,
+                stream.dialect,
+                Bounds {
+                    transaction: config.max_keys_per_transaction,
+                    in_progress: config.max_keys_ahead.max(config.max_keys_per_transaction),
+                },
                 stream.unbelieved(),
             ),
             arrivals: to_gate,

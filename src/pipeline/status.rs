@@ -193,6 +193,9 @@ impl Status {
 
     /// Notes what the pipeline does now.
     pub fn enter(&self, phase: Phase) {
+        if phase == Phase::Connecting {
+            self.in_progress((0, 0));
+        }
         let mut inner = self.lock();
         if phase == Phase::Streaming {
             inner.has_streamed = true;
@@ -333,6 +336,14 @@ impl Status {
         inner.parked = parked;
         inner.parked_since = oldest;
         inner.suspects = suspects;
+    }
+
+    /// Notes how many transactions come while they are in progress, and how many keys they
+    /// hold.
+    pub fn in_progress(&self, (transactions, keys): (usize, usize)) {
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.streamed_transactions.set(gauge(transactions));
+        self.metrics.streamed_keys.set(gauge(keys));
     }
 
     /// A batch was taken up; its oldest transaction arrived at `since`.

@@ -34,6 +34,7 @@ pub struct Population {
 enum Given {
     Organization,
     Users,
+    User,
 }
 
 /// Whose entries are meant.
@@ -43,6 +44,21 @@ pub struct Whose<'a> {
     pub organization: Option<&'a str>,
     /// How many users of each organization, at the most.
     pub users: u32,
+    /// One user, by id; `None`: as many as `users` says.
+    pub user: Option<&'a str>,
+    /// Parameters that must have this value, in the keys that have them.
+    pub only: &'a [(&'a str, &'a str)],
+}
+
+impl Whose<'_> {
+    /// More users than any organization has, as an int of Postgres.
+    pub const EVERYBODY: u32 = i32::MAX.unsigned_abs();
+
+    fn means(&self, values: &Values) -> bool {
+        self.only.iter().all(|(name, value)| {
+            values.iter().filter(|(known, _)| known == name).all(|(_, found)| found == value)
+        })
+    }
 }
 
 /// Why a population cannot be asked.
@@ -58,7 +74,7 @@ pub enum PopulationError {
     },
     /// It names a parameter that there is not.
     #[error(
-        "the population of {cache} names ${parameter}: there are only $organization and $users"
+        "the population of {cache} names ${parameter}: there are only $organization, $users and $user"
     )]
     Parameter {
         /// The cache.
@@ -79,6 +95,7 @@ impl Population {
         let given = query.names.iter().map(|name| match name.as_str() {
             "organization" => Ok(Given::Organization),
             "users" => Ok(Given::Users),
+            "user" => Ok(Given::User),
             other => Err(PopulationError::Parameter {
                 cache: cache.name.to_string(),
                 parameter: other.to_owned(),
@@ -113,6 +130,12 @@ impl Population {
         inside.map_or(0, |offset| self.query.original(offset))
     }
 
+    /// Whether it can say which entries are those of one organization.
+    #[must_use]
+    pub fn names_organization(&self) -> bool {
+        self.given.iter().any(|given| matches!(given, Given::Organization))
+    }
+
     /// What its columns must be named.
     #[must_use]
     pub fn columns(&self) -> &[String] {
@@ -137,6 +160,7 @@ impl Population {
             .map(|given| match given {
                 Given::Organization => whose.organization.map(Text),
                 Given::Users => Some(Text(&users)),
+                Given::User => whose.user.map(Text),
             })
             .collect();
         let statement = client.prepare(&self.sql).await?;
@@ -157,6 +181,9 @@ impl Population {
             }
             for variant in &self.variants {
                 let values = values.iter().chain(variant).cloned().collect();
+                if !whose.means(&values) {
+                    continue;
+                }
                 if to.send(entry(values)).await.is_err() {
                     return Ok(handed_out);
                 }
