@@ -30,6 +30,7 @@ use crate::rules::Rules;
 use crate::series;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
+use crate::warm::Warming;
 
 /// What a busy machine may add to a wait of the pipeline.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -65,6 +66,7 @@ impl Daemon {
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
         let pipeline = &config.pipeline;
+        let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         let context = Context {
             config: Arc::new(config),
@@ -73,6 +75,7 @@ impl Daemon {
             address,
             rules,
             status: Arc::new(status),
+            warming,
             without: Without::from_environment(),
         };
         Ok(Daemon { context, reload })
@@ -130,7 +133,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
-            let mut reloaded = None;
+            let mut reloaded: Option<(Rules, Warming)> = None;
             let end = {
                 let running = run::run(&self.context, &mut forced, &run_stop);
                 tokio::pin!(running);
@@ -140,19 +143,22 @@ impl Daemon {
                         _ = terminate.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGTERM"),
                         _ = interrupt.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGINT"),
                         _ = hangup.recv(), if !stop.is_cancelled() => {
-                            if let Some(rules) = self.read_anew() {
+                            if let Some(new) = self.read_anew() {
                                 // The run ends and the next one finds another fingerprint: a gap.
-                                reloaded = Some(rules);
+                                reloaded = Some(new);
                                 run_stop.cancel();
                             }
                         }
                     }
                 }
             };
-            if let Some(new) = reloaded {
-                series::name_all(&self.context.status.metrics, &new.mapping);
-                shown.store(Arc::clone(&new.mapping));
-                self.context.rules = new;
+            if let Some((rules, warming)) = reloaded {
+                series::name_all(&self.context.status.metrics, &rules.mapping);
+                shown.store(Arc::clone(&rules.mapping));
+                self.context.rules = rules;
+                // What waited names caches by the numbers of the old mapping.
+                self.context.warming.rewarmer.clear();
+                self.context.warming = warming;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
@@ -241,21 +247,25 @@ impl Daemon {
         status.enter(Phase::Connecting);
     }
 
-    /// A reload: the new rules, if they can be used and differ.
-    fn read_anew(&self) -> Option<Rules> {
-        match (self.reload)() {
-            Ok(rules) => {
-                self.context.status.reload(None);
+    /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
+    fn read_anew(&self) -> Option<(Rules, Warming)> {
+        let (config, status) = (&self.context.config, &self.context.status);
+        let read = (self.reload)().and_then(|rules| {
+            Warming::new(config, &rules, &status.metrics).map(|warming| (rules, warming))
+        });
+        match read {
+            Ok((rules, warming)) => {
+                status.reload(None);
                 if rules.fingerprint() == self.context.rules.fingerprint() {
                     info!("reloaded: the rules are the same");
                     return None;
                 }
                 info!("reloaded: the rules have changed, everything managed will be dropped");
-                Some(rules)
+                Some((rules, warming))
             }
             Err(reason) => {
                 error!(%reason, "the configuration cannot be used; the old rules stay");
-                self.context.status.reload(Some(format!(
+                status.reload(Some(format!(
                     "the configuration on disk cannot be used, the old rules stay (correct it and send SIGHUP): {reason}"
                 )));
                 None

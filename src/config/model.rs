@@ -32,6 +32,10 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
+    /// What the daemon does now and then by itself. Default: it warms all caches every 4 h.
+    /// `schedule = []`, above the first section of the file: nothing.
+    #[serde(default = "warm_every_four_hours")]
+    pub schedule: Vec<Schedule>,
     /// Comparing what is cached with the database, all the time.
     #[serde(default)]
     pub audit: Audit,
@@ -184,9 +188,38 @@ pub struct Warm {
     pub max_per_second: u32,
     /// How many entries may wait to be filled. Past it the lowest priority is dropped first.
     pub max_queue: usize,
-    /// Of how many users of each organization `unstale warm` fills the entries, at the most:
+    /// Of how many users of each organization a warm-up fills the entries, at the most:
     /// those who logged in last.
     pub users: u32,
+    /// Warm up after a gap, and a cache that was dropped as a whole. A first start is a gap, too.
+    pub after_gap: bool,
+    /// Warm up at every start. One that finds the cache lost is a gap: this is for those that
+    /// find it as it was, less what has expired meanwhile.
+    pub on_start: bool,
+}
+
+/// `[[schedule]]`: something that the daemon does now and then by itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// What.
+    pub task: Task,
+    /// How often, a tenth more or less by chance. The first time is that long after the start.
+    pub every: Span,
+    /// Which caches: `all`, `user`, a group (`strategic`, `api`), or a cache's name.
+    #[serde(default = "all")]
+    pub cache_type: String,
+    /// Only this organization, by name or id. Default: all that are active.
+    #[serde(default)]
+    pub organization: Option<Scalar>,
+}
+
+/// What a schedule may be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Fill what is not there, as `unstale warm` does.
+    Warm,
 }
 
 /// `[audit]`
@@ -471,6 +504,7 @@ impl Operation {
 
 keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
+keywords!(Task { "warm" => Warm });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
 keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
@@ -565,6 +599,9 @@ fn socket_address<'de, D: Deserializer<'de>>(
 fn unstale() -> String {
     "unstale".to_owned()
 }
+fn all() -> String {
+    "all".to_owned()
+}
 fn utc() -> String {
     "UTC".to_owned()
 }
@@ -608,8 +645,22 @@ impl Default for Pipeline {
 
 impl Default for Warm {
     fn default() -> Self {
-        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000, users: 100 }
+        Warm {
+            enabled: true,
+            concurrency: 2,
+            max_per_second: 200,
+            max_queue: 10_000,
+            users: 100,
+            after_gap: true,
+            on_start: false,
+        }
     }
+}
+
+/// What holds if no schedule is given.
+pub(super) fn warm_every_four_hours() -> Vec<Schedule> {
+    let every = Span::seconds(4 * 3600);
+    vec![Schedule { task: Task::Warm, every, cache_type: all(), organization: None }]
 }
 
 impl Default for Audit {

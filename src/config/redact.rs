@@ -36,7 +36,9 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ if path.0.len() == 2 && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,
         },
-        "pipeline" | "warm" | "admin" | "log" | "caches" | "tables" if !sounds_secret(key) => {
+        "pipeline" | "warm" | "schedule" | "audit" | "admin" | "log" | "caches" | "tables"
+            if !sounds_secret(key) =>
+        {
             Exposure::Shown
         }
         _ => Exposure::Hidden,

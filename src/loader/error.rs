@@ -1,6 +1,6 @@
 //! Why a value could not be loaded.
 
-use crate::postgres::error::{Class, PgError};
+use crate::postgres::error::{Class, Kind, PgError};
 
 /// Why there is no value.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,6 +53,18 @@ impl LoadError {
         match source.sqlstate() {
             Some(state) => ALL.iter().any(|class| state.starts_with(class)),
             None => source.class() != Class::Bug,
+        }
+    }
+
+    /// Whether the database did not answer in time: it, or this query, is slow.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            LoadError::Busy(_) => true,
+            LoadError::Postgres { source, .. } => {
+                matches!(source.kind(), Kind::Timeout | Kind::Canceled)
+            }
+            _ => false,
         }
     }
 }

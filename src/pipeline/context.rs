@@ -19,6 +19,7 @@ use crate::rules::Rules;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
+use crate::warm::Warming;
 
 /// What every run needs.
 pub struct Context {
@@ -34,6 +35,8 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+    /// What waits to be filled: it outlives the runs.
+    pub warming: Warming,
     /// Nothing, but in tests.
     pub without: Without,
 }
