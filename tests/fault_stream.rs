@@ -14,11 +14,11 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
+use unstale::config::model::StreamInProgress;
 use unstale::lsn::Lsn;
 use unstale::mapping::Mapping;
 use unstale::pgoutput::encode;
 use unstale::pgoutput::message::Value;
-use unstale::config::model::StreamInProgress;
 use unstale::pipeline::assemble::{Assembler, Bounds, Dialect, Unbelieved};
 
 const AT: Lsn = Lsn(0x1_0000_0042);

@@ -3,6 +3,7 @@
 
 // clippy.toml lets #[test] functions panic, not what they call.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
@@ -259,7 +260,8 @@ impl Server {
         for xid in gone {
             if session.sent.remove(&xid) {
                 let top = top.unwrap();
-                self.blocks.push([b"A".as_slice(), &top.to_be_bytes(), &xid.to_be_bytes()].concat());
+                self.blocks
+                    .push([b"A".as_slice(), &top.to_be_bytes(), &xid.to_be_bytes()].concat());
                 session.described = (None, false);
             }
         }
@@ -347,7 +349,8 @@ fn messages(shape: u8, write: Write, described: &mut (Option<u8>, bool)) -> Vec<
 }
 
 fn begin(xid: u32, number: u64) -> Vec<u8> {
-    [b"B".as_slice(), &(number * 10).to_be_bytes(), &0_u64.to_be_bytes(), &xid.to_be_bytes()].concat()
+    [b"B".as_slice(), &(number * 10).to_be_bytes(), &0_u64.to_be_bytes(), &xid.to_be_bytes()]
+        .concat()
 }
 
 fn commit(number: u64) -> Vec<u8> {

@@ -120,12 +120,17 @@ async fn a_subtransaction_that_is_rolled_back_takes_nothing_away() {
     assert_eq!(world.keys().await, items(1..=ITEMS), "nothing goes before the commit");
     // Of what both touched, nothing is taken back; of what was touched again, neither.
     client
-        .batch_execute(&format!("rollback to a; {} savepoint b; {}", touch(20..=30), touch(40..=1500)))
+        .batch_execute(&format!(
+            "rollback to a; {} savepoint b; {}",
+            touch(20..=30),
+            touch(40..=1500)
+        ))
         .await
         .unwrap();
     client.batch_execute(&format!("release b; {} commit", touch(2990..=ITEMS))).await.unwrap();
     world.settle().await;
-    let gone: BTreeSet<u32> = (1..=10).chain(20..=30).chain(40..=1500).chain(2990..=ITEMS).collect();
+    let gone: BTreeSet<u32> =
+        (1..=10).chain(20..=30).chain(40..=1500).chain(2990..=ITEMS).collect();
     assert_eq!(world.keys().await, items((1..=ITEMS).filter(|id| !gone.contains(id))));
     assert_eq!(daemon.metric("unstale_streamed_transactions").await, 0.0);
     assert_eq!(daemon.metric("unstale_streamed_keys").await, 0.0);
@@ -155,7 +160,8 @@ end $$";
 async fn thousands_of_exceptions_in_a_procedure_take_nothing_away() {
     let world = world().await;
     let daemon = world.daemon().await;
-    let via = |ids: &mut dyn Iterator<Item = u32>| ids.map(|id| format!("via:{}", id + 10_000)).collect();
+    let via =
+        |ids: &mut dyn Iterator<Item = u32>| ids.map(|id| format!("via:{}", id + 10_000)).collect();
     let vias: BTreeSet<String> = via(&mut (1..=ITEMS));
     let every: BTreeSet<String> = ["every:1".to_owned()].into();
     put(&world, &(&(&items(1..=ITEMS) | &vias) | &every)).await;
@@ -176,10 +182,7 @@ async fn a_transaction_that_is_rolled_back_takes_nothing_away_and_no_memory() {
     let daemon = world.daemon().await;
     put(&world, &items(1..=ITEMS)).await;
     let client = session(&world).await;
-    client
-        .batch_execute(&format!("begin; truncate settings; {}", touch(1..=ITEMS)))
-        .await
-        .unwrap();
+    client.batch_execute(&format!("begin; truncate settings; {}", touch(1..=ITEMS))).await.unwrap();
     until_held(&daemon, 1.0, 2000.0).await;
     client.batch_execute("rollback").await.unwrap();
     daemon.until_metric("unstale_streamed_transactions", 0.0).await;
@@ -404,10 +407,7 @@ async fn past_the_limit_a_cache_goes_as_a_whole_unless_it_was_rolled_back() {
         .await
         .unwrap();
     daemon.until_metric("unstale_streamed_transactions", 1.0).await;
-    client
-        .batch_execute(&format!("rollback to a; {} commit", touch(8..=9)))
-        .await
-        .unwrap();
+    client.batch_execute(&format!("rollback to a; {} commit", touch(8..=9))).await.unwrap();
     world.settle().await;
     let left: BTreeSet<String> = ["via:10002".to_owned()].into();
     let expected = &items((1..=ITEMS).filter(|id| ![8, 9].contains(id))) | &left;
@@ -432,10 +432,7 @@ async fn all_that_are_open_are_bounded_together_and_the_largest_gives_way() {
     let (large, small) = (session(&world).await, session(&world).await);
     large.batch_execute(&format!("begin; {}", touch(1..=1900))).await.unwrap();
     until_held(&daemon, 1.0, 1000.0).await;
-    small
-        .batch_execute("begin; update part set filler = 'x' where id <= 1500")
-        .await
-        .unwrap();
+    small.batch_execute("begin; update part set filler = 'x' where id <= 1500").await.unwrap();
     // Unless something is sent behind it, the rest of a transaction waits at the server.
     daemon.until_metric("unstale_streamed_transactions", 2.0).await;
     small.batch_execute("commit").await.unwrap();
@@ -455,13 +452,16 @@ async fn switched_off_it_comes_after_its_commit() {
     world.set("postgres.streaming=off");
     let daemon = world.daemon().await;
     put(&world, &items(1..=ITEMS)).await;
-    let sql = format!("begin; {} savepoint a; {} rollback to a; commit", touch(1..=900), touch(1..=2000));
+    let sql =
+        format!("begin; {} savepoint a; {} rollback to a; commit", touch(1..=900), touch(1..=2000));
     world.postgres.execute(&sql).await.unwrap();
     world.settle().await;
     assert_eq!(world.keys().await, items(901..=ITEMS));
-    let streamed = "select stream_txns::text from pg_stat_replication_slots where slot_name = 'unstale'";
+    let streamed =
+        "select stream_txns::text from pg_stat_replication_slots where slot_name = 'unstale'";
     until("the server to have spilled", async || {
-        let spilled = "select spill_txns::text from pg_stat_replication_slots where slot_name = 'unstale'";
+        let spilled =
+            "select spill_txns::text from pg_stat_replication_slots where slot_name = 'unstale'";
         (world.query_one(spilled).await != "0").then_some(())
     })
     .await;

@@ -79,7 +79,8 @@ async fn transaction(client: &Client, session: u32, rng: &mut fastrand::Rng) {
     for _ in 0..rng.u32(1..25) {
         let range = |rng: &mut fastrand::Rng| {
             let shared = rng.u32(..8) == 0;
-            let (first, rows) = if shared { (SESSIONS * OWN, SHARED) } else { (session * OWN, OWN) };
+            let (first, rows) =
+                if shared { (SESSIONS * OWN, SHARED) } else { (session * OWN, OWN) };
             let from = first + rng.u32(1..=rows);
             format!("between {from} and {}", (from + rng.u32(..=rows / 2)).min(first + rows))
         };
@@ -142,7 +143,8 @@ async fn transaction(client: &Client, session: u32, rng: &mut fastrand::Rng) {
 }
 
 async fn keys(values: &mut MultiplexedConnection) -> BTreeSet<String> {
-    let found: Vec<String> = redis::cmd("KEYS").arg("prs_cache:1:*").query_async(values).await.unwrap();
+    let found: Vec<String> =
+        redis::cmd("KEYS").arg("prs_cache:1:*").query_async(values).await.unwrap();
     found.into_iter().map(|key| key.trim_start_matches("prs_cache:1:").to_owned()).collect()
 }
 
@@ -166,7 +168,10 @@ async fn until_watermark(values: &mut MultiplexedConnection, slot: &str, end: Ls
 async fn changes(daemon: &Daemon) -> BTreeMap<String, String> {
     let (_, text) = daemon.get("/metrics").await.unwrap();
     let lines = text.lines().filter(|line| line.starts_with("unstale_changes_total"));
-    lines.filter_map(|line| line.rsplit_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .collect()
 }
 
 #[tokio::test]
@@ -227,7 +232,8 @@ async fn in_progress_or_after_the_commit_the_same_goes() {
         let end = world.wal_end().await;
         until_watermark(&mut values[0], "unstale", end).await;
         until_watermark(&mut values[1], "reference", end).await;
-        let [ours, reference] = [keys(&mut values[0].clone()).await, keys(&mut values[1].clone()).await];
+        let [ours, reference] =
+            [keys(&mut values[0].clone()).await, keys(&mut values[1].clone()).await];
         dropped += all.len() - reference.len();
         let less: Vec<_> = ours.difference(&reference).collect();
         let more: Vec<_> = reference.difference(&ours).collect();

@@ -146,11 +146,7 @@ pub trait ChangeSink {
     fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>));
 
     /// Adds a row of `changed` for a rule's lookup.
-    fn add_lookup_row<'v>(
-        &mut self,
-        origin: Origin,
-        values: impl Iterator<Item = Option<&'v str>>,
-    );
+    fn add_lookup_row<'v>(&mut self, origin: Origin, values: impl Iterator<Item = Option<&'v str>>);
 
     /// Drops the origin's cache as a whole; its keys and lookups are no longer needed. The
     /// first reason stays.

@@ -19,9 +19,7 @@ use crate::mapping::Mapping;
 use crate::mapping::changes::{ChangeSet, ChangeSink};
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{
-    Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple,
-};
+use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
 use crate::snapshot::Xid;
 
 /// What is asked of the server, and so what may come.
@@ -46,9 +44,7 @@ impl Dialect {
             StreamInProgress::On if version_num >= 160_000 => {
                 Dialect { protocol: Protocol::V4, streaming: Streaming::Parallel }
             }
-            StreamInProgress::On => {
-                Dialect { protocol: Protocol::V2, streaming: Streaming::On }
-            }
+            StreamInProgress::On => Dialect { protocol: Protocol::V2, streaming: Streaming::On },
         }
     }
 }
