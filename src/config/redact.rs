@@ -36,7 +36,10 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ if path.0.len() == 2 && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,
         },
-        "pipeline" | "warm" | "admin" | "log" | "caches" | "tables" if !sounds_secret(key) => {
+        "api" if !sounds_secret(key) && schema::knows(path) => Exposure::Shown,
+        "pipeline" | "warm" | "admin" | "log" | "caches" | "tables" | "endpoints"
+            if !sounds_secret(key) =>
+        {
             Exposure::Shown
         }
         _ => Exposure::Hidden,
@@ -45,7 +48,7 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
 
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_lowercase();
-    key != "password_file"
+    !["password_file", "secret_file"].contains(&key.as_str())
         && ["pass", "pwd", "secret", "token", "credential", "dsn", "url"]
             .iter()
             .any(|word| key.contains(word))
