@@ -2,7 +2,8 @@
 //! store (rule 4).
 //!
 //! [`filler`] is the one way in which this program puts values into Redis. [`life`] says
-//! for how long, purely.
+//! for how long, purely. [`held`] is what this process keeps itself.
 
 pub mod filler;
+pub mod held;
 pub mod life;

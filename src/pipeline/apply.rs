@@ -14,7 +14,7 @@
 //! lacks a transaction of which some keys are gone already.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -25,11 +25,13 @@ use super::chain::Chain;
 use super::drops::Drop;
 use super::end::End;
 use super::status::Status;
+use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::changes::Key;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
+use crate::store::session::CERTIFICATE_LIFE;
 use crate::store::state;
 use crate::warm::rewarm::Rewarmer;
 
@@ -54,6 +56,8 @@ pub struct Applier {
     pub applied: watch::Sender<Lsn>,
     /// Told what was removed.
     pub rewarmer: Rewarmer,
+    /// Told what is about to be removed.
+    pub held: Arc<Held>,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -67,8 +71,9 @@ impl Applier {
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
-                    let certify = self.certifies();
+                    let (asked, certify) = (Instant::now(), self.certifies());
                     self.chain.renew(certify).await?;
+                    self.certified(asked, certify);
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.apply(batch).await?,
@@ -82,9 +87,18 @@ impl Applier {
         self.status.may_certify().then_some(self.watermark)
     }
 
+    fn certified(&self, asked: Instant, certify: Option<Lsn>) {
+        if certify.is_some() {
+            self.status.certified(asked, CERTIFICATE_LIFE);
+        }
+    }
+
     async fn apply(&mut self, mut batch: Batch) -> Result<(), End> {
         self.frontier = self.frontier.max(batch.frontier().unwrap_or(Lsn::ZERO));
         let frontier = state::frontier(self.frontier);
+        // What this process holds goes first, and stays closed until Redis has done the same.
+        let (keys, whole) = (batch.keys.iter().map(|(key, _)| key.as_bytes()), &batch.whole);
+        let closed = self.held.removing(keys, !whole.is_empty());
         if !batch.whole.is_empty() {
             self.drop_whole(&batch, frontier.clone()).await?;
         }
@@ -101,8 +115,10 @@ impl Applier {
         fields.extend(batch.suspects.take().map(state::suspects));
         fields.extend(batch.files.take().map(state::files));
         self.watermark = batch.watermark;
-        let certify = self.certifies();
+        let (asked, certify) = (Instant::now(), self.certifies());
         lives.extend(self.chain.step(rest, &fields, certify).await?);
+        self.held.removed(closed);
+        self.certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
         // Counted before `/readyz` tells of it: who waits for a position finds its changes

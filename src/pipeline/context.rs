@@ -10,6 +10,7 @@ use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
+use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
@@ -30,6 +31,8 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+    /// What this process holds of the cache itself.
+    pub held: Arc<Held>,
     /// Nothing, but in tests.
     pub without: Without,
 }

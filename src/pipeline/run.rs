@@ -109,6 +109,8 @@ async fn follow(
         () = stop.cancelled() => return Ok(()),
     };
     *forced = None;
+    // Everything that changes from here on is told there first.
+    let _held = context.held.open();
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
@@ -187,6 +189,7 @@ async fn follow(
             max_keys_per_script: config.max_keys_per_script,
             applied,
             rewarmer,
+            held: Arc::clone(&context.held),
             status: Arc::clone(&context.status),
         }
         .run(),

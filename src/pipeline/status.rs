@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::drops::Drops;
 use super::gap::GapReason;
@@ -75,6 +76,10 @@ struct Inner {
     /// The gap that has not come to its end yet.
     open_gap: Option<GapReason>,
     drops: Drops,
+    /// How many runs have begun.
+    runs: u64,
+    /// Until when the last certificate lives.
+    certified_until: Option<Instant>,
 }
 
 /// Shared by all tasks. Locked for moments only, never across an await.
@@ -83,6 +88,8 @@ pub struct Status {
     /// The metrics.
     pub metrics: Metrics,
     max_lag: Duration,
+    /// The watermark, for those who wait for it.
+    watermarks: watch::Sender<Lsn>,
 }
 
 /// The answer of `/readyz`.
@@ -148,9 +155,12 @@ impl Status {
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
+                runs: 0,
+                certified_until: None,
             }),
             metrics,
             max_lag,
+            watermarks: watch::Sender::new(Lsn::ZERO),
         }
     }
 
@@ -219,6 +229,8 @@ impl Status {
         inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
+        inner.runs += 1;
+        self.watermarks.send_replace(watermark);
     }
 
     /// The stream was heard: its position, and the server's end of WAL.
@@ -275,6 +287,34 @@ impl Status {
         let mut inner = self.lock();
         inner.pending.pop_front();
         inner.watermark = watermark;
+        drop(inner);
+        self.watermarks.send_replace(watermark);
+    }
+
+    /// Redis has acknowledged a certificate that was asked for at `asked` and lives for `life`.
+    pub fn certified(&self, asked: Instant, life: Duration) {
+        self.lock().certified_until = Some(asked + life);
+    }
+
+    /// Whether the last certificate of this process still lives.
+    #[must_use]
+    pub fn is_certified(&self) -> bool {
+        self.lock().certified_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// The watermark, as it moves.
+    #[must_use]
+    pub fn watermarks(&self) -> watch::Receiver<Lsn> {
+        self.watermarks.subscribe()
+    }
+
+    /// The number of the present run, if its watermark says what is applied of all that was
+    /// committed below it: not while there are suspects (rule 8). They only ever become fewer
+    /// within a run, so who finds the same number before and after has nothing to fear of them.
+    #[must_use]
+    pub fn covers(&self) -> Option<u64> {
+        let inner = self.lock();
+        (inner.phase == Phase::Streaming && inner.suspects == 0).then_some(inner.runs)
     }
 
     /// The watermark that Redis has acknowledged.

@@ -26,6 +26,7 @@ pub mod error;
 pub mod fills;
 pub mod keys;
 pub mod purge;
+pub mod reader;
 pub mod scan;
 mod script;
 pub mod session;

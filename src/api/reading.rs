@@ -1,0 +1,339 @@
+//! The way of a value to a request, and when it goes past the cache.
+//!
+//! | what is found | what follows | `Cache-Status` |
+//! |---|---|---|
+//! | the value, with the certificate | it is answered | `hit` |
+//! | the certificate alone | lease, database, store ([`Filler::read`]) | `fwd=miss` |
+//! | no certificate | the database, nothing is stored | `fwd=bypass` |
+//! | Redis does not answer | the same | `fwd=bypass` |
+//! | a parameter of which nothing is cached | the same | `fwd=bypass` |
+//! | a watermark below `Unstale-Min-LSN` | the same | `fwd=bypass` |
+//! | no database either | 503 | |
+//!
+//! Nothing stale is served in any of these. What bounds the database's share is its number of
+//! connections (`api.max_loads`) and how long one is waited for.
+//!
+//! # Read your own write (rule 10)
+//!
+//! A client whose transaction committed before position L asks for what is not older. The
+//! watermark says that everything below it is applied; the frontier says only that something
+//! above was. So first the watermark is waited for. Then the certificate that comes *with* the
+//! value, in the same command, must say so too: Redis may have been put back to an earlier
+//! state meanwhile, and its certificate with it. Suspects (rule 8) are below the watermark and
+//! not applied: while there are any, the cache is not asked. They can only appear with a new
+//! run; so the run's number is compared at the end with what it was before the first read, and
+//! if it is another one everything is read again from the database.
+//!
+//! A value that this request loads is newer than its question anyway; one that another request
+//! stored meanwhile was accepted by its lease, after the watermark had passed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{debug, error};
+
+use super::endpoints::USER_ID;
+use super::identity::Identity;
+use super::problem::Problem;
+use super::service::{Api, Serving};
+use crate::fill::filler::{How, ReadError};
+use crate::loader::load::LoadError;
+use crate::lsn::Lsn;
+use crate::mapping::model::{CacheId, CacheModel};
+use crate::mapping::template::GENERATION;
+
+/// How a request is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Through the cache; at the least as new as this position, in this run.
+    Cache {
+        /// The position, and the number of the run.
+        floor: Option<(Lsn, u64)>,
+    },
+    /// From the database.
+    Bypass(Bypass),
+}
+
+/// Why the cache is not asked, or not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bypass {
+    /// Nobody keeps it fresh.
+    Uncertified,
+    /// Redis does not answer.
+    Unreachable,
+    /// It may lack what was asked for.
+    MinLsn,
+    /// Of these parameters nothing is cached.
+    Parameters,
+}
+
+impl Bypass {
+    /// The `detail` in `Cache-Status`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Bypass::Uncertified => "uncertified",
+            Bypass::Unreachable => "unreachable",
+            Bypass::MinLsn => "min-lsn",
+            Bypass::Parameters => "parameters",
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The cache.
+    Hit,
+    /// The database, through the cache; whether it was stored.
+    Miss {
+        /// Others find it now.
+        stored: bool,
+    },
+    /// The database.
+    Bypass(Bypass),
+}
+
+impl Source {
+    /// The label `result` of `unstale_cache_reads_total`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Source::Hit => "hit",
+            Source::Miss { .. } => "miss",
+            Source::Bypass(_) => "bypass",
+        }
+    }
+
+    /// `Cache-Status` (RFC 9211).
+    pub(super) fn cache_status(self) -> String {
+        match self {
+            Source::Hit => "unstale; hit".to_owned(),
+            Source::Miss { stored: true } => "unstale; fwd=miss; stored".to_owned(),
+            Source::Miss { stored: false } => "unstale; fwd=miss".to_owned(),
+            Source::Bypass(why) => format!("unstale; fwd=bypass; detail={}", why.as_str()),
+        }
+    }
+}
+
+/// A value, or that there is none.
+pub(super) struct Reading {
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) source: Source,
+    /// The watermark that came with it.
+    pub(super) watermark: Option<Lsn>,
+}
+
+/// What looking into the cache gave.
+enum Look {
+    Found(Vec<u8>, Lsn),
+    Missing(Lsn),
+    Unusable(Bypass),
+}
+
+impl Api {
+    /// Waits for the watermark, if the request asks for it.
+    pub(super) async fn course(&self, min_lsn: Option<Lsn>) -> Course {
+        let Some(lsn) = min_lsn else { return Course::Cache { floor: None } };
+        let Some(run) = self.status.covers() else { return Course::Bypass(Bypass::MinLsn) };
+        let mut watermarks = self.status.watermarks();
+        let passed = watermarks.wait_for(|watermark| *watermark >= lsn);
+        match tokio::time::timeout(self.settings.min_lsn_timeout.get(), passed).await {
+            Ok(Ok(_)) => Course::Cache { floor: Some((lsn, run)) },
+            Ok(Err(_)) | Err(_) => Course::Bypass(Bypass::MinLsn),
+        }
+    }
+
+    /// Whether what was read on this course is as new as it promised.
+    pub(super) fn still_holds(&self, course: Course) -> bool {
+        match course {
+            Course::Cache { floor: Some((_, run)) } => self.status.covers() == Some(run),
+            _ => true,
+        }
+    }
+
+    /// The entry of a cache.
+    pub(super) async fn read(
+        &self,
+        serving: &Serving,
+        id: CacheId,
+        values: &[(&str, &str)],
+        course: Course,
+    ) -> Result<Reading, Problem> {
+        let Some(cache) = serving.mapping.cache(id) else { return Err(Problem::internal()) };
+        let read = self.try_read(serving, id, cache, values, course).await;
+        let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
+        self.status.metrics.cache_reads.with_label_values(&[&*cache.name, result]).inc();
+        read
+    }
+
+    async fn try_read(
+        &self,
+        serving: &Serving,
+        id: CacheId,
+        cache: &CacheModel,
+        values: &[(&str, &str)],
+        course: Course,
+    ) -> Result<Reading, Problem> {
+        let bypass = match course {
+            Course::Bypass(why) => why,
+            Course::Cache { floor } => match self.look(serving, cache, values, floor).await? {
+                Look::Found(value, watermark) => {
+                    let value = Some(value);
+                    return Ok(Reading { value, source: Source::Hit, watermark: Some(watermark) });
+                }
+                Look::Missing(watermark) => {
+                    let read = serving.filler.read(id, values).await;
+                    let read = read.map_err(|error| refusal(&cache.name, &error))?;
+                    let source = match read.how {
+                        How::Hit => Source::Hit,
+                        how => Source::Miss { stored: how == How::Stored },
+                    };
+                    let watermark = Some(watermark);
+                    return Ok(Reading { value: read.value, source, watermark });
+                }
+                Look::Unusable(why) => why,
+            },
+        };
+        let value = serving.filler.load_past(id, values).await;
+        let value = value.map_err(|error| refusal(&cache.name, &error))?;
+        Ok(Reading { value, source: Source::Bypass(bypass), watermark: None })
+    }
+
+    async fn look(
+        &self,
+        serving: &Serving,
+        cache: &CacheModel,
+        values: &[(&str, &str)],
+        floor: Option<(Lsn, u64)>,
+    ) -> Result<Look, Problem> {
+        let generation = match &cache.generation_key {
+            None => None,
+            Some(template) => {
+                let key = serving.key(template, values, None).ok_or_else(Problem::internal)?;
+                match self.held_or_cached(&key, serving, cache, floor).await {
+                    Look::Found(generation, _) => Some((key, generation)),
+                    other => return Ok(other),
+                }
+            }
+        };
+        let name = generation.as_ref().map(|(_, generation)| generation.as_slice());
+        let key = serving.key(&cache.template, values, name).ok_or_else(Problem::internal)?;
+        let found = self.cached(&key, floor).await;
+        if let (Look::Missing(_), Some((key, _))) = (&found, &generation) {
+            // It may have ended in Redis; then what is stored now is stored under another one.
+            self.held.forget(key);
+        }
+        Ok(found)
+    }
+
+    /// What is held of a key; else what is cached, which is then held.
+    async fn held_or_cached(
+        &self,
+        key: &[u8],
+        serving: &Serving,
+        cache: &CacheModel,
+        floor: Option<(Lsn, u64)>,
+    ) -> Look {
+        // Without a living certificate nothing that is held counts (rule 11). Where a position
+        // is asked for, the watermark has passed it, and what was applied has left here before.
+        if self.status.is_certified()
+            && let Some(value) = self.held.get(key, Instant::now())
+        {
+            return Look::Found(value.to_vec(), self.status.watermark());
+        }
+        let ticket = self.held.ticket(key);
+        let found = self.cached(key, floor).await;
+        if let (Look::Found(value, _), Some(ticket)) = (&found, ticket) {
+            self.held.put(ticket, value, Instant::now() + serving.held_life(cache));
+        }
+        found
+    }
+
+    async fn cached(&self, key: &[u8], floor: Option<(Lsn, u64)>) -> Look {
+        let mut found = match self.reader.get(&[key]).await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "the cache is not asked");
+                return Look::Unusable(Bypass::Unreachable);
+            }
+        };
+        match (found.certificate, floor) {
+            (None, _) => Look::Unusable(Bypass::Uncertified),
+            (Some(watermark), Some((lsn, _))) if watermark < lsn => {
+                Look::Unusable(Bypass::MinLsn)
+            }
+            (Some(watermark), _) => match found.values.pop().flatten() {
+                Some(value) => Look::Found(value, watermark),
+                None => Look::Missing(watermark),
+            },
+        }
+    }
+
+    /// Who a user is. Gives also the course that is left: where Redis was of no use for this,
+    /// it need not be tried again.
+    pub(super) async fn identity(
+        &self,
+        serving: &Serving,
+        user: &str,
+        course: Course,
+    ) -> Result<(Identity, Course), Problem> {
+        let id = serving.endpoints.identity.ok_or_else(Problem::internal)?;
+        let cache = serving.mapping.cache(id).ok_or_else(Problem::internal)?;
+        let values = [(USER_ID, user)];
+        let key = serving.key(&cache.template, &values, None).ok_or_else(Problem::internal)?;
+        let count = |result| {
+            self.status.metrics.cache_reads.with_label_values(&[&*cache.name, result]).inc();
+        };
+        let held = match course {
+            Course::Cache { .. } if self.status.is_certified() => {
+                self.held.get(&key, Instant::now())
+            }
+            _ => None,
+        };
+        if let Some(value) = held {
+            count("held");
+            return Ok((read_identity(&cache.name, &value)?, course));
+        }
+        let ticket = self.held.ticket(&key);
+        let reading = self.read(serving, id, &values, course).await?;
+        let Some(value) = reading.value else {
+            return Err(Problem::token("the user of this token is not known"));
+        };
+        let left = match reading.source {
+            Source::Bypass(why) => Course::Bypass(why),
+            Source::Hit | Source::Miss { .. } => course,
+        };
+        if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) = (reading.source, ticket) {
+            self.held.put(ticket, &value, Instant::now() + serving.held_life(cache));
+        }
+        Ok((read_identity(&cache.name, &value)?, left))
+    }
+}
+
+fn read_identity(cache: &str, value: &[u8]) -> Result<Identity, Problem> {
+    Identity::read(value).ok_or_else(|| {
+        error!(cache, "a value says not who a user is: it needs user_id, organization_id, organization_is_active, role_name, is_active and is_superuser (api.identity)");
+        Problem::internal()
+    })
+}
+
+/// What the client is told of a value that could not be had.
+fn refusal(cache: &str, error: &ReadError) -> Problem {
+    match error {
+        ReadError::Load(LoadError::Busy(_)) => {
+            Problem::unavailable("too many requests wait for the database")
+        }
+        ReadError::Load(load) if load.concerns_all() || load.is_timeout() => {
+            debug!(cache, %error, "not answered");
+            Problem::unavailable("the database does not answer")
+        }
+        // A value that the query's types cannot hold: there is nothing by it.
+        ReadError::Load(load) if load.is_data_exception() => Problem::not_found(),
+        _ => {
+            error!(cache, %error, "a value could not be had");
+            Problem::internal()
+        }
+    }
+}
+
+/// A shared filler reads as a single one does.
+pub(super) type SharedFiller = Arc<crate::fill::filler::Filler>;
