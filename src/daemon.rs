@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::api::server;
+use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
@@ -35,6 +37,8 @@ pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
 /// Everything that was checked before any task started.
 pub struct Daemon {
     context: Context,
+    /// None if there is nothing to serve.
+    api: Option<Arc<Api>>,
     reload: Reload,
 }
 
@@ -65,9 +69,12 @@ impl Daemon {
             address,
             rules,
             status: Arc::new(status),
+            held: Arc::default(),
             without: Without::from_environment(),
         };
-        Ok(Daemon { context, reload })
+        let serves = context.config.api.enabled && !context.rules.endpoints.is_empty();
+        let api = if serves { Some(Arc::new(Api::new(&context)?)) } else { None };
+        Ok(Daemon { context, api, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
@@ -85,7 +92,24 @@ impl Daemon {
                 mapping: Arc::clone(&mapping),
             },
         ));
+        let api = match &self.api {
+            None => None,
+            Some(api) => match server::bind(self.context.config.api.listen).await {
+                Ok(listener) => {
+                    let serving = server::serve(listener, Arc::clone(api), stop.clone());
+                    Some(tokio::spawn(serving))
+                }
+                Err(reason) => return Ended::Hopeless(reason),
+            },
+        };
+        let within = self.context.config.pipeline.drain_timeout.get();
         let ended = self.supervise(&stop, &mapping).await;
+        stop.cancel();
+        if let Some(api) = api
+            && tokio::time::timeout(within, api).await.is_err()
+        {
+            warn!("requests to the read API were not answered within {within:?} (pipeline.drain_timeout)");
+        }
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -122,6 +146,7 @@ impl Daemon {
                         _ = hangup.recv(), if !stop.is_cancelled() => {
                             if let Some(rules) = self.read_anew() {
                                 // The run ends and the next one finds another fingerprint: a gap.
+                                // (Or the same, if only the endpoints are others.)
                                 reloaded = Some(rules);
                                 run_stop.cancel();
                             }
@@ -132,6 +157,7 @@ impl Daemon {
             if let Some(new) = reloaded {
                 shown.store(Arc::clone(&new.mapping));
                 self.context.rules = new;
+                self.serve_anew().await;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
@@ -220,16 +246,31 @@ impl Daemon {
         status.enter(Phase::Connecting);
     }
 
+    /// The API serves by the new rules before a run applies them; and that run waits for those
+    /// who are still served by the old ones, and might store what their queries gave.
+    async fn serve_anew(&self) {
+        let Some(api) = &self.api else { return };
+        match api.serve(&self.context) {
+            Ok(former) => former.gone(self.context.config.api.request_timeout.get()).await,
+            Err(reason) => error!(%reason, "the read API serves nothing until this is mended"),
+        }
+    }
+
     /// A reload: the new rules, if they can be used and differ.
     fn read_anew(&self) -> Option<Rules> {
         match (self.reload)() {
             Ok(rules) => {
                 self.context.status.reload(None);
-                if rules.fingerprint() == self.context.rules.fingerprint() {
+                let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
+                if same_rules && rules.endpoints == self.context.rules.endpoints {
                     info!("reloaded: the rules are the same");
                     return None;
                 }
-                info!("reloaded: the rules have changed, everything managed will be dropped");
+                if same_rules {
+                    info!("reloaded: the endpoints have changed");
+                } else {
+                    info!("reloaded: the rules have changed, everything managed will be dropped");
+                }
                 Some(rules)
             }
             Err(reason) => {

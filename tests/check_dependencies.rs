@@ -286,3 +286,39 @@ async fn what_postgres_refuses_points_to_file_line_and_column() {
         ended.says(expected);
     }
 }
+
+#[tokio::test]
+async fn a_population_that_cannot_be_asked_is_found_and_what_it_reads_must_be_granted() {
+    let ground = Ground::empty(unstale::sandbox::Postgres::builder()).await;
+    ground.as_django(TABLES).await;
+    ground.as_django("grant select on team to unstale").await;
+    let with = |population: &str| {
+        small(
+            &format!(
+                "[caches.team]\nkey = \"team:{{id}}\"\nquery = \"select to_json(name) from team where id = $id\"\npopulation = '''\n{population}'''"
+            ),
+            &format!("[[tables]]\nname = \"team\"\ninvalidates = [{ALL}]"),
+        )
+    };
+    for (population, message, place) in [
+        (
+            "select t.id\n from team t where t.nam = $organization",
+            "column t.nam does not exist",
+            "unstale.toml:11:20",
+        ),
+        ("select t.name from team t", "\"id\" does not exist", "it returns id, named so"),
+        ("select id from team where id = $id", "names $id", "$organization and $users"),
+    ] {
+        ground.configure(&with(population));
+        let ended = ground.check().await.expect(1);
+        ended.says("population of team");
+        ended.says(message);
+        ended.says(place);
+    }
+    // No rule need cover it, but the role must be allowed to read it.
+    ground.configure(&with("select distinct m.team_id as id from member m limit $users"));
+    let ended = ground.check().await.expect(1);
+    ended.says("member");
+    ended.says("GRANT SELECT");
+    ended.says("team: every change of what it reads reaches it (1 table)");
+}

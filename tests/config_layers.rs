@@ -53,7 +53,7 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(config.pipeline.max_keys_ahead, 9);
     assert_eq!(config.redis.timeout.to_string(), "3s");
     let cache = &config.caches.by_name["org_data"];
-    assert_eq!(cache.key, "v1:org:data:{org_id}");
+    assert_eq!(cache.key.as_deref(), Some("v1:org:data:{org_id}"));
     assert_eq!(cache.ttl.unwrap().to_string(), "2h");
     assert_eq!(cache.parameters["days"].len(), 2);
 }

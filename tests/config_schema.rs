@@ -45,7 +45,7 @@ fn names_are_free_for_caches_and_parameters_and_nowhere_else() {
     let schema: serde_json::Value = serde_json::from_str(&schema::json()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
     let definitions = &schema["$defs"];
-    for closed in ["Postgres", "Redis", "Pipeline", "Admin", "Log", "Cache", "Table"] {
+    for closed in ["Postgres", "Redis", "Pipeline", "Admin", "Log", "Cache", "Piece", "Table"] {
         assert_eq!(definitions[closed]["additionalProperties"], false, "{closed}");
     }
     assert_eq!(definitions["Caches"]["additionalProperties"]["$ref"], "#/$defs/Cache");

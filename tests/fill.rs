@@ -9,58 +9,11 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::AsyncCommands;
 use support::World;
-use unstale::config::Override;
-use unstale::fill::filler::{Filler, How, ReadError};
-use unstale::loader::load::{Bounds, Loader};
-use unstale::mapping::Mapping;
-use unstale::mapping::model::CacheId;
-use unstale::metrics::Metrics;
-use unstale::postgres::conninfo::ConnectOptions;
-use unstale::rules::Rules;
-use unstale::store::fills::Fills;
-use unstale::store::keys::ControlKeys;
-use unstale::store::session::Address;
-
-struct Reader {
-    filler: Arc<Filler>,
-    mapping: Arc<Mapping>,
-    metrics: Metrics,
-}
-
-impl Reader {
-    fn new(world: &World) -> Reader {
-        let overrides: Vec<Override> = world.settings.iter().map(|s| s.parse().unwrap()).collect();
-        let loaded = unstale::config::load(Some(&world.config), &overrides).unwrap();
-        let rules = Rules::compile(&loaded).unwrap();
-        let bounds = Bounds {
-            connections: 4,
-            statement_timeout: Duration::from_secs(5),
-            wait: Duration::from_secs(10),
-        };
-        let options = ConnectOptions::parse(&world.postgres.url()).unwrap();
-        let loader = Loader::new(&rules, options, bounds).unwrap();
-        let address = Address::new(&loaded.config.redis).unwrap();
-        let fills = Fills::new(address, ControlKeys::new("unstale"));
-        let metrics = Metrics::new().unwrap();
-        let mapping = Arc::clone(&rules.mapping);
-        let prefix = &loaded.config.redis.key_prefix;
-        let filler = Filler::new(fills, loader, Arc::clone(&mapping), prefix, metrics.clone());
-        Reader { filler: Arc::new(filler), mapping, metrics }
-    }
-
-    fn cache(&self, name: &str) -> CacheId {
-        self.mapping.cache_by_name(name).unwrap().0
-    }
-
-    async fn read(&self, cache: &str, values: &[(&str, &str)]) -> (Option<String>, How) {
-        let read = self.filler.read(self.cache(cache), values).await.expect("a value");
-        (read.value.map(|value| String::from_utf8(value).unwrap()), read.how)
-    }
-}
+use support::reader::Reader;
+use unstale::fill::filler::{How, ReadError};
 
 async fn world() -> World {
     let world = World::new().await;
@@ -117,8 +70,7 @@ async fn a_thousand_misses_cost_one_query() {
         let (value, how) = reader.await.unwrap();
         assert!(value.is_some() && matches!(how, How::Stored | How::Hit), "{how:?}");
     }
-    let loads = reader.metrics.load_seconds.with_label_values(&["deal_stats"]).get_sample_count();
-    assert_eq!(loads, 1);
+    assert_eq!(reader.loads("deal_stats"), 1);
     let ttl: i64 = world.values().await.pttl("prs_cache:1:v1:deal_stats:1:30").await.unwrap();
     assert!(ttl > 0 && ttl <= 15 * 60 * 1000, "{ttl}");
 }

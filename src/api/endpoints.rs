@@ -12,14 +12,14 @@ use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
 use crate::config::problem::{ConfigPath, Problem, nearest};
 use crate::mapping::Mapping;
-use crate::mapping::model::CacheId;
+use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 
 /// The parameter of the identity cache.
 pub const USER_ID: &str = "user_id";
 
 /// All endpoints.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     endpoints: Vec<Endpoint>,
     /// The cache that says who a user is; there is one unless all is for anyone.
@@ -27,15 +27,15 @@ pub struct Endpoints {
 }
 
 /// One endpoint.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The path as it was written: the label `endpoint` of the metrics.
     pub template: Box<str>,
     segments: Vec<Segment>,
-    /// The cache.
-    pub cache: CacheId,
-    /// Its name.
-    pub cache_name: Box<str>,
+    /// What is served.
+    pub target: Target,
+    /// The cache's name.
+    pub cache: Box<str>,
     /// How long its entries live at most, in seconds.
     pub ttl: u64,
     /// Who may.
@@ -50,6 +50,15 @@ pub struct Endpoint {
     pub cache_control: HeaderValue,
     /// The name of the value in the answer.
     pub envelope: Box<str>,
+}
+
+/// What an endpoint serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// An entry of a cache.
+    Entry(CacheId),
+    /// What a composed cache joins; by its name.
+    Composed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,10 +180,50 @@ impl Endpoint {
     #[must_use]
     pub fn closing(&self, cached: bool) -> String {
         let mut closing = format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":");
-        let name = serde_json::Value::from(&*self.cache_name);
+        let name = serde_json::Value::from(&*self.cache);
         // Writing to a text does not fail.
         _ = write!(closing, "{name},\"ttl\":{}}}}}", self.ttl);
         closing
+    }
+}
+
+/// What a cache's name stands for.
+struct Served<'m> {
+    target: Target,
+    parameters: Vec<&'m str>,
+    ttl: u64,
+    /// The caches that it is read from, each with the parameters that it fixes itself.
+    caches: Vec<(&'m CacheModel, Vec<&'m str>)>,
+}
+
+impl<'m> Served<'m> {
+    fn find(mapping: &'m Mapping, name: &str) -> Option<Served<'m>> {
+        if let Some(composition) = mapping.composition(name) {
+            let caches = composition.parts.iter().filter_map(|part| {
+                let fixed = part.fixed.iter().map(|(name, _)| &**name).collect();
+                Some((mapping.cache(part.cache)?, fixed))
+            });
+            return Some(Served {
+                target: Target::Composed,
+                parameters: composition.parameters.iter().map(|name| &**name).collect(),
+                ttl: composition.ttl.as_secs(),
+                caches: caches.collect(),
+            });
+        }
+        let (id, cache) = mapping.cache_by_name(name)?;
+        let parameters = cache.template.parameters().filter(|name| *name != GENERATION);
+        Some(Served {
+            target: Target::Entry(id),
+            parameters: parameters.collect(),
+            ttl: cache.ttl.as_secs(),
+            caches: vec![(cache, Vec::new())],
+        })
+    }
+
+    /// The values of a parameter that are cached, where not all are.
+    fn enumerated(&self, name: &str) -> Option<&'m Vec<String>> {
+        let open = self.caches.iter().filter(|(_, fixed)| !fixed.contains(&name));
+        open.map(|(cache, _)| *cache).find_map(|cache| cache.enumerated.get(name))
     }
 }
 
@@ -202,8 +251,10 @@ impl Compiler<'_> {
         if cache_control.is_err() {
             self.add("cache_control", "this is no header", "such as \"max-age=900, private\"");
         }
-        let Some((id, cache)) = mapping.cache_by_name(&written.cache) else {
-            let known: Vec<&str> = mapping.caches().map(|(_, cache)| &*cache.name).collect();
+        let Some(served) = Served::find(mapping, &written.cache) else {
+            let composed = mapping.compositions().iter().map(|composition| &*composition.name);
+            let known = mapping.caches().map(|(_, cache)| &*cache.name).chain(composed);
+            let known: Vec<&str> = known.collect();
             let near = nearest(&written.cache, known.iter().copied());
             let hint = match near {
                 Some(near) => format!("did you mean \"{near}\"?"),
@@ -213,19 +264,18 @@ impl Compiler<'_> {
             return None;
         };
         let has_query = config.caches.by_name.get(&written.cache).is_some_and(|c| c.query.is_some());
-        if !has_query {
+        if !has_query && matches!(served.target, Target::Entry(_)) {
             let message = format!("the cache {} has no query", written.cache);
             self.add("cache", message, format!("add `query = …` to [caches.{}]", written.cache));
         }
-        let of_key: Vec<&str> =
-            cache.template.parameters().filter(|name| *name != GENERATION).collect();
+        let of_key = &served.parameters;
         let mut parameters = Vec::new();
         for (name, parameter) in &written.parameters {
             if !of_key.contains(&name.as_str()) {
                 self.parameter(name, "", format!("the key of {} has no {{{name}}}", written.cache));
                 continue;
             }
-            match Parameter::compile(name, parameter, cache.enumerated.get(name)) {
+            match Parameter::compile(name, parameter, served.enumerated(name)) {
                 Ok(parameter) => parameters.push(parameter),
                 Err((setting, message)) => self.parameter(name, setting, message),
             }
@@ -239,9 +289,9 @@ impl Compiler<'_> {
         Some(Endpoint {
             template: written.path.as_str().into(),
             segments,
-            cache: id,
-            cache_name: written.cache.as_str().into(),
-            ttl: cache.ttl.as_secs(),
+            target: served.target,
+            cache: written.cache.as_str().into(),
+            ttl: served.ttl,
             who: written.who,
             parameters,
             organization: written.organization.as_str().into(),

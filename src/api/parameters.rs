@@ -14,7 +14,7 @@ use crate::config::endpoints::{EndpointParameter, IdentityField, ParameterType};
 use crate::config::model::Scalar;
 
 /// A parameter of an endpoint's cache.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name in the cache's key.
     pub name: Box<str>,

@@ -28,8 +28,10 @@
 //! stored meanwhile was accepted by its lease, after the watermark had passed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tracing::{debug, error};
 
 use super::endpoints::USER_ID;
@@ -39,8 +41,8 @@ use super::service::{Api, Serving};
 use crate::fill::filler::{How, ReadError};
 use crate::loader::load::LoadError;
 use crate::lsn::Lsn;
+use crate::mapping::composition::Composition;
 use crate::mapping::model::{CacheId, CacheModel};
-use crate::mapping::template::GENERATION;
 
 /// How a request is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,9 +116,17 @@ impl Source {
     }
 }
 
+/// What is read: an entry, or the parts of a composed value.
+pub(super) struct Wanted<'w> {
+    /// The cache's name, for the metrics.
+    pub(super) cache: &'w str,
+    parts: Vec<(CacheId, Vec<(&'w str, &'w str)>)>,
+    composition: Option<(&'w Composition, &'w [(&'w str, &'w str)])>,
+}
+
 /// A value, or that there is none.
 pub(super) struct Reading {
-    pub(super) value: Option<Vec<u8>>,
+    pub(super) value: Option<Bytes>,
     pub(super) source: Source,
     /// The watermark that came with it.
     pub(super) watermark: Option<Lsn>,
@@ -124,9 +134,35 @@ pub(super) struct Reading {
 
 /// What looking into the cache gave.
 enum Look {
-    Found(Vec<u8>, Lsn),
+    Found(Vec<Bytes>, Lsn),
     Missing(Lsn),
     Unusable(Bypass),
+}
+
+impl<'w> Wanted<'w> {
+    pub(super) fn entry(id: CacheId, cache: &'w CacheModel, values: &[(&'w str, &'w str)]) -> Self {
+        Wanted { cache: &cache.name, parts: vec![(id, values.to_vec())], composition: None }
+    }
+
+    pub(super) fn composed(
+        composition: &'w Composition,
+        values: &'w [(&'w str, &'w str)],
+    ) -> Self {
+        let parts = composition.parts.iter().map(|part| (part.cache, part.values(values)));
+        Wanted {
+            cache: &composition.name,
+            parts: parts.collect(),
+            composition: Some((composition, values)),
+        }
+    }
+
+    /// The value, of what was found of its parts.
+    fn join(&self, mut parts: Vec<Bytes>) -> Result<Bytes, ReadError> {
+        match self.composition {
+            Some((composition, values)) => Ok(composition.join(values, &parts)?.into()),
+            None => Ok(parts.pop().unwrap_or_default()),
+        }
+    }
 }
 
 impl Api {
@@ -150,77 +186,96 @@ impl Api {
         }
     }
 
-    /// The entry of a cache.
+    /// Reads a value.
     pub(super) async fn read(
         &self,
         serving: &Serving,
-        id: CacheId,
-        values: &[(&str, &str)],
+        wanted: &Wanted<'_>,
         course: Course,
     ) -> Result<Reading, Problem> {
-        let Some(cache) = serving.mapping.cache(id) else { return Err(Problem::internal()) };
-        let read = self.try_read(serving, id, cache, values, course).await;
+        let read = self.try_read(serving, wanted, course).await;
         let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
-        self.status.metrics.cache_reads.with_label_values(&[&*cache.name, result]).inc();
-        read
+        self.count(wanted.cache, result);
+        let mut reading = read.map_err(|error| refusal(wanted.cache, &error))?;
+        // As it is remembered that there is nothing.
+        reading.value = reading.value.filter(|value| **value != *b"null");
+        Ok(reading)
+    }
+
+    fn count(&self, cache: &str, result: &str) {
+        self.status.metrics.cache_reads.with_label_values(&[cache, result]).inc();
     }
 
     async fn try_read(
         &self,
         serving: &Serving,
-        id: CacheId,
-        cache: &CacheModel,
-        values: &[(&str, &str)],
+        wanted: &Wanted<'_>,
         course: Course,
-    ) -> Result<Reading, Problem> {
+    ) -> Result<Reading, ReadError> {
         let bypass = match course {
             Course::Bypass(why) => why,
-            Course::Cache { floor } => match self.look(serving, cache, values, floor).await? {
-                Look::Found(value, watermark) => {
-                    let value = Some(value);
+            Course::Cache { floor } => match self.look(serving, wanted, floor).await? {
+                Look::Found(parts, watermark) => {
+                    let value = Some(wanted.join(parts)?);
                     return Ok(Reading { value, source: Source::Hit, watermark: Some(watermark) });
                 }
                 Look::Missing(watermark) => {
-                    let read = serving.filler.read(id, values).await;
-                    let read = read.map_err(|error| refusal(&cache.name, &error))?;
-                    let source = match read.how {
-                        How::Hit => Source::Hit,
-                        how => Source::Miss { stored: how == How::Stored },
-                    };
-                    let watermark = Some(watermark);
-                    return Ok(Reading { value: read.value, source, watermark });
+                    return self.fill(serving, wanted, watermark).await;
                 }
                 Look::Unusable(why) => why,
             },
         };
-        let value = serving.filler.load_past(id, values).await;
-        let value = value.map_err(|error| refusal(&cache.name, &error))?;
+        let loads = wanted.parts.iter().map(|(id, values)| serving.filler.load_past(*id, values));
+        let parts: Option<Vec<Bytes>> = try_join_all(loads).await?.into_iter().collect();
+        let value = parts.map(|parts| wanted.join(parts)).transpose()?;
         Ok(Reading { value, source: Source::Bypass(bypass), watermark: None })
+    }
+
+    /// By lease, with whoever else wants the same.
+    async fn fill(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        watermark: Lsn,
+    ) -> Result<Reading, ReadError> {
+        let read = match (wanted.composition, wanted.parts.first()) {
+            (Some((composition, values)), _) => serving.filler.compose(composition, values).await?,
+            (None, Some((id, values))) => serving.filler.read(*id, values).await?,
+            (None, None) => return Err(ReadError::Abandoned),
+        };
+        let source = match read.how {
+            How::Hit => Source::Hit,
+            how => Source::Miss { stored: how == How::Stored },
+        };
+        Ok(Reading { value: read.value, source, watermark: Some(watermark) })
     }
 
     async fn look(
         &self,
         serving: &Serving,
-        cache: &CacheModel,
-        values: &[(&str, &str)],
+        wanted: &Wanted<'_>,
         floor: Option<(Lsn, u64)>,
-    ) -> Result<Look, Problem> {
-        let generation = match &cache.generation_key {
-            None => None,
-            Some(template) => {
-                let key = serving.key(template, values, None).ok_or_else(Problem::internal)?;
-                match self.held_or_cached(&key, serving, cache, floor).await {
-                    Look::Found(generation, _) => Some((key, generation)),
-                    other => return Ok(other),
+    ) -> Result<Look, ReadError> {
+        let wrong = || ReadError::Parameters("not all parameters are given".to_owned());
+        let (mut keys, mut generations) = (Vec::new(), Vec::new());
+        for (id, values) in &wanted.parts {
+            let cache = serving.mapping.cache(*id).ok_or_else(wrong)?;
+            let mut generation = None;
+            if let Some(template) = &cache.generation_key {
+                let key = serving.key(template, values, None).ok_or_else(wrong)?;
+                match self.held_or_cached(&key, cache, floor).await {
+                    Ok(found) => generation = Some(found),
+                    Err(other) => return Ok(other),
                 }
+                generations.push(key);
             }
-        };
-        let name = generation.as_ref().map(|(_, generation)| generation.as_slice());
-        let key = serving.key(&cache.template, values, name).ok_or_else(Problem::internal)?;
-        let found = self.cached(&key, floor).await;
-        if let (Look::Missing(_), Some((key, _))) = (&found, &generation) {
+            let key = serving.key(&cache.template, values, generation.as_deref());
+            keys.push(key.ok_or_else(wrong)?);
+        }
+        let found = self.cached(&keys, floor).await;
+        if matches!(found, Look::Missing(_)) {
             // It may have ended in Redis; then what is stored now is stored under another one.
-            self.held.forget(key);
+            generations.iter().for_each(|key| self.held.forget(key));
         }
         Ok(found)
     }
@@ -229,27 +284,34 @@ impl Api {
     async fn held_or_cached(
         &self,
         key: &[u8],
-        serving: &Serving,
         cache: &CacheModel,
         floor: Option<(Lsn, u64)>,
-    ) -> Look {
-        // Without a living certificate nothing that is held counts (rule 11). Where a position
-        // is asked for, the watermark has passed it, and what was applied has left here before.
-        if self.status.is_certified()
-            && let Some(value) = self.held.get(key, Instant::now())
-        {
-            return Look::Found(value.to_vec(), self.status.watermark());
+    ) -> Result<Bytes, Look> {
+        if let Some(value) = self.held(key) {
+            return Ok(value);
         }
         let ticket = self.held.ticket(key);
-        let found = self.cached(key, floor).await;
-        if let (Look::Found(value, _), Some(ticket)) = (&found, ticket) {
-            self.held.put(ticket, value, Instant::now() + serving.held_life(cache));
+        match self.cached(&[key], floor).await {
+            Look::Found(mut parts, watermark) => {
+                let value = parts.pop().ok_or(Look::Missing(watermark))?;
+                if let Some(ticket) = ticket {
+                    self.held.put(ticket, value.clone(), Instant::now() + held_life(cache));
+                }
+                Ok(value)
+            }
+            other => Err(other),
         }
-        found
     }
 
-    async fn cached(&self, key: &[u8], floor: Option<(Lsn, u64)>) -> Look {
-        let mut found = match self.reader.get(&[key]).await {
+    /// What this process holds. Without a living certificate that counts for nothing (rule 11).
+    /// Where a position is asked for, the watermark has passed it, and what was applied has
+    /// left here before.
+    fn held(&self, key: &[u8]) -> Option<Bytes> {
+        if self.status.is_certified() { self.held.get(key, Instant::now()) } else { None }
+    }
+
+    async fn cached(&self, keys: &[impl AsRef<[u8]>], floor: Option<(Lsn, u64)>) -> Look {
+        let found = match self.reader.get(keys).await {
             Ok(found) => found,
             Err(error) => {
                 debug!(%error, "the cache is not asked");
@@ -261,10 +323,13 @@ impl Api {
             (Some(watermark), Some((lsn, _))) if watermark < lsn => {
                 Look::Unusable(Bypass::MinLsn)
             }
-            (Some(watermark), _) => match found.values.pop().flatten() {
-                Some(value) => Look::Found(value, watermark),
-                None => Look::Missing(watermark),
-            },
+            (Some(watermark), _) => {
+                let parts = found.values.into_iter().map(|value| value.map(Bytes::from));
+                match parts.collect::<Option<Vec<Bytes>>>() {
+                    Some(parts) => Look::Found(parts, watermark),
+                    None => Look::Missing(watermark),
+                }
+            }
         }
     }
 
@@ -280,33 +345,34 @@ impl Api {
         let cache = serving.mapping.cache(id).ok_or_else(Problem::internal)?;
         let values = [(USER_ID, user)];
         let key = serving.key(&cache.template, &values, None).ok_or_else(Problem::internal)?;
-        let count = |result| {
-            self.status.metrics.cache_reads.with_label_values(&[&*cache.name, result]).inc();
-        };
-        let held = match course {
-            Course::Cache { .. } if self.status.is_certified() => {
-                self.held.get(&key, Instant::now())
-            }
-            _ => None,
-        };
-        if let Some(value) = held {
-            count("held");
+        if matches!(course, Course::Cache { .. })
+            && let Some(value) = self.held(&key)
+        {
+            self.count(&cache.name, "held");
             return Ok((read_identity(&cache.name, &value)?, course));
         }
         let ticket = self.held.ticket(&key);
-        let reading = self.read(serving, id, &values, course).await?;
+        let reading = self.read(serving, &Wanted::entry(id, cache, &values), course).await?;
         let Some(value) = reading.value else {
             return Err(Problem::token("the user of this token is not known"));
         };
+        let identity = read_identity(&cache.name, &value)?;
         let left = match reading.source {
             Source::Bypass(why) => Course::Bypass(why),
             Source::Hit | Source::Miss { .. } => course,
         };
-        if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) = (reading.source, ticket) {
-            self.held.put(ticket, &value, Instant::now() + serving.held_life(cache));
+        if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) =
+            (reading.source, ticket)
+        {
+            self.held.put(ticket, value, Instant::now() + held_life(cache));
         }
-        Ok((read_identity(&cache.name, &value)?, left))
+        Ok((identity, left))
     }
+}
+
+/// The longest that an entry is held: a second line of defence, as every time to live.
+fn held_life(cache: &CacheModel) -> Duration {
+    cache.ttl.min(Duration::from_secs(300))
 }
 
 fn read_identity(cache: &str, value: &[u8]) -> Result<Identity, Problem> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::endpoints::Endpoints;
 use super::reading::SharedFiller;
@@ -14,16 +15,12 @@ use crate::config::api::Api as Settings;
 use crate::fill::held::Held;
 use crate::loader::load::Bounds;
 use crate::mapping::Mapping;
-use crate::mapping::model::CacheModel;
 use crate::mapping::template::{GENERATION, Template};
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::status::Status;
 use crate::store::keys::ControlKeys;
 use crate::store::reader::Reader;
-
-/// The longest that an entry is held: a second line of defence, as every time to live.
-const HELD: Duration = Duration::from_secs(300);
 
 /// The read API.
 pub struct Api {
@@ -89,7 +86,7 @@ impl Api {
                 .min(self.settings.request_timeout.get()),
             wait: self.settings.max_load_wait.get(),
         };
-        let (new, problem) = match context.filler(bounds) {
+        let (new, problem) = match context.filler_within(bounds) {
             Ok(filler) => (Some(filler), None),
             Err(End::Hopeless(reason)) => (None, Some(reason)),
             Err(other) => (None, Some(format!("{other:?}"))),
@@ -120,8 +117,16 @@ impl Retired {
     pub async fn gone(self, within: Duration) {
         if let Some(former) = self.0 {
             former.requests.close();
-            // Whoever takes longer is answered with 503, and fills nothing.
-            _ = tokio::time::timeout(within + Duration::from_millis(100), former.requests.wait()).await;
+            let unused = async {
+                former.requests.wait().await;
+                // What they began goes on without them.
+                while Arc::strong_count(&former.filler) > 1 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            if tokio::time::timeout(within * 2 + Duration::from_secs(1), unused).await.is_err() {
+                warn!("what was being filled by the former rules has not ended in time");
+            }
         }
     }
 }
@@ -142,9 +147,5 @@ impl Serving {
         };
         template.render(value, &mut key)?;
         Some(key)
-    }
-
-    pub(super) fn held_life(&self, cache: &CacheModel) -> Duration {
-        cache.ttl.min(HELD)
     }
 }

@@ -120,11 +120,27 @@ impl Reader<'_> {
                     Some(zone) => caches.timezone = zone.to_owned(),
                     None => self.expected("a text in quotes, such as \"UTC\"", value, at),
                 }
-            } else if let Some(cache) = self.entry::<Cache>(value, &at) {
+            } else if let Some(cache) = self.cache(value, &at) {
                 caches.by_name.insert(name.clone(), cache);
             }
         }
         caches
+    }
+
+    /// Only a composed cache can do without a key.
+    fn cache(&mut self, value: &Value, path: &ConfigPath) -> Option<Cache> {
+        let mut cache: Cache = self.entry(value, path)?;
+        let given = self.dict(value, path)?;
+        if !given.contains_key("key") && !given.contains_key("compose") {
+            let missing = path.child("key");
+            // One that is misspelt is reported already.
+            if !given.keys().any(|name| nearest(name, ["key"]).is_some()) {
+                self.problems.push(missing_field(missing.clone(), path, "key", given));
+            }
+            self.stand_ins.push(missing);
+            cache.key = Some(String::new());
+        }
+        Some(cache)
     }
 
     fn table(&mut self, value: &Value, path: &ConfigPath) -> Option<Table> {

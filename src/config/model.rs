@@ -120,6 +120,11 @@ pub struct Redis {
     /// The time to live of a cache that names none.
     #[serde(default = "five_minutes")]
     pub default_ttl: Span,
+    /// How many connections those who read and fill may share, beside the daemon's own few.
+    /// One carries many commands at once; another is opened when all are busy.
+    #[serde(default = "fifty")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_connections: usize,
 }
 
 /// `[pipeline]`
@@ -224,8 +229,10 @@ pub struct Caches {
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// The key's template, such as `v1:deal_stats:{org_id}:{days}`. It begins with literal
-    /// text. A scoped cache has `{generation}` behind its scope's parameters.
-    pub key: String,
+    /// text. A scoped cache has `{generation}` behind its scope's parameters. A composed cache
+    /// has a key only if something of its own belongs to it.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The SQL that computes the value: named `$parameters`, one JSON column, no row if
     /// there is nothing to cache.
     pub query: Option<Query>,
@@ -255,6 +262,44 @@ pub struct Cache {
     /// Whether an entry that a change removed is filled again at once. Not for a scoped cache.
     #[serde(default)]
     pub rewarm: Rewarm,
+    /// How long it is remembered that there is nothing to cache (the query gave no row), as
+    /// the value `null`. An INSERT must reach the cache, as `check` sees to. Default: it is not.
+    #[serde(default)]
+    pub negative_ttl: Option<Span>,
+    /// A larger value is computed for its reader and not stored. Default: no limit.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_value_bytes: Option<usize>,
+    /// What a composed value is joined from, in this order: a JSON object whose members
+    /// are entries of other caches, each filled and dropped by itself.
+    #[serde(default)]
+    pub compose: Option<Vec<Piece>>,
+}
+
+/// A piece of a composed value. It is one of `cache`, `number` and `text`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// The member's name. Left out: the part is an object, and its members are taken over.
+    #[serde(default)]
+    pub member: Option<String>,
+    /// The part: an entry of this cache, or another composed value. The cache itself: its
+    /// own entry.
+    #[serde(default)]
+    pub cache: Option<String>,
+    /// What is always the same of the part's key, such as `{ days = 30 }`. Its other
+    /// parameters are those of the whole, by name.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Scalar>,
+    /// Of the part, an object, this member only.
+    #[serde(default)]
+    pub pick: Option<String>,
+    /// A parameter, as a JSON number. It must be a whole one.
+    #[serde(default)]
+    pub number: Option<String>,
+    /// A parameter, as a JSON text.
+    #[serde(default)]
+    pub text: Option<String>,
 }
 
 /// Whether an entry that a change removed is filled again at once.
@@ -483,6 +528,9 @@ fn two_seconds() -> Span {
 }
 fn thirty_seconds() -> Span {
     Span::seconds(30)
+}
+fn fifty() -> usize {
+    50
 }
 fn five_minutes() -> Span {
     Span::seconds(300)

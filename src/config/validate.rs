@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::api::{Api, JwtKey};
 use super::duration::Span;
-use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rule, Warm};
+use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rewarm, Rule, Warm};
 use super::problem::{ConfigPath, Problem, nearest};
 
 /// Names that commands give to several caches at once.
@@ -96,6 +96,7 @@ impl Checks {
         self.one_password("redis", &redis.password, redis.password_file.is_some());
         self.span(at("timeout"), redis.timeout, Span::milliseconds(10)..=Span::seconds(300));
         self.ttl(at("default_ttl"), redis.default_ttl);
+        self.number(at("max_connections"), redis.max_connections, 1..=10_000);
     }
 
     fn pipeline(&mut self, pipeline: &Pipeline) {
@@ -215,7 +216,10 @@ impl Checks {
     fn cache(&mut self, config: &Config, name: &str, cache: &Cache) {
         let path = ConfigPath::from_iter(["caches", name]);
         self.cache_name(config, name, &path);
-        if cache.key.is_empty() {
+        if cache.key.is_none() {
+            self.composed(cache, &path);
+        }
+        if cache.key.as_deref().is_some_and(str::is_empty) {
             self.add(
                 path.child("key"),
                 "the cache's key is empty",
@@ -233,6 +237,23 @@ impl Checks {
         }
         if let Some(ttl) = cache.ttl {
             self.ttl(path.child("ttl"), ttl);
+        }
+        if let Some(ttl) = cache.negative_ttl {
+            self.ttl(path.child("negative_ttl"), ttl);
+        }
+        if cache.max_value_bytes == Some(0) {
+            self.add(
+                path.child("max_value_bytes"),
+                "no value is that small",
+                "write a number of bytes, such as 1048576, or leave it out: then there is no limit",
+            );
+        }
+        if cache.compose.as_ref().is_some_and(Vec::is_empty) {
+            self.add(
+                path.child("compose"),
+                "the value is composed of nothing",
+                "name the parts, such as compose = [{ member = \"organization\", cache = \"org_data\" }], or leave `compose` out",
+            );
         }
         for (parameter, values) in &cache.parameters {
             let at = path.child("parameters").child(parameter);
@@ -264,6 +285,30 @@ impl Checks {
                     "take one of them out",
                 );
             }
+        }
+    }
+
+    /// Without a key there are no entries: what is about entries says nothing.
+    fn composed(&mut self, cache: &Cache, path: &ConfigPath) {
+        let of_entries = [
+            ("query", cache.query.is_some()),
+            ("population", cache.population.is_some()),
+            ("parameters", !cache.parameters.is_empty()),
+            ("scope", cache.scope.is_some()),
+            ("rewarm", cache.rewarm != Rewarm::Never),
+            ("negative_ttl", cache.negative_ttl.is_some()),
+            ("max_value_bytes", cache.max_value_bytes.is_some()),
+        ];
+        for (setting, _) in of_entries.into_iter().filter(|(_, given)| *given) {
+            let problem = Problem::new(
+                path.child(setting),
+                format!(
+                    "a composed cache without a `key` has no entries of its own, so `{setting}` says nothing"
+                ),
+            );
+            let hint =
+                format!("write `{setting}` at its parts, or give it a `key` for a part of its own");
+            self.problems.push(problem.on_key().hint(hint));
         }
     }
 

@@ -1,5 +1,5 @@
 //! One entry: from the cache if it is there, else from the database, and then into the cache
-//! if that is safe.
+//! if that is safe. (How readers share it: [`super::flights`].)
 //!
 //! Whatever goes wrong with Redis, the reader gets his value: what cannot be stored is
 //! loaded all the same, and is as fresh as its read. Whatever goes wrong with the database
@@ -7,13 +7,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tracing::{debug, warn};
 
+use super::flights::Flights;
 use super::life::{End, life};
 use crate::loader::load::{LoadError, Loader};
 use crate::mapping::Mapping;
+use crate::mapping::composition::ComposeError;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
@@ -21,36 +24,42 @@ use crate::store::error::StoreError;
 use crate::store::fills::{Acquired, Entry, Filled, Fills, Lease};
 
 /// How long a lease lives: the bound on a load.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How long somebody else's lease is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fills the cache.
 pub struct Filler {
-    fills: Fills,
+    pub(super) fills: Fills,
     loader: Loader,
-    mapping: Arc<Mapping>,
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) flights: Arc<Flights<Outcome>>,
     key_prefix: String,
     /// The caches whose queries ask for today.
     of_the_day: BTreeSet<CacheId>,
     /// When the present day ends, as Postgres said when it was last asked.
     midnight: Mutex<Option<SystemTime>>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// What reading an entry gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     /// The value; `None`: there is nothing to cache.
-    pub value: Option<Vec<u8>>,
-    /// Where it came from.
+    pub value: Option<Bytes>,
+    /// Where it came from. Of a composed value: of the part that was hardest to get.
     pub how: How,
+    /// How long others will find it; `None` if they will not, or without end.
+    pub remaining: Option<Duration>,
+    /// When it was stored, if that is known. Of a composed value: its latest part.
+    pub stored_at: Option<SystemTime>,
 }
 
 /// Where a value came from, and whether others find it now. The names are the label
-/// `outcome` of `unstale_fills_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `outcome` of `unstale_fills_total` (there is one more, `shared`: another reader's outcome).
+/// The later one of two tells more of what is amiss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
     /// It was cached.
     Hit,
@@ -82,7 +91,7 @@ impl How {
 }
 
 /// Why there is neither.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     /// Not an entry of this cache.
     #[error("{0}")]
@@ -90,7 +99,16 @@ pub enum ReadError {
     /// The database did not give it.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A part is not what its composition takes it for.
+    #[error(transparent)]
+    Compose(ComposeError),
+    /// The task that fetched it ended by itself: a fault of this program, or its shutdown.
+    #[error("reading it was given up: the program ends, or has a fault that its log tells of")]
+    Abandoned,
 }
+
+/// What a flight comes to.
+pub(super) type Outcome = Result<Read, ReadError>;
 
 impl Filler {
     /// Does not connect yet.
@@ -109,6 +127,7 @@ impl Filler {
             fills,
             loader,
             mapping,
+            flights: Flights::new(),
             key_prefix: key_prefix.to_owned(),
             of_the_day,
             midnight: Mutex::new(None),
@@ -116,18 +135,8 @@ impl Filler {
         }
     }
 
-    /// Reads through the cache.
-    ///
-    /// # Errors
-    /// If the parameters are not the cache's, or the database does not give the value.
-    pub async fn read(&self, cache: CacheId, values: &[(&str, &str)]) -> Result<Read, ReadError> {
-        let read = self.try_read(cache, values, None).await?;
-        self.count(cache, read.how);
-        Ok(read)
-    }
-
-    /// Fills an entry that is not there, to live for `remaining` at most. As
-    /// [`Filler::read`], but what cannot be stored is not loaded.
+    /// Fills an entry that is not there, to live for `remaining` at most. Unlike
+    /// [`Filler::read`], it does not load what cannot be stored, nor wait for others.
     ///
     /// # Errors
     /// As [`Filler::read`].
@@ -137,90 +146,69 @@ impl Filler {
         values: &[(&str, &str)],
         remaining: Option<Duration>,
     ) -> Result<How, ReadError> {
-        let how = self.try_read(cache, values, Some(remaining)).await?.how;
-        self.count(cache, how);
+        let how = self.try_warm(cache, values, remaining).await?;
+        self.count(cache, how.as_str());
         Ok(how)
     }
 
-    fn count(&self, cache: CacheId, how: How) {
+    pub(super) fn count(&self, cache: CacheId, outcome: &str) {
         if let Some(cache) = self.mapping.cache(cache) {
-            self.metrics.fills.with_label_values(&[&*cache.name, how.as_str()]).inc();
+            self.metrics.fills.with_label_values(&[&*cache.name, outcome]).inc();
         }
     }
 
-    /// `warming`: nobody waits for the value, it may live this long.
-    async fn try_read(
+    async fn try_warm(
         &self,
         id: CacheId,
         values: &[(&str, &str)],
-        warming: Option<Option<Duration>>,
-    ) -> Result<Read, ReadError> {
+        remaining: Option<Duration>,
+    ) -> Result<How, ReadError> {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
-        let unstored = |how| async move {
-            let value = match warming {
-                None => self.load(cache, values).await?,
-                Some(_) => None,
-            };
-            Ok(Read { value, how })
-        };
         let entry = match self.entry(cache, values).await {
             Ok(Some(entry)) => entry,
-            Ok(None) => return unstored(How::Unleased).await,
+            Ok(None) => return Ok(How::Unleased),
             Err(Unready::Parameters(reason)) => return Err(wrong(reason)),
             Err(Unready::Store(error)) => {
                 debug!(cache = %cache.name, %error, "not cached");
-                return unstored(How::Unstored).await;
+                return Ok(How::Unstored);
             }
         };
-        let start = Instant::now();
-        let mut pause = Duration::from_millis(2);
-        loop {
-            match self.fills.acquire(&entry, LEASE).await {
-                Ok(Acquired::Hit { value, .. }) => {
-                    return Ok(Read { value: Some(value), how: How::Hit });
-                }
-                Ok(Acquired::Lease(lease)) => {
-                    return self.compute(id, cache, values, lease, warming.flatten()).await;
-                }
-                // Whoever warms need not wait: somebody else fills it.
-                Ok(Acquired::Wait { .. }) if warming.is_some() => {
-                    return Ok(Read { value: None, how: How::Unleased });
-                }
-                Ok(Acquired::Wait { at_most }) if start.elapsed() < PATIENCE => {
-                    self.metrics.leases_waiting.inc();
-                    tokio::time::sleep(pause.min(at_most)).await;
-                    self.metrics.leases_waiting.dec();
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                }
-                Ok(Acquired::Wait { .. } | Acquired::Closed) => {
-                    return unstored(How::Unleased).await;
-                }
-                Err(error) => {
-                    debug!(cache = %cache.name, %error, "not cached");
-                    return unstored(How::Unstored).await;
-                }
+        match self.fills.acquire(&entry, LEASE).await {
+            Ok(Acquired::Hit { .. }) => Ok(How::Hit),
+            Ok(Acquired::Lease(lease)) => {
+                Ok(self.compute(id, values, lease, remaining, &mut |_| ()).await?.how)
+            }
+            // Somebody else fills it, or nothing would be accepted.
+            Ok(Acquired::Wait { .. } | Acquired::Closed) => Ok(How::Unleased),
+            Err(error) => {
+                debug!(cache = %cache.name, %error, "not cached");
+                Ok(How::Unstored)
             }
         }
     }
 
-    async fn compute(
+    /// Loads, and stores. `decides` is called just before each command that decides for whom the
+    /// outcome is: the load, and of a value that is stored the fill.
+    pub(super) async fn compute(
         &self,
         id: CacheId,
-        cache: &CacheModel,
         values: &[(&str, &str)],
         lease: Lease,
         remaining: Option<Duration>,
+        decides: &mut (dyn FnMut(Deciding) + Send),
     ) -> Result<Read, ReadError> {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        decides(Deciding::Load);
         let loaded = async {
             // Asked before the value is computed: a day that ends in between is then over.
             let end = self.end(id).await?;
             Ok::<_, LoadError>((end, self.load(cache, values).await?))
         };
         let (end, value) = match loaded.await {
-            Ok((end, Some(value))) => (end, value),
+            Ok((end, Some(value))) => (end, Bytes::from(value)),
             Ok((_, None)) => {
                 self.give_back(lease).await;
-                return Ok(Read { value: None, how: How::Absent });
+                return Ok(Read::unstored(None, How::Absent));
             }
             Err(error) => {
                 self.give_back(lease).await;
@@ -230,19 +218,39 @@ impl Filler {
         let ttl = remaining.map_or(cache.ttl, |remaining| remaining.min(cache.ttl));
         // A rewarmed entry keeps the life it had: chance has had its part.
         let chance = if remaining.is_some() { 0.0 } else { fastrand::f64() };
-        let Some(life) = life(ttl, end, SystemTime::now(), chance) else {
+        let now = SystemTime::now();
+        let Some(life) = life(ttl, end, now, chance) else {
             self.give_back(lease).await;
-            return Ok(Read { value: Some(value), how: How::Voided });
+            return Ok(Read::unstored(Some(value), How::Voided));
         };
+        decides(Deciding::Fill);
         let how = match lease.fill(&value, life).await {
-            Ok(Filled::Stored) => How::Stored,
+            Ok(Filled::Stored) => {
+                decides(Deciding::Stored);
+                let (remaining, stored_at) = (Some(life), Some(now));
+                return Ok(Read { value: Some(value), how: How::Stored, remaining, stored_at });
+            }
             Ok(Filled::Voided) => How::Voided,
             Err(error) => {
                 warn!(cache = %cache.name, %error, "a value could not be stored");
                 How::Unstored
             }
         };
-        Ok(Read { value: Some(value), how })
+        Ok(Read::unstored(Some(value), how))
+    }
+
+    /// Loads an entry past the cache: nothing is asked of it, nothing is stored. The value is
+    /// as fresh as the database.
+    ///
+    /// # Errors
+    /// As [`Filler::read`].
+    pub async fn load_past(
+        &self,
+        cache: CacheId,
+        values: &[(&str, &str)],
+    ) -> Result<Option<Bytes>, ReadError> {
+        let cache = self.mapping.cache(cache).ok_or_else(|| wrong("there is no such cache"))?;
+        Ok(self.load(cache, values).await?.map(Bytes::from))
     }
 
     /// A lease that is not given back only costs the next reader his patience.
@@ -252,7 +260,7 @@ impl Filler {
         }
     }
 
-    async fn load(
+    pub(super) async fn load(
         &self,
         cache: &CacheModel,
         values: &[(&str, &str)],
@@ -264,7 +272,7 @@ impl Filler {
     }
 
     /// The Redis key of an entry; `None` while no generation of its scope can be had.
-    async fn entry(
+    pub(super) async fn entry(
         &self,
         cache: &CacheModel,
         values: &[(&str, &str)],
@@ -274,6 +282,14 @@ impl Filler {
         };
         let missing =
             || Unready::Parameters(format!("not all parameters of {} are given", cache.template));
+        // No rule drops another value's entry.
+        for (name, known) in &cache.enumerated {
+            let value = values.iter().find(|(given, _)| given == name).map(|(_, value)| *value);
+            if value.is_some_and(|value| !known.iter().any(|known| known == value)) {
+                let all = known.join(", ");
+                return Err(Unready::Parameters(format!("{name} must be one of {all}")));
+            }
+        }
         let mut scope = None;
         if let Some(template) = &cache.generation_key {
             let mut key = self.key_prefix.as_bytes().to_vec();
@@ -307,11 +323,33 @@ impl Filler {
     }
 }
 
-enum Unready {
+impl Read {
+    pub(super) fn hit(value: Vec<u8>, remaining: Option<Duration>) -> Read {
+        Read { value: Some(value.into()), how: How::Hit, remaining, stored_at: None }
+    }
+
+    pub(super) fn unstored(value: Option<Bytes>, how: How) -> Read {
+        Read { value, how, remaining: None, stored_at: None }
+    }
+}
+
+/// Moments of a computation that decide for whom its outcome is ([`super::flights`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deciding {
+    /// The load begins.
+    Load,
+    /// The fill is sent.
+    Fill,
+    /// The fill was accepted.
+    Stored,
+}
+
+/// Why an entry has no key now.
+pub(super) enum Unready {
     Parameters(String),
     Store(StoreError),
 }
 
-fn wrong(reason: impl Into<String>) -> ReadError {
+pub(super) fn wrong(reason: impl Into<String>) -> ReadError {
     ReadError::Parameters(reason.into())
 }

@@ -31,6 +31,7 @@ use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 /// How many keys share a count.
@@ -64,7 +65,7 @@ struct Stripe {
 
 #[derive(Clone)]
 struct Entry {
-    value: Arc<[u8]>,
+    value: Bytes,
     until: Instant,
 }
 
@@ -125,17 +126,17 @@ impl Held {
 
     /// What is held of a key.
     #[must_use]
-    pub fn get(&self, key: &[u8], now: Instant) -> Option<Arc<[u8]>> {
+    pub fn get(&self, key: &[u8], now: Instant) -> Option<Bytes> {
         let stripe = self.stripe(key);
         let mut inner = self.lock();
         if !inner.is_open(stripe) {
             return None;
         }
         if let Some(entry) = inner.young.get(key) {
-            return (entry.until > now).then(|| Arc::clone(&entry.value));
+            return (entry.until > now).then(|| entry.value.clone());
         }
         let (key, entry) = inner.old.remove_entry(key)?;
-        let value = (entry.until > now).then(|| Arc::clone(&entry.value));
+        let value = (entry.until > now).then(|| entry.value.clone());
         inner.insert(key, entry);
         value
     }
@@ -151,14 +152,14 @@ impl Held {
 
     /// Holds what Redis answered, unless the key was removed since the ticket was taken. Says
     /// whether it is held.
-    pub fn put(&self, ticket: Ticket, value: &[u8], until: Instant) -> bool {
+    pub fn put(&self, ticket: Ticket, value: Bytes, until: Instant) -> bool {
         let stripe = self.stripe(&ticket.key);
         let mut inner = self.lock();
         let same = inner.stripes.get(stripe).is_some_and(|s| s.removals == ticket.removals);
         if !same || inner.life != ticket.life || !inner.is_open(stripe) {
             return false;
         }
-        inner.insert(ticket.key, Entry { value: value.into(), until });
+        inner.insert(ticket.key, Entry { value, until });
         true
     }
 
@@ -286,7 +287,7 @@ mod tests {
                 if moment == put_at
                     && let Some(ticket) = ticket.take()
                 {
-                    held.put(ticket, b"value", later());
+                    held.put(ticket, Bytes::from_static(b"value"), later());
                 }
             }
             assert_eq!(get(&held).is_some(), held_at_the_end, "ticket {ticket_at}, put {put_at}");
@@ -297,14 +298,14 @@ mod tests {
     fn a_key_that_is_being_removed_is_read_from_redis() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        assert!(held.put(held.ticket(KEY).unwrap(), b"value", later()));
+        assert!(held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), later()));
         assert_eq!(get(&held).as_deref(), Some(&b"value"[..]));
         let closed = held.removing(one(), false);
         assert_eq!(get(&held), None);
         assert!(held.ticket(KEY).is_none());
         held.removed(closed);
         assert_eq!(get(&held), None);
-        assert!(held.put(held.ticket(KEY).unwrap(), b"new", later()));
+        assert!(held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"new"), later()));
         assert_eq!(get(&held).as_deref(), Some(&b"new"[..]));
         let all = held.removing(iter::empty(), true);
         assert_eq!(get(&held), None);
@@ -334,7 +335,7 @@ mod tests {
         let closed = held.removing(one(), true);
         drop(open);
         let _open = held.open();
-        assert!(!held.put(ticket, b"value", later()));
+        assert!(!held.put(ticket, Bytes::from_static(b"value"), later()));
         held.removed(closed);
         assert!(held.ticket(KEY).is_some());
     }
@@ -343,10 +344,10 @@ mod tests {
     fn what_is_used_stays_when_much_is_put() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        held.put(held.ticket(KEY).unwrap(), b"value", later());
+        held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), later());
         for number in 0..2 * CAPACITY + 10 {
             let key = number.to_string();
-            held.put(held.ticket(key.as_bytes()).unwrap(), b"x", later());
+            held.put(held.ticket(key.as_bytes()).unwrap(), Bytes::from_static(b"x"), later());
             if number % 1000 == 0 {
                 assert!(get(&held).is_some());
             }
@@ -360,7 +361,7 @@ mod tests {
     fn an_entry_ends() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        held.put(held.ticket(KEY).unwrap(), b"value", Instant::now());
+        held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), Instant::now());
         assert_eq!(get(&held), None);
     }
 }

@@ -51,7 +51,7 @@ pub enum SetupError {
 }
 
 /// Why there is no value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     /// The cache has no query.
     #[error("the cache {0} has no query: add `query = …` to [caches.{0}]")]
@@ -91,6 +91,20 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether the server refused a value: none of the type, or out of its range.
+    #[must_use]
+    pub fn is_data_exception(&self) -> bool {
+        let LoadError::Postgres { source, .. } = self else { return false };
+        source.sqlstate().is_some_and(|state| state.starts_with("22"))
+    }
+
+    /// Whether the query took too long.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        let LoadError::Postgres { source, .. } = self else { return false };
+        source.sqlstate() == Some("57014")
+    }
+
     /// Whether no other value could be loaded either: the server is away, takes no more
     /// connections, or refuses this login. Everything else is the matter of one query.
     #[must_use]

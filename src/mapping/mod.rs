@@ -30,6 +30,8 @@
 //! - A `via` gives every parameter that is not enumerated; it cannot be mixed with
 //!   columns. With `whole`, whatever it returns drops the cache.
 //! - A null parameter yields no key even if another one is unknown.
+//! - A composed cache without a key of its own is none of [`Mapping::caches`]: it has no
+//!   entries, no rule can reach it, and a command that names it means its parts.
 //! - Redis keys that begin with `unstale:` are the daemon's own: no cache may reach there,
 //!   neither by a key nor by a purge.
 
@@ -38,6 +40,7 @@ pub mod changes;
 pub mod collide;
 mod compare;
 mod compile;
+pub mod composition;
 pub mod condition;
 pub mod escape;
 pub mod explain;

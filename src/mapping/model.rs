@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::model::{Operation, Priority, Rewarm};
 
+use super::composition::Composition;
 use super::condition::Condition;
 use super::name::TableName;
 use super::shape::KeyShape;
@@ -32,6 +33,7 @@ pub struct TableId(pub u16);
 #[derive(Debug)]
 pub struct Mapping {
     pub(super) caches: Vec<CacheModel>,
+    pub(super) compositions: Vec<Composition>,
     pub(super) tables: Vec<TableModel>,
     pub(super) rules: Vec<RuleModel>,
     pub(super) table_by_name: HashMap<TableName, TableId>,
@@ -60,6 +62,10 @@ pub struct CacheModel {
     pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
+    /// How long it is remembered that there is nothing to cache; `None`: it is not.
+    pub negative_ttl: Option<Duration>,
+    /// A larger value is not stored.
+    pub max_value_bytes: Option<usize>,
     /// What every Redis key of it begins with, `redis.key_prefix` included: a purge scans
     /// for this. Literal, not a pattern.
     pub prefix: Box<[u8]>,
@@ -223,6 +229,19 @@ impl Mapping {
     #[must_use]
     pub fn cache_by_name(&self, name: &str) -> Option<(CacheId, &CacheModel)> {
         self.caches().find(|(_, cache)| &*cache.name == name)
+    }
+
+    /// The composed caches, by name.
+    #[must_use]
+    pub fn compositions(&self) -> &[Composition] {
+        &self.compositions
+    }
+
+    /// A composed cache by its name. Its own entries, if it has any, are those of
+    /// [`Mapping::cache_by_name`].
+    #[must_use]
+    pub fn composition(&self, name: &str) -> Option<&Composition> {
+        self.compositions.iter().find(|composition| &*composition.name == name)
     }
 
     /// The cache that a Redis key (with `redis.key_prefix`) is of.

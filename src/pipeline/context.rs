@@ -38,9 +38,12 @@ pub struct Context {
 }
 
 impl Context {
-    fn loader(&self, connections: usize) -> Result<Loader, End> {
+    fn bounds(&self, connections: usize) -> Bounds {
         let statement_timeout = self.config.postgres.statement_timeout.get();
-        let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
+        Bounds { connections, statement_timeout, wait: statement_timeout }
+    }
+
+    fn loader(&self, bounds: Bounds) -> Result<Loader, End> {
         Loader::new(&self.rules, self.connect.clone(), bounds)
             .map_err(|error| End::Hopeless(error.to_string()))
     }
@@ -48,7 +51,7 @@ impl Context {
     /// What compares cached entries with the database now and then.
     pub(super) fn sampler(&self) -> Result<Sampler, End> {
         let ground = Ground {
-            loader: self.loader(1)?,
+            loader: self.loader(self.bounds(1))?,
             mapping: Arc::clone(&self.rules.mapping),
             address: self.address.clone(),
             keys: ControlKeys::new(&self.config.postgres.slot),
@@ -63,7 +66,12 @@ impl Context {
 
     /// The way in which this daemon fills the cache itself.
     pub(super) fn filler(&self) -> Result<Filler, End> {
-        let loader = self.loader(self.config.warm.concurrency)?;
+        self.filler_within(self.bounds(self.config.warm.concurrency))
+    }
+
+    /// Another one, with bounds of its own.
+    pub(crate) fn filler_within(&self, bounds: Bounds) -> Result<Filler, End> {
+        let loader = self.loader(bounds)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),

@@ -124,12 +124,12 @@ async fn start_anew(
 /// open when the publication changed. The gap need not be about that (the mapping may have
 /// changed, too) nor be the first since, so: all, unless the publication is known to be
 /// the same; then those of which it was known before. None if the slot is new: its
-/// creation waited for all that was open.
+/// creation waited for all that was open (old minor releases may not have).
 fn may_be_partial(stream: &Stream, reason: GapReason) -> impl Fn(FullXid) -> bool {
     let is = &stream.found.identity.publication;
     let known = stream.state.as_ref().filter(|state| state.identity.publication == *is);
     let all = reason == GapReason::PublicationChanged || known.is_none();
     let before = known.and_then(|state| Suspects::read(&state.suspects)).unwrap_or_default();
-    let slot_is_new = stream.slot_is_new;
-    move |xid| !slot_is_new && (all || before.is_partial(xid))
+    let whole = stream.slot_began_whole;
+    move |xid| !whole && (all || before.is_partial(xid))
 }

@@ -30,7 +30,7 @@ use crate::postgres::frames::FrameReader;
 use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
 use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
-use crate::postgres::server::{ServerFacts, counts_as_standby, wal_insert};
+use crate::postgres::server::{ServerFacts, counts_as_standby, new_slots_begin_whole, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot, writers};
 use crate::postgres::storage::files;
 use crate::store::state::{Identity, State};
@@ -55,8 +55,9 @@ pub struct Stream {
     pub partitioned: Vec<(u32, bool)>,
     /// A gap is due, whatever the state says.
     pub gap: Option<GapReason>,
-    /// The slot was created for this stream.
-    pub slot_is_new: bool,
+    /// The slot was created for this stream, and began when nothing was open that it will
+    /// deliver.
+    pub slot_began_whole: bool,
     /// The literal prefixes of all that this mapping and the one before it manage.
     pub prefixes: BTreeSet<String>,
     /// The state as it was found in Redis once the stream was ours.
@@ -199,7 +200,7 @@ pub async fn stream(
         files,
         partitioned,
         gap,
-        slot_is_new: !slot_is_there,
+        slot_began_whole: !slot_is_there && new_slots_begin_whole(facts.version_num),
         prefixes: prefixes(context, before.as_ref()),
         state,
     })

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use super::about::About;
 use super::backend::ServerError;
@@ -64,15 +65,17 @@ pub enum Kind {
 }
 
 /// An error of this room. Prints as what happened, then what to do; never a password.
+#[derive(Clone)]
 pub struct PgError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     class: Class,
     what: String,
     remedy: Option<String>,
     sqlstate: Option<String>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl PgError {
@@ -151,7 +154,7 @@ impl PgError {
     }
 
     pub(super) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> PgError {
-        self.0.source = Some(Box::new(source));
+        self.0.source = Some(Arc::new(source));
         self
     }
 

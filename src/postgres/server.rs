@@ -61,6 +61,20 @@ pub struct ServerFacts {
     pub incarnation: String,
 }
 
+/// Whether a slot that this version creates never begins in the middle of a transaction.
+/// Before the minor releases of August 2024, slot creation could take over a snapshot that
+/// was serialized for another slot, and what was open then came through in part (Postgres
+/// commit bb19b700, in 15.8, 16.4 and 17.0).
+#[must_use]
+pub fn new_slots_begin_whole(version_num: u32) -> bool {
+    match version_num / 10_000 {
+        ..=14 => false,
+        15 => version_num >= 150_008,
+        16 => version_num >= 160_004,
+        17.. => true,
+    }
+}
+
 const FACTS: &str = "\
 SELECT pg_is_in_recovery(),
        current_setting('wal_level'),
@@ -193,5 +207,13 @@ mod tests {
             assert!(!counts_as_standby(others, "unstale"), "{others}");
         }
         assert!(counts_as_standby("\"a\"\"b\"", "a\"b"));
+    }
+
+    #[test]
+    fn since_when_a_new_slot_begins_whole() {
+        let old = [140_013, 150_000, 150_007, 160_000, 160_003];
+        assert!(!old.into_iter().any(new_slots_begin_whole));
+        let mended = [150_008, 150_014, 160_004, 170_000, 180_001];
+        assert!(mended.into_iter().all(new_slots_begin_whole));
     }
 }

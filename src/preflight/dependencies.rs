@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::Facts;
 use super::finding::{Finding, Section};
 use super::places::{Places, rule_name, rule_path};
+use super::populations;
 use crate::loader::parameters::Parametrized;
 use crate::mapping::Mapping;
 use crate::mapping::lookup::LookupPlan;
@@ -26,6 +27,8 @@ const HERE: Section = Section::Dependencies;
 pub struct Dependencies {
     /// What is read, by whom, for which cache.
     pub readers: Vec<Reader>,
+    /// What only the populations need: no cache depends on it.
+    pub populations: Vec<Reads>,
     /// The tables that are read, and the mapped ones.
     pub catalog: Catalog,
     /// The kinds of rows (null here or there) that a cache's query reads.
@@ -41,8 +44,12 @@ pub struct Dependencies {
 impl Dependencies {
     /// The tables and views that the daemon's role must be allowed to read.
     pub fn selected(&self) -> impl Iterator<Item = &Table> {
-        let asked = |oid: &&u32| self.readers.iter().any(|r| r.reads.selected.contains(oid));
+        let asked = |oid: &u32| self.all_reads().any(|reads| reads.selected.contains(oid));
         self.catalog.tables.iter().filter(move |(oid, _)| asked(oid)).map(|(_, table)| table)
+    }
+
+    fn all_reads(&self) -> impl Iterator<Item = &Reads> {
+        self.readers.iter().map(|reader| &reader.reads).chain(&self.populations)
     }
 }
 
@@ -84,6 +91,9 @@ pub async fn gather(
             gathering.query(id, sql).await?;
         }
     }
+    let (populations, findings) = populations::gather(client, rules, facts, places).await?;
+    gathering.found.populations = populations;
+    gathering.found.findings.extend(findings);
     for (name, oid) in &facts.mapped {
         if oid.is_some()
             && let Some(shape) = TableShape::read(client, &name.schema, &name.table).await?
@@ -258,11 +268,8 @@ impl Gathering<'_> {
     }
 
     async fn read_catalog(&mut self) -> Result<(), PgError> {
-        let read = self
-            .found
-            .readers
-            .iter()
-            .flat_map(|reader| reader.reads.columns.keys().chain(&reader.reads.selected));
+        let read =
+            self.found.all_reads().flat_map(|reads| reads.columns.keys().chain(&reads.selected));
         let mapped = self.facts.mapped.iter().filter_map(|(_, oid)| oid.as_ref());
         let oids: BTreeSet<u32> = read.chain(mapped).copied().collect();
         let oids: Vec<u32> = oids.into_iter().collect();

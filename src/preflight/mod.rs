@@ -17,6 +17,7 @@ pub mod finding;
 pub mod identity;
 pub mod places;
 pub mod plan;
+pub mod populations;
 pub mod replication;
 pub mod run;
 pub mod script;

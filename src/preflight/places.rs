@@ -32,8 +32,19 @@ impl Places<'_> {
     /// The place of a byte of a cache's query.
     #[must_use]
     pub fn in_query(&self, cache: &str, sql: &str, offset: usize) -> Option<String> {
-        let path = ConfigPath::from_iter(["caches", cache, "query"]);
-        match self.config.caches.by_name.get(cache)?.query.as_ref()? {
+        let query = self.config.caches.by_name.get(cache)?.query.as_ref()?;
+        self.in_sql(ConfigPath::from_iter(["caches", cache, "query"]), query, sql, offset)
+    }
+
+    /// The place of a byte of a cache's population.
+    #[must_use]
+    pub fn in_population(&self, cache: &str, sql: &str, offset: usize) -> Option<String> {
+        let query = self.config.caches.by_name.get(cache)?.population.as_ref()?;
+        self.in_sql(ConfigPath::from_iter(["caches", cache, "population"]), query, sql, offset)
+    }
+
+    fn in_sql(&self, path: ConfigPath, query: &Query, sql: &str, offset: usize) -> Option<String> {
+        match query {
             Query::Inline(_) => self.within(path, sql, offset),
             Query::File { file } => {
                 let before = sql.get(..boundary(sql, offset))?;

@@ -5,6 +5,7 @@ use super::finding::{Finding, Section};
 use super::step::{By, How, Step};
 use crate::mapping::name::Quoted;
 use crate::postgres::catalog::{Kind, Table};
+use crate::postgres::server::new_slots_begin_whole;
 
 /// What the publication must carry.
 const PUBLISH: &str =
@@ -25,6 +26,13 @@ pub fn server(facts: &Facts) -> Vec<Finding> {
         found.push(Finding::problem(HERE, message).hint("let postgres.url name the primary"));
     } else {
         found.push(Finding::ok(HERE, format!("Postgres {version}, primary")));
+        if !new_slots_begin_whole(server.version_num) {
+            let message = format!(
+                "Postgres {version} may begin a new slot in the middle of a transaction: \
+                 after each gap that creates one, what was open is awaited and is a second gap"
+            );
+            found.push(Finding::warning(HERE, message).hint("upgrade to 15.8, 16.4 or later"));
+        }
     }
     match server.wal_level.as_str() {
         "logical" => found.push(Finding::ok(HERE, "wal_level is logical")),

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{ErrorKind, RedisError};
 
 /// A failure of a command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum StoreError {
     /// No answer came, or none that makes sense: what was sent may have happened. The
     /// session is dead.

@@ -22,14 +22,13 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Script, Value};
-use tokio::sync::Mutex;
 
 use super::error::StoreError;
 use super::keys::ControlKeys;
-use super::script::{call, evaluate, unexpected};
-use super::session::{Address, Session};
+use super::lines::{Line, Lines};
+use super::script::{call, evaluate, evaluate_all, unexpected};
+use super::session::Address;
 use crate::lsn::Lsn;
 
 static ACQUIRE: LazyLock<Script> =
@@ -53,15 +52,8 @@ pub struct Entry {
 
 /// The way to Redis for those who read and fill. Connects when needed.
 pub struct Fills {
-    address: Address,
+    lines: Arc<Lines>,
     keys: ControlKeys,
-    line: Mutex<Option<Arc<Line>>>,
-}
-
-/// One connection. Leases that were taken on it are void with it.
-struct Line {
-    connection: MultiplexedConnection,
-    state: String,
 }
 
 /// What asking for an entry gave.
@@ -114,54 +106,68 @@ impl Fills {
     /// Does not connect yet.
     #[must_use]
     pub fn new(address: Address, keys: ControlKeys) -> Self {
-        Fills { address, keys, line: Mutex::new(None) }
-    }
-
-    async fn line(&self) -> Result<Arc<Line>, StoreError> {
-        let mut line = self.line.lock().await;
-        if let Some(line) = &*line {
-            return Ok(Arc::clone(line));
-        }
-        let session = Session::open(&self.address, self.keys.clone()).await?;
-        let new =
-            Arc::new(Line { connection: session.connection(), state: self.keys.state.clone() });
-        *line = Some(Arc::clone(&new));
-        Ok(new)
-    }
-
-    /// After an error the line is not used again, by nobody.
-    async fn give_up(&self, broken: &Arc<Line>) {
-        let mut line = self.line.lock().await;
-        if line.as_ref().is_some_and(|line| Arc::ptr_eq(line, broken)) {
-            *line = None;
-        }
+        Fills { lines: Arc::new(Lines::new(address, keys.clone())), keys }
     }
 
     /// Asks for an entry: its value, or the right to compute it for at most `life`.
     pub async fn acquire(&self, entry: &Entry, life: Duration) -> Result<Acquired, StoreError> {
-        let line = self.line().await?;
-        match self.try_acquire(&line, entry, life).await {
-            Ok(acquired) => Ok(acquired),
-            Err(error) => {
-                self.give_up(&line).await;
-                Err(error)
-            }
-        }
+        let none = || StoreError::Lost("nothing was answered".to_owned());
+        self.acquire_all(&[entry], life).await.pop().unwrap_or_else(|| Err(none()))
     }
 
-    async fn try_acquire(
+    /// Asks for several entries in one round trip. The answers are in the entries' order.
+    pub async fn acquire_all(
+        &self,
+        entries: &[&Entry],
+        life: Duration,
+    ) -> Vec<Result<Acquired, StoreError>> {
+        let line = match self.lines.line().await {
+            Ok(line) => line,
+            Err(error) => return entries.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let answers = match self.try_acquire_all(&line, entries, life).await {
+            Ok(answers) => answers,
+            Err(error) => entries.iter().map(|_| Err(error.clone())).collect(),
+        };
+        if answers.iter().any(Result::is_err) {
+            self.lines.give_up(&line);
+        }
+        answers
+    }
+
+    async fn try_acquire_all(
+        &self,
+        line: &Arc<Line>,
+        entries: &[&Entry],
+        life: Duration,
+    ) -> Result<Vec<Result<Acquired, StoreError>>, StoreError> {
+        let mut tokens = Vec::with_capacity(entries.len());
+        let mut commands = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let token = token()?;
+            let mut command = call(&ACQUIRE);
+            entry.keys_into(&mut command, &self.keys);
+            command.arg(&token).arg(millis(life)).arg(&entry.cache);
+            entry.generation_into(&mut command);
+            commands.push(command);
+            tokens.push(token);
+        }
+        let (mut connection, _under_way) = line.carry(commands.len());
+        let answers = evaluate_all(&mut connection, &ACQUIRE, &commands).await?;
+        let answers = answers.into_iter().zip(entries.iter().zip(tokens));
+        Ok(answers
+            .map(|(answer, (entry, token))| self.acquired(line, entry, token, &answer?))
+            .collect())
+    }
+
+    fn acquired(
         &self,
         line: &Arc<Line>,
         entry: &Entry,
-        life: Duration,
+        token: String,
+        answer: &Value,
     ) -> Result<Acquired, StoreError> {
-        let token = token()?;
-        let mut command = call(&ACQUIRE);
-        entry.keys_into(&mut command, &self.keys, &line.state);
-        command.arg(&token).arg(millis(life)).arg(&entry.cache);
-        entry.generation_into(&mut command);
-        let answer = evaluate(&mut line.connection.clone(), &ACQUIRE, &command).await?;
-        let Value::Array(parts) = &answer else { return Err(unexpected(&answer)) };
+        let Value::Array(parts) = answer else { return Err(unexpected(answer)) };
         let text = |part: Option<&Value>| match part {
             Some(Value::BulkString(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
             _ => None,
@@ -188,9 +194,9 @@ impl Fills {
                         timeline: text(parts.get(3))?.parse().ok()?,
                     })
                 };
-                read().map(Acquired::Lease).ok_or_else(|| unexpected(&answer))
+                read().map(Acquired::Lease).ok_or_else(|| unexpected(answer))
             }
-            _ => Err(unexpected(&answer)),
+            _ => Err(unexpected(answer)),
         }
     }
 
@@ -201,17 +207,18 @@ impl Fills {
         key: &[u8],
         life: Duration,
     ) -> Result<Option<String>, StoreError> {
-        let line = self.line().await?;
+        let line = self.lines.line().await?;
         let mut command = call(&GENERATION);
-        command.arg(2).arg(key).arg(&line.state).arg(token()?).arg(millis(life));
-        match evaluate(&mut line.connection.clone(), &GENERATION, &command).await {
+        command.arg(2).arg(key).arg(&self.keys.state).arg(token()?).arg(millis(life));
+        let (mut connection, _under_way) = line.carry(1);
+        match evaluate(&mut connection, &GENERATION, &command).await {
             Ok(Value::BulkString(generation)) => {
                 Ok(Some(String::from_utf8_lossy(&generation).into_owned()))
             }
             Ok(Value::Nil) => Ok(None),
             Ok(answer) => Err(unexpected(&answer)),
             Err(error) => {
-                self.give_up(&line).await;
+                self.lines.give_up(&line);
                 Err(error)
             }
         }
@@ -225,10 +232,11 @@ impl Lease {
     /// If the answer did not come: it may have been stored. On a full Redis: refused.
     pub async fn fill(self, value: &[u8], life: Duration) -> Result<Filled, StoreError> {
         let mut command = call(&FILL);
-        self.entry.keys_into(&mut command, &self.keys, &self.line.state);
+        self.entry.keys_into(&mut command, &self.keys);
         command.arg(&self.token).arg(value).arg(millis(life));
         self.entry.generation_into(&mut command);
-        let answer = evaluate(&mut self.line.connection.clone(), &FILL, &command).await?;
+        let (mut connection, _under_way) = self.line.carry(1);
+        let answer = evaluate(&mut connection, &FILL, &command).await?;
         match &answer {
             Value::BulkString(word) if word == b"stored" => Ok(Filled::Stored),
             Value::BulkString(word) if word == b"voided" => Ok(Filled::Voided),
@@ -240,7 +248,8 @@ impl Lease {
     pub async fn release(self) -> Result<(), StoreError> {
         let mut command = call(&RELEASE);
         command.arg(1).arg(self.keys.lease_of(&self.entry.key)).arg(&self.token);
-        evaluate(&mut self.line.connection.clone(), &RELEASE, &command).await.map(drop)
+        let (mut connection, _under_way) = self.line.carry(1);
+        evaluate(&mut connection, &RELEASE, &command).await.map(drop)
     }
 
     /// What it is for.
@@ -260,9 +269,9 @@ impl fmt::Debug for Lease {
 }
 
 impl Entry {
-    fn keys_into(&self, command: &mut redis::Cmd, keys: &ControlKeys, state: &str) {
+    fn keys_into(&self, command: &mut redis::Cmd, keys: &ControlKeys) {
         command.arg(3 + usize::from(self.scope.is_some()));
-        command.arg(&self.key).arg(keys.lease_of(&self.key)).arg(state);
+        command.arg(&self.key).arg(keys.lease_of(&self.key)).arg(&keys.state);
         if let Some((generation_key, _)) = &self.scope {
             command.arg(generation_key);
         }

@@ -25,6 +25,7 @@
 pub mod error;
 pub mod fills;
 pub mod keys;
+mod lines;
 pub mod purge;
 pub mod reader;
 pub mod scan;

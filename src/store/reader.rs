@@ -55,7 +55,7 @@ impl Reader {
     ///
     /// # Errors
     /// If Redis does not answer, or did not a moment ago.
-    pub async fn get(&self, keys: &[&[u8]]) -> Result<Found, StoreError> {
+    pub async fn get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
         self.may_ask()?;
         match self.try_get(keys).await {
             Ok(found) => {
@@ -86,10 +86,13 @@ impl Reader {
         }
     }
 
-    async fn try_get(&self, keys: &[&[u8]]) -> Result<Found, StoreError> {
+    async fn try_get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
         let mut line = self.line().await?;
         let mut command = redis::cmd("MGET");
-        command.arg(&self.keys.fresh).arg(keys);
+        command.arg(&self.keys.fresh);
+        for key in keys {
+            command.arg(key.as_ref());
+        }
         let mut values: Vec<Option<Vec<u8>>> = command.query_async(&mut line).await?;
         if values.len() != keys.len() + 1 {
             return Err(StoreError::Lost("another number of values than were asked for".to_owned()));

@@ -1,7 +1,7 @@
 //! Running a script by its hash.
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 
 use super::error::StoreError;
 
@@ -39,4 +39,42 @@ pub(super) fn unexpected(answer: &Value) -> StoreError {
         _ => "something else",
     };
     StoreError::Lost(format!("a script answered with {kind}, which it never does"))
+}
+
+/// Runs a script several times in one round trip. A call that Redis refused is an error of
+/// its own; the others were run all the same.
+pub(super) async fn evaluate_all(
+    connection: &mut MultiplexedConnection,
+    script: &Script,
+    calls: &[Cmd],
+) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+    let unknown = ErrorKind::Server(ServerErrorKind::NoScript);
+    let mut answers = run_all(connection, calls.iter()).await?;
+    let is_unknown = |answer: &Result<Value, RedisError>| {
+        answer.as_ref().is_err_and(|error| error.kind() == unknown)
+    };
+    if answers.iter().any(is_unknown) {
+        script.prepare_invoke().load_async(connection).await?;
+        let again = calls.iter().zip(&answers).filter(|(_, answer)| is_unknown(answer));
+        let mut answered = run_all(connection, again.map(|(call, _)| call)).await?.into_iter();
+        for answer in answers.iter_mut().filter(|answer| is_unknown(answer)) {
+            if let Some(second) = answered.next() {
+                *answer = second;
+            }
+        }
+    }
+    Ok(answers.into_iter().map(|answer| answer.map_err(StoreError::from)).collect())
+}
+
+async fn run_all(
+    connection: &mut MultiplexedConnection,
+    calls: impl Iterator<Item = &Cmd>,
+) -> Result<Vec<Result<Value, RedisError>>, StoreError> {
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors();
+    for call in calls {
+        pipeline.add_command(call.clone());
+    }
+    let answers: Vec<Value> = pipeline.query_async(connection).await?;
+    Ok(answers.into_iter().map(Value::extract_error).collect())
 }

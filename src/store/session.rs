@@ -30,6 +30,7 @@ pub struct Address {
     /// a password is missing.
     database: i64,
     timeout: Duration,
+    max_connections: usize,
 }
 
 impl Address {
@@ -65,7 +66,13 @@ impl Address {
                 Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?
             }
         };
-        Ok(Address { client, database, timeout: config.timeout.get() })
+        let (timeout, max_connections) = (config.timeout.get(), config.max_connections);
+        Ok(Address { client, database, timeout, max_connections })
+    }
+
+    /// How many connections those who read and fill may share.
+    pub(super) fn max_connections(&self) -> usize {
+        self.max_connections
     }
 }
 

@@ -21,6 +21,9 @@ pub type Values = Vec<(String, String)>;
 #[derive(Debug)]
 pub struct Population {
     sql: String,
+    /// The configuration's text, and where it begins in `sql`.
+    query: Parametrized,
+    begins_at: usize,
     given: Vec<Given>,
     columns: Vec<String>,
     /// The values of the enumerated parameters, in all their combinations.
@@ -90,8 +93,30 @@ impl Population {
             .collect();
         let wanted: String = columns.iter().map(|name| format!("\"{name}\"::text, ")).collect();
         // The line break ends a comment that the query may end with.
-        let sql = format!("select {wanted}true from (\n{}\n) as population", query.sql);
-        Ok(Population { sql, given, columns, variants: variants(cache) })
+        let head = format!("select {wanted}true from (\n");
+        let sql = format!("{head}{}\n) as population", query.sql);
+        let begins_at = head.len();
+        Ok(Population { sql, query, begins_at, given, columns, variants: variants(cache) })
+    }
+
+    /// The statement as it is run.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The byte of the configuration's text that stands at a byte of the statement: its
+    /// first for what was put around it.
+    #[must_use]
+    pub fn original(&self, offset: usize) -> usize {
+        let inside = offset.checked_sub(self.begins_at).filter(|at| *at <= self.query.sql.len());
+        inside.map_or(0, |offset| self.query.original(offset))
+    }
+
+    /// What its columns must be named.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
     }
 
     /// Hands out every entry; says how many there were, or ends when nobody listens any more.

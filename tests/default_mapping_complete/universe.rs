@@ -58,12 +58,14 @@ impl Universe {
     ) -> Universe {
         let mut loaders = Vec::new();
         for (cache, settings) in &config.caches.by_name {
-            let parameters = parameters(&settings.key);
+            // What is only composed is as fresh as its parts, each of which is here.
+            let Some(key) = &settings.key else { continue };
+            let parameters = parameters(key);
             let sql = for_every_key(&queries[cache], &parameters);
             let statement = client.prepare(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
             loaders.push(Loader {
                 cache: cache.clone(),
-                template: settings.key.clone(),
+                template: key.clone(),
                 parameters,
                 statement,
             });

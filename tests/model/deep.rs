@@ -21,9 +21,9 @@ fn three_overlapping_writers_two_fillers_and_a_daemon_that_dies() {
 fn a_redis_that_forgets_beside_two_writers() {
     holds(&Scenario {
         faults: Faults {
-            crash: 2,
+            crash: 1,
             dump: 1,
-            restore: 2,
+            restore: 1,
             lost_answer: 1,
             late: 1,
             lease_expiry: true,
@@ -46,14 +46,7 @@ fn a_redis_that_forgets_under_a_whole_drop_and_a_filler_on_a_standby() {
 fn every_kind_of_gap_beside_open_transactions() {
     holds(&Scenario {
         beginning: Beginning::Nothing,
-        faults: Faults {
-            crash: 1,
-            flush: 1,
-            slot_lost: 1,
-            publication: 1,
-            postgres_crash: 1,
-            ..Faults::default()
-        },
+        faults: Faults { crash: 1, flush: 1, slot_lost: 1, publication: 1, ..Faults::default() },
         ..Scenario::of(&[LONG, Tx { asynchronous: true, ..Tx::plain() }])
     });
 }

@@ -4,12 +4,15 @@
     dead_code,
     clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and no test uses all of this"
 )]
+
+pub mod reader;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -22,6 +25,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
+
+pub mod api;
 
 /// How long anything may take that is expected to happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,6 +115,8 @@ impl World {
                 "warm.enabled=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
+                // Nor does everybody serve at the same address.
+                "api.enabled=false".to_owned(),
             ],
             folder: tempfile::tempdir().expect("a folder"),
             postgres,

@@ -21,12 +21,16 @@ const RESERVED_NAMES: [&str; 4] = ["all", "strategic", "api", "user"];
 pub(super) struct Caches<'c> {
     by_name: BTreeMap<&'c str, (CacheId, Option<CacheModel>)>,
     pub(super) key_prefix: &'c str,
+    config: &'c Config,
 }
 
 impl<'c> Caches<'c> {
     pub(super) fn compile(config: &'c Config, problems: &mut Vec<Problem>) -> Self {
-        let mut caches = Caches { by_name: BTreeMap::new(), key_prefix: &config.redis.key_prefix };
-        for (index, (name, cache)) in config.caches.by_name.iter().enumerate() {
+        let mut caches =
+            Caches { by_name: BTreeMap::new(), key_prefix: &config.redis.key_prefix, config };
+        // What has no key is only composed, of others' entries.
+        let keyed = config.caches.by_name.iter().filter(|(_, cache)| cache.key.is_some());
+        for (index, (name, cache)) in keyed.enumerate() {
             let path = ConfigPath::root().child("caches").child(name);
             let Ok(id) = u16::try_from(index).map(CacheId) else {
                 let message = format!("more than {} caches", u16::MAX);
@@ -36,6 +40,10 @@ impl<'c> Caches<'c> {
             let mut compiler = CacheCompiler { config, name, cache, path, problems };
             caches.by_name.insert(name, (id, compiler.compile()));
         }
+        for (name, cache) in config.caches.by_name.iter().filter(|(_, c)| c.key.is_none()) {
+            let path = ConfigPath::root().child("caches").child(name);
+            CacheCompiler { config, name, cache, path, problems }.check_name();
+        }
         caches.refuse_collisions(problems);
         caches
     }
@@ -44,6 +52,12 @@ impl<'c> Caches<'c> {
     /// but wrong.
     pub(super) fn get(&self, name: &str) -> Option<(CacheId, Option<&CacheModel>)> {
         self.by_name.get(name).map(|(id, model)| (*id, model.as_ref()))
+    }
+
+    /// What a composed cache without a key names as its parts; `None` for any other name.
+    pub(super) fn parts_of_composed(&self, name: &str) -> Option<Vec<&'c str>> {
+        let cache = self.config.caches.by_name.get(name).filter(|cache| cache.key.is_none())?;
+        Some(cache.compose.iter().flatten().filter_map(|piece| piece.cache.as_deref()).collect())
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &'c str> {
@@ -142,7 +156,7 @@ impl CacheCompiler<'_> {
         let before = self.problems.len();
         self.check_name();
         let key = self.path.child("key");
-        let template = match Template::parse(&self.cache.key) {
+        let template = match Template::parse(self.cache.key.as_deref().unwrap_or_default()) {
             Ok(template) => template,
             Err(error) => {
                 let problem = Problem::new(key, error.message).within(error.span);
@@ -179,6 +193,8 @@ impl CacheCompiler<'_> {
             priority: self.cache.priority,
             rewarm: self.cache.rewarm,
             ttl: self.cache.ttl.unwrap_or(self.config.redis.default_ttl).get(),
+            negative_ttl: self.cache.negative_ttl.map(|ttl| ttl.get()),
+            max_value_bytes: self.cache.max_value_bytes,
             prefix: prefix.into_bytes().into(),
             key_prefix_length: key_prefix.len(),
             template,
@@ -300,7 +316,7 @@ pub(super) fn no_such_parameter(
     Problem::new(path, message).on_key().hint(hint)
 }
 
-fn scalar(value: &Scalar) -> String {
+pub(super) fn scalar(value: &Scalar) -> String {
     match value {
         Scalar::Number(number) => number.to_string(),
         Scalar::Text(text) => text.clone(),

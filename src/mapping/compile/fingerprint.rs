@@ -18,6 +18,8 @@ pub(super) fn of(config: &Config) -> Fingerprint {
         .caches
         .by_name
         .iter()
+        // What has no key has no entries.
+        .filter(|(_, cache)| cache.key.is_some())
         .map(|(name, cache)| {
             let parameters: Vec<Value> = cache
                 .parameters

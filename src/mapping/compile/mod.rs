@@ -1,6 +1,7 @@
 //! From the configuration to a [`Mapping`]: everything that is wrong, at once.
 
 mod caches;
+mod compositions;
 mod fingerprint;
 mod rules;
 
@@ -23,6 +24,7 @@ impl Mapping {
         let caches = Caches::compile(config, &mut problems);
         let mut mapping = Mapping {
             caches: Vec::new(),
+            compositions: compositions::compile(config, &caches, &mut problems),
             tables: Vec::new(),
             rules: Vec::new(),
             table_by_name: HashMap::new(),

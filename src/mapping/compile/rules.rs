@@ -60,6 +60,14 @@ impl RuleCompiler<'_> {
     }
 
     fn unknown_cache(&mut self, caches: &Caches<'_>) {
+        if let Some(parts) = caches.parts_of_composed(&self.rule.cache) {
+            let message = format!(
+                "{} is composed: it has no entries of its own that a rule could drop",
+                self.rule.cache
+            );
+            let hint = format!("name the part that the row is read for: {}", parts.join(", "));
+            return self.report(Problem::new(self.path.child("cache"), message), hint);
+        }
         let message = format!("there is no cache {}", self.rule.cache);
         let hint = match nearest(&self.rule.cache, caches.names()) {
             Some(near) => format!("did you mean {near}?"),

@@ -1,0 +1,299 @@
+//! Reading: one entry, or all parts of a composed value in one round trip.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tracing::debug;
+
+use super::filler::{
+    Deciding, Filler, How, LEASE, Outcome, PATIENCE, Read, ReadError, Unready, wrong,
+};
+use super::flights::{Mark, Pilot, Seat};
+use crate::mapping::composition::{ComposeError, Composition};
+use crate::mapping::model::CacheId;
+use crate::store::error::StoreError;
+use crate::store::fills::{Acquired, Entry};
+
+/// The first answer of Redis, and who was aboard before it was asked.
+type First = (Mark, Result<Acquired, StoreError>);
+
+/// An entry that is to be read.
+struct Wanted {
+    id: CacheId,
+    values: Vec<(String, String)>,
+    entry: Entry,
+}
+
+/// Somebody to wait for.
+enum Coming {
+    Seat(Seat<Outcome>),
+    Known(Outcome),
+}
+
+impl Filler {
+    /// Reads an entry through the cache. The values must be written as in the stream (a
+    /// number as Postgres prints it): another way of writing them is another key, which no
+    /// change would reach.
+    ///
+    /// # Errors
+    /// If the parameters are not the cache's, or the database does not give the value.
+    pub async fn read(
+        self: &Arc<Self>,
+        cache: CacheId,
+        values: &[(&str, &str)],
+    ) -> Result<Read, ReadError> {
+        let read = self.read_all(&[(cache, values.to_vec())]).await.pop();
+        read.unwrap_or(Err(ReadError::Abandoned))
+    }
+
+    /// Reads what a cache's name stands for: the composed value, or the entry.
+    ///
+    /// # Errors
+    /// As [`Filler::read`]; or if a part is not what its composition takes it for.
+    pub async fn read_named(
+        self: &Arc<Self>,
+        name: &str,
+        values: &[(&str, &str)],
+    ) -> Result<Read, ReadError> {
+        if let Some(composition) = self.mapping.composition(name) {
+            return self.compose(composition, values).await;
+        }
+        let cache = self.mapping.cache_by_name(name);
+        let (cache, _) = cache.ok_or_else(|| wrong(format!("there is no cache {name}")))?;
+        self.read(cache, values).await
+    }
+
+    /// Reads a composed value: its parts in one round trip, those that are missing each
+    /// filled by its own lease, all at once. There is none if one of its parts has none.
+    ///
+    /// It is never staler than its parts, and each of them is as fresh as if it were read
+    /// alone. They need not be of one moment: a part that was filled a minute ago and one that
+    /// is filled now are of two snapshots, each with everything that was applied.
+    ///
+    /// # Errors
+    /// As [`Filler::read_named`].
+    pub async fn compose(
+        self: &Arc<Self>,
+        composition: &Composition,
+        values: &[(&str, &str)],
+    ) -> Result<Read, ReadError> {
+        composition.check(values)?;
+        let parts = composition.parts.iter().map(|part| (part.cache, part.values(values)));
+        let parts: Vec<(CacheId, Vec<(&str, &str)>)> = parts.collect();
+        let mut all = Summary::of(composition);
+        let mut bytes = Vec::with_capacity(parts.len());
+        for read in self.read_all(&parts).await {
+            let read = read?;
+            all.add(&read);
+            bytes.extend(read.value);
+        }
+        let mut read = all.read;
+        if bytes.len() == composition.parts.len() {
+            read.value = Some(composition.join(values, &bytes)?.into());
+        }
+        Ok(read)
+    }
+
+    /// Reads several entries. What this process does not fetch already is asked for in one
+    /// round trip.
+    async fn read_all(self: &Arc<Self>, entries: &[(CacheId, Vec<(&str, &str)>)]) -> Vec<Outcome> {
+        let mut coming = Vec::with_capacity(entries.len());
+        let mut flown = Vec::new();
+        for (id, values) in entries {
+            let entry = match self.wanted(*id, values).await {
+                Ok(Ok(wanted)) => wanted,
+                // Without a key there is nothing to share.
+                Ok(Err(how)) => {
+                    coming.push(Coming::Known(self.load_only(*id, values, how).await));
+                    continue;
+                }
+                Err(error) => {
+                    coming.push(Coming::Known(Err(error)));
+                    continue;
+                }
+            };
+            let (seat, pilot) = self.flights.board(&entry.entry.key);
+            coming.push(Coming::Seat(seat));
+            flown.extend(pilot.map(|pilot| (pilot, entry)));
+        }
+        if !flown.is_empty() {
+            tokio::spawn(Arc::clone(self).fly_all(flown));
+        }
+        let mut outcomes = Vec::with_capacity(coming.len());
+        for (coming, (id, _)) in coming.into_iter().zip(entries) {
+            outcomes.push(match coming {
+                Coming::Known(outcome) => outcome,
+                Coming::Seat(seat) => {
+                    let shared = !seat.is_first();
+                    let outcome = seat.outcome().await.unwrap_or(Err(ReadError::Abandoned));
+                    if shared {
+                        self.count(*id, "shared");
+                    }
+                    outcome
+                }
+            });
+        }
+        outcomes
+    }
+
+    /// The entry's key; or why there is none now.
+    async fn wanted(
+        &self,
+        id: CacheId,
+        values: &[(&str, &str)],
+    ) -> Result<Result<Wanted, How>, ReadError> {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        match self.entry(cache, values).await {
+            Ok(Some(entry)) => {
+                let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+                Ok(Ok(Wanted { id, values: values.iter().map(owned).collect(), entry }))
+            }
+            Ok(None) => Ok(Err(How::Unleased)),
+            Err(Unready::Parameters(reason)) => Err(wrong(reason)),
+            Err(Unready::Store(error)) => {
+                debug!(cache = %cache.name, %error, "not cached");
+                Ok(Err(How::Unstored))
+            }
+        }
+    }
+
+    async fn load_only(&self, id: CacheId, values: &[(&str, &str)], how: How) -> Outcome {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        let value = self.load(cache, values).await?;
+        self.count(id, how.as_str());
+        Ok(Read::unstored(value.map(Bytes::from), how))
+    }
+
+    async fn fly_all(self: Arc<Self>, flown: Vec<(Pilot<Outcome>, Wanted)>) {
+        // All are marked before anything is sent.
+        let marks: Vec<Mark> = flown.iter().map(|(pilot, _)| pilot.mark()).collect();
+        let entries: Vec<&Entry> = flown.iter().map(|(_, wanted)| &wanted.entry).collect();
+        let answers = self.fills.acquire_all(&entries, LEASE).await;
+        let flights = flown.into_iter().zip(marks.into_iter().zip(answers));
+        join_all(flights.map(|((pilot, wanted), first)| self.fly(pilot, wanted, first))).await;
+    }
+
+    /// Flies until everybody who came aboard has his outcome.
+    async fn fly(&self, mut pilot: Pilot<Outcome>, wanted: Wanted, first: First) {
+        let mut first = Some(first);
+        loop {
+            let (mark, outcome) = self.once(&pilot, &wanted, first.take()).await;
+            if let Ok(read) = &outcome {
+                self.count(wanted.id, read.how.as_str());
+            }
+            match pilot.land(mark, outcome) {
+                Some(again) => pilot = again,
+                None => return,
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        pilot: &Pilot<Outcome>,
+        wanted: &Wanted,
+        mut first: Option<First>,
+    ) -> (Mark, Outcome) {
+        let values: Vec<(&str, &str)> =
+            wanted.values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(2);
+        let how = loop {
+            let (mark, acquired) = match first.take() {
+                Some(first) => first,
+                None => (pilot.mark(), self.fills.acquire(&wanted.entry, LEASE).await),
+            };
+            match acquired {
+                Ok(Acquired::Hit { value, remaining }) => {
+                    return (mark, Ok(Read::hit(value, remaining)));
+                }
+                Ok(Acquired::Lease(lease)) => {
+                    let mut decided = Decided { load: mark, fill: None, stored: false };
+                    let mut decides = |deciding| decided.note(deciding, pilot.mark());
+                    let outcome = self.compute(wanted.id, &values, lease, None, &mut decides).await;
+                    return (decided.mark(), outcome);
+                }
+                Ok(Acquired::Wait { at_most }) if start.elapsed() < PATIENCE => {
+                    self.metrics.leases_waiting.inc();
+                    tokio::time::sleep(pause.min(at_most)).await;
+                    self.metrics.leases_waiting.dec();
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                Ok(Acquired::Wait { .. } | Acquired::Closed) => break How::Unleased,
+                Err(error) => {
+                    debug!(cache = %wanted.entry.cache, %error, "not cached");
+                    break How::Unstored;
+                }
+            }
+        };
+        let mark = pilot.mark();
+        let Some(cache) = self.mapping.cache(wanted.id) else {
+            return (mark, Err(wrong("there is no such cache")));
+        };
+        let loaded = self.load(cache, &values).await.map_err(ReadError::from);
+        (mark, loaded.map(|value| Read::unstored(value.map(Bytes::from), how)))
+    }
+}
+
+/// Who was aboard when.
+struct Decided {
+    load: Mark,
+    fill: Option<Mark>,
+    stored: bool,
+}
+
+impl Decided {
+    fn note(&mut self, deciding: Deciding, now: Mark) {
+        match deciding {
+            Deciding::Load => self.load = now,
+            Deciding::Fill => self.fill = Some(now),
+            Deciding::Stored => self.stored = true,
+        }
+    }
+
+    /// Those for whom the outcome is.
+    fn mark(&self) -> Mark {
+        self.fill.filter(|_| self.stored).unwrap_or(self.load)
+    }
+}
+
+/// What is known of a composed value by its parts.
+struct Summary {
+    read: Read,
+    /// Whether each part so far has said when it was stored.
+    dated: bool,
+}
+
+impl Summary {
+    fn of(composition: &Composition) -> Summary {
+        let remaining = Some(composition.ttl);
+        Summary {
+            read: Read { value: None, how: How::Hit, remaining, stored_at: None },
+            dated: true,
+        }
+    }
+
+    fn add(&mut self, part: &Read) {
+        self.read.how = self.read.how.max(part.how);
+        // A part that is not stored has no life; one without end bounds nothing.
+        self.read.remaining = match (self.read.remaining, part.remaining) {
+            (Some(all), Some(part)) => Some(all.min(part)),
+            (all, None) if part.how == How::Hit => all,
+            _ => None,
+        };
+        self.dated &= part.stored_at.is_some();
+        let latest: Option<SystemTime> = self.read.stored_at.max(part.stored_at);
+        self.read.stored_at = latest.filter(|_| self.dated);
+    }
+}
+
+impl From<ComposeError> for ReadError {
+    fn from(error: ComposeError) -> Self {
+        match error {
+            ComposeError::Parameter(reason) => ReadError::Parameters(reason),
+            part @ ComposeError::Part { .. } => ReadError::Compose(part),
+        }
+    }
+}
