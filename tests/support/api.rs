@@ -44,7 +44,21 @@ values ('00000000-0000-0000-0000-000000000001', 'D-1', 1, 1, 'Big deal', 100.50,
 /// A world with rows, and an address for the API.
 pub struct Site {
     pub world: World,
+    pub client: Client,
+}
+
+/// Who asks a daemon's API.
+#[derive(Clone, Copy)]
+pub struct Client {
     pub port: u16,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 /// What came back.
@@ -63,7 +77,14 @@ impl Site {
         world.set("api.enabled=true");
         world.set(&format!("api.listen=127.0.0.1:{port}"));
         world.set(&format!("api.jwt.secret={SECRET}"));
-        Site { world, port }
+        Site { world, client: Client { port } }
+    }
+
+    /// Daemons that are started from here on serve at another address.
+    pub fn elsewhere(&mut self) -> Client {
+        let port = free_port();
+        self.world.set(&format!("api.listen=127.0.0.1:{port}"));
+        Client { port }
     }
 
     /// Starts the daemon and waits until the cache can be trusted and the API answers.
@@ -73,6 +94,9 @@ impl Site {
         daemon
     }
 
+}
+
+impl Client {
     pub async fn until_served(&self) {
         until("the API to listen", async || self.try_get("/", &[]).await).await;
     }
