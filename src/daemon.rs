@@ -59,6 +59,7 @@ impl Daemon {
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let connect = connect_options(&config)?;
+        let replica = replica_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         let pipeline = &config.pipeline;
@@ -66,6 +67,7 @@ impl Daemon {
         let context = Context {
             config: Arc::new(config),
             connect,
+            replica,
             address,
             rules,
             status: Arc::new(status),
@@ -108,7 +110,9 @@ impl Daemon {
         if let Some(api) = api
             && tokio::time::timeout(within, api).await.is_err()
         {
-            warn!("requests to the read API were not answered within {within:?} (pipeline.drain_timeout)");
+            warn!(
+                "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
+            );
         }
         // Until the very end, so that a drain can be watched.
         serving.abort();
@@ -305,6 +309,17 @@ fn shut_down(stop: &CancellationToken, why: &str) {
 pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
     ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
         .map_err(|e| format!("postgres.url: {e}"))
+}
+
+/// The same for the replica, if there is one.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn replica_options(config: &Config) -> Result<Option<ConnectOptions>, String> {
+    let Some(url) = &config.postgres.replica_url else { return Ok(None) };
+    ConnectOptions::load(url.expose_secret(), password(config)?)
+        .map(Some)
+        .map_err(|e| format!("postgres.replica_url: {e}"))
 }
 
 fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {

@@ -30,9 +30,9 @@ pub struct Metrics {
     pub parked_transactions: IntGauge,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
-    /// Keys removed, there or not, by cache.
+    /// Keys removed or made due, there or not, by cache.
     pub invalidations: IntCounterVec,
-    /// Keys removed that were there, by cache.
+    /// Keys removed or made due that were there, by cache.
     pub invalidated_present: IntCounterVec,
     /// From the commit's time (the server's clock) to the acknowledgement by Redis.
     pub commit_to_invalidated: Histogram,
@@ -44,6 +44,8 @@ pub struct Metrics {
     pub last_gap_timestamp: IntGauge,
     /// Attempts to read or fill an entry, by cache and what came of it.
     pub fills: IntCounterVec,
+    /// Refreshes of entries (`on_change = "refresh"`), by cache and what came of it.
+    pub refreshes: IntCounterVec,
     /// Readers that wait for another's lease.
     pub leases_waiting: IntGauge,
     /// Entries that wait to be filled, by priority.
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub warm_dropped: IntCounterVec,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
+    /// Loads that could be from the replica, by what came of it.
+    pub replica_reads: IntCounterVec,
     /// How long queries take, by cache.
     pub load_seconds: HistogramVec,
     /// Whether the last attempt to reach the service succeeded.
@@ -82,17 +86,19 @@ impl Metrics {
             slot_safe_wal_bytes: make.gauge("slot_safe_wal_bytes", "WAL that may still be written before the server gives up the slot; -1: no limit is set.")?,
             parked_transactions: make.gauge("parked_transactions", "Transactions that are committed and not visible yet (a synchronous standby is waited for).")?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
-            invalidations: make.counters("invalidations_total", "Keys removed, whether they were there or not.", &["cache"])?,
-            invalidated_present: make.counters("invalidated_present_total", "Keys removed that were there.", &["cache"])?,
+            invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
+            invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
             commit_to_invalidated: make.histogram("commit_to_invalidated_seconds", "From the commit (the server's clock) to Redis' acknowledgement.")?,
             escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
             gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
             fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
+            refreshes: make.counters("refreshes_total", "Entries of caches with on_change = \"refresh\" that changed, by what came of it: refreshed in time, or expired first.", &["cache", "outcome"])?,
             leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
+            replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,

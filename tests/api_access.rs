@@ -41,7 +41,10 @@ const MATRIX: [(&str, [u16; 8]); 12] = [
     ("/api/cached/users/dashboard/", [401, 200, 200, 200, 404, 401, 404, 403]),
     ("/api/cached/users/permissions/", [401, 200, 200, 200, 404, 401, 404, 403]),
     ("/api/cached/analytics/deal-analytics/", [401, 403, 403, 200, 404, 401, 404, 403]),
-    ("/api/cached/analytics/deal-analytics/?organization_id=1", [401, 403, 403, 200, 200, 401, 403, 403]),
+    (
+        "/api/cached/analytics/deal-analytics/?organization_id=1",
+        [401, 403, 403, 200, 200, 401, 403, 403],
+    ),
     ("/api/cached/search/deals/?q=big", [401, 200, 200, 200, 404, 401, 404, 403]),
     ("/api/cached/search/deals/?q=big&organization_id=1", [401, 200, 403, 200, 200, 401, 403, 403]),
 ];
@@ -121,9 +124,18 @@ async fn who_a_user_is_changes_with_the_invalidation() {
         ("update authentication_user set role_id = 2 where id = 1", [200, 403, 200, 200]),
         ("update permissions_role set name = 'Clerk' where id = 2", [200, 403, 403, 200]),
         ("update authentication_user set organization_id = 2 where id = 1", [403, 200, 403, 200]),
-        ("update organization_organization set is_active = false where id = 2", [403, 403, 403, 403]),
-        ("update organization_organization set is_active = true where id = 2", [403, 200, 403, 200]),
-        ("update authentication_user set organization_id = null where id = 1", [403, 403, 404, 404]),
+        (
+            "update organization_organization set is_active = false where id = 2",
+            [403, 403, 403, 403],
+        ),
+        (
+            "update organization_organization set is_active = true where id = 2",
+            [403, 200, 403, 200],
+        ),
+        (
+            "update authentication_user set organization_id = null where id = 1",
+            [403, 403, 404, 404],
+        ),
         ("update authentication_user set is_superuser = true where id = 1", [200, 200, 404, 404]),
         ("update authentication_user set is_active = false where id = 1", [401, 401, 401, 401]),
         ("delete from authentication_user where id = 1", [401, 401, 401, 401]),
@@ -178,7 +190,9 @@ async fn a_token_is_bearer_and_one() {
     assert_eq!(site.get(path, &twice).await.status, 401);
     let lower = good.replacen("Bearer", "bearer", 1);
     assert_eq!(site.get(path, &[("Authorization", &lower)]).await.status, 200);
-    for other in [good.replacen("Bearer", "Basic", 1), good.replacen("Bearer ", "", 1), "Bearer".to_owned()] {
+    for other in
+        [good.replacen("Bearer", "Basic", 1), good.replacen("Bearer ", "", 1), "Bearer".to_owned()]
+    {
         assert_eq!(site.get(path, &[("Authorization", &other)]).await.status, 401, "{other}");
     }
 }

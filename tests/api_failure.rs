@@ -59,7 +59,11 @@ async fn without_a_certificate_the_database_answers_and_who_a_user_is_is_not_rem
     first.signal("STOP");
     let _: () = site.world.values().await.del("unstale:unstale:fresh").await.unwrap();
     site.world.rename(1).await;
-    site.world.postgres.execute("update authentication_user set is_active = false where id = 2").await.unwrap();
+    site.world
+        .postgres
+        .execute("update authentication_user set is_active = false where id = 2")
+        .await
+        .unwrap();
     let answer = second.get_as(MEMBER, INFO).await;
     assert_eq!(cache_status(&answer), "unstale; fwd=bypass; detail=uncertified");
     assert_eq!(answer.json()["organization"]["name"], "one+");
@@ -81,7 +85,12 @@ async fn without_the_database_what_is_certified_is_served_and_the_rest_is_told_t
     // The certificate lives for ten seconds after the last sign of life.
     assert!(start.elapsed() > Duration::from_secs(9) || cache_status(&answer) == "unstale; hit");
     let missing = site.get_as(MEMBER, ROLES).await;
-    assert_eq!((missing.status, missing.problem().as_str()), (503, "unavailable"), "{}", missing.text());
+    assert_eq!(
+        (missing.status, missing.problem().as_str()),
+        (503, "unavailable"),
+        "{}",
+        missing.text()
+    );
     assert_eq!(missing.header("retry-after"), Some("1"));
     // Then nobody knows whether it is still so, and it is not served any more.
     until("the certificate to end", async || {
@@ -123,7 +132,8 @@ async fn more_than_the_database_can_do_is_refused_soon_and_hits_do_not_suffer() 
         // Two are at the lock until it goes.
         if place == 0 {
             until("two to wait for the lock", async || {
-                let sql = "select count(*)::text from pg_stat_activity where wait_event_type = 'Lock'";
+                let sql =
+                    "select count(*)::text from pg_stat_activity where wait_event_type = 'Lock'";
                 (site.world.query_one(sql).await == "2").then_some(())
             })
             .await;
@@ -159,7 +169,11 @@ async fn a_position_that_never_comes_is_answered_from_the_database() {
     assert_eq!(cache_status(&never), "unstale; fwd=bypass; detail=min-lsn");
     for wrong in ["", "1", "0/G", "0/1, 0/2"] {
         let answer = with(wrong).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (400, "invalid-parameter"), "{wrong:?}");
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (400, "invalid-parameter"),
+            "{wrong:?}"
+        );
     }
 }
 
@@ -176,10 +190,8 @@ async fn a_reload_serves_other_endpoints_and_other_queries() {
     std::fs::write(&site.world.config, &moved).unwrap();
     daemon.signal("HUP");
     let about = INFO.replace("info", "about");
-    until("the new path", async || {
-        (site.get_as(MEMBER, &about).await.status == 200).then_some(())
-    })
-    .await;
+    until("the new path", async || (site.get_as(MEMBER, &about).await.status == 200).then_some(()))
+        .await;
     assert_eq!(site.get_as(MEMBER, INFO).await.status, 404);
     daemon.until_ready().await;
     assert!(!daemon.gaps().await.contains_key("mapping_changed"), "what is cached still stands");

@@ -18,14 +18,78 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Path, user, envelope, cache, ttl, Cache-Control, what the value has in it.
 const SERVED: [(&str, u32, &str, &str, u64, &str, &str); 8] = [
-    ("/api/cached/organizations/1/info/", MEMBER, "organization", "org_data", 3600, "max-age=3600, public, immutable", r#""total_deal_value":"100.50""#),
-    ("/api/cached/organizations/1/statistics/?days=7", MEMBER, "statistics", "deal_stats", 900, "max-age=900, private", r#""period_days":7"#),
-    ("/api/cached/organizations/1/statistics/", MEMBER, "statistics", "deal_stats", 900, "max-age=900, private", r#""period_days":30"#),
-    ("/api/cached/organizations/1/roles/", MEMBER, "roles", "role_info", 3600, "max-age=3600, public", r#""role_statistics""#),
-    ("/api/cached/users/permissions/", MEMBER, "permissions", "user_perms", 1800, "max-age=1800, private", r#""codename":"add_deal""#),
-    ("/api/cached/users/dashboard/", MEMBER, "dashboard", "api_dashboard", 600, "max-age=600, private", r#""quick_actions":[{"id":"create_deal""#),
-    ("/api/cached/analytics/deal-analytics/?type=sources&days=90", ADMIN, "analytics", "api_analytics", 900, "max-age=900, private", r#""source_analysis""#),
-    ("/api/cached/search/deals/?q=%20BIG%20", MEMBER, "search", "api_search", 180, "max-age=180, private", r#""query":"big","count":1"#),
+    (
+        "/api/cached/organizations/1/info/",
+        MEMBER,
+        "organization",
+        "org_data",
+        3600,
+        "max-age=3600, public, immutable",
+        r#""total_deal_value":"100.50""#,
+    ),
+    (
+        "/api/cached/organizations/1/statistics/?days=7",
+        MEMBER,
+        "statistics",
+        "deal_stats",
+        900,
+        "max-age=900, private",
+        r#""period_days":7"#,
+    ),
+    (
+        "/api/cached/organizations/1/statistics/",
+        MEMBER,
+        "statistics",
+        "deal_stats",
+        900,
+        "max-age=900, private",
+        r#""period_days":30"#,
+    ),
+    (
+        "/api/cached/organizations/1/roles/",
+        MEMBER,
+        "roles",
+        "role_info",
+        3600,
+        "max-age=3600, public",
+        r#""role_statistics""#,
+    ),
+    (
+        "/api/cached/users/permissions/",
+        MEMBER,
+        "permissions",
+        "user_perms",
+        1800,
+        "max-age=1800, private",
+        r#""codename":"add_deal""#,
+    ),
+    (
+        "/api/cached/users/dashboard/",
+        MEMBER,
+        "dashboard",
+        "api_dashboard",
+        600,
+        "max-age=600, private",
+        r#""quick_actions":[{"id":"create_deal""#,
+    ),
+    (
+        "/api/cached/analytics/deal-analytics/?type=sources&days=90",
+        ADMIN,
+        "analytics",
+        "api_analytics",
+        900,
+        "max-age=900, private",
+        r#""source_analysis""#,
+    ),
+    (
+        "/api/cached/search/deals/?q=%20BIG%20",
+        MEMBER,
+        "search",
+        "api_search",
+        180,
+        "max-age=180, private",
+        r#""query":"big","count":1"#,
+    ),
 ];
 
 #[tokio::test]
@@ -40,8 +104,13 @@ async fn every_endpoint_misses_once_then_hits_and_is_not_sent_again_if_it_is_kno
         assert_eq!(hit.header("cache-status"), Some("unstale; hit"), "{path}");
         for (answer, cached) in [(&miss, true), (&hit, false)].map(|(a, miss)| (a, !miss)) {
             let body = answer.text();
-            assert!(body.starts_with(&format!("{{\"{envelope}\":{{")) && body.contains(part), "{path}: {body}");
-            let end = format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":\"{cache}\",\"ttl\":{ttl}}}}}");
+            assert!(
+                body.starts_with(&format!("{{\"{envelope}\":{{")) && body.contains(part),
+                "{path}: {body}"
+            );
+            let end = format!(
+                ",\"cache_info\":{{\"cached\":{cached},\"cache_type\":\"{cache}\",\"ttl\":{ttl}}}}}"
+            );
             assert!(body.ends_with(&end), "{path}: {body}");
             answer.json();
             for (name, value) in [
@@ -110,7 +179,11 @@ async fn a_value_that_has_been_there_for_a_while_says_since_when() {
     let site = Site::new().await;
     let _daemon = site.daemon().await;
     let path = "/api/cached/organizations/1/info/";
-    assert_eq!(site.get_as(MEMBER, path).await.header("last-modified"), None, "this second is not over");
+    assert_eq!(
+        site.get_as(MEMBER, path).await.header("last-modified"),
+        None,
+        "this second is not over"
+    );
     let old = support::until("a Last-Modified", async || {
         let answer = site.get_as(MEMBER, path).await;
         answer.header("last-modified").map(str::to_owned).map(|time| (time, answer))
@@ -119,7 +192,12 @@ async fn a_value_that_has_been_there_for_a_while_says_since_when() {
     let (modified, answer) = old;
     assert!(answer.header("age").unwrap().parse::<u64>().unwrap() >= 2, "{answer:?}");
     let authorization = bearer(MEMBER);
-    let with = |since: &str| [("Authorization".to_owned(), authorization.clone()), ("If-Modified-Since".to_owned(), since.to_owned())];
+    let with = |since: &str| {
+        [
+            ("Authorization".to_owned(), authorization.clone()),
+            ("If-Modified-Since".to_owned(), since.to_owned()),
+        ]
+    };
     let status = async |headers: &[(String, String)]| {
         let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         site.get(path, &headers).await.status
@@ -169,25 +247,44 @@ async fn what_is_wrong_with_a_request_is_said_in_the_answer() {
         ("/api/cached/organizations/1%2f2/info/".to_owned(), 404, "no-such-path", "path"),
         ("/api/cached/organizations/%31/../1/info/".to_owned(), 404, "no-such-path", "path"),
         ("/api//cached/organizations/1/info/".to_owned(), 404, "no-such-path", "path"),
-        ("/api/cached/organizations/99999999999999999999/info/".to_owned(), 404, "no-such-path", "path"),
+        (
+            "/api/cached/organizations/99999999999999999999/info/".to_owned(),
+            404,
+            "no-such-path",
+            "path",
+        ),
         ("/nothing".to_owned(), 404, "no-such-path", "path"),
         ("/api/cached/organizations/77/info/".to_owned(), 404, "not-found", "nothing"),
     ] {
         let user = if status == 400 { ADMIN } else { SUPERUSER };
         let answer = site.get_as(user, &path).await;
         assert_eq!((answer.status, answer.problem().as_str()), (status, problem), "{path}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains(part), "{path}: {}", answer.text());
+        assert!(
+            answer.json()["detail"].as_str().unwrap().contains(part),
+            "{path}: {}",
+            answer.text()
+        );
         assert_eq!(answer.json()["request_id"], answer.header("x-request-id").unwrap());
     }
     for (path, ..) in SERVED {
-        let answer = site.request(&format!("POST {path}"), &[("Content-Length", "0")]).await.unwrap();
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, OPTIONS")), "{path}");
+        let answer =
+            site.request(&format!("POST {path}"), &[("Content-Length", "0")]).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some("GET, HEAD, OPTIONS")),
+            "{path}"
+        );
         assert_eq!(answer.problem(), "method-not-allowed");
         let answer = site.request(&format!("OPTIONS {path}"), &[]).await.unwrap();
-        assert_eq!((answer.status, answer.header("allow")), (204, Some("GET, HEAD, OPTIONS")), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (204, Some("GET, HEAD, OPTIONS")),
+            "{path}"
+        );
     }
     let path = SERVED[0].0;
-    let large = site.request(&format!("GET {path}"), &[("Content-Length", "100000")]).await.unwrap();
+    let large =
+        site.request(&format!("GET {path}"), &[("Content-Length", "100000")]).await.unwrap();
     assert_eq!((large.status, large.problem().as_str()), (413, "body-too-large"));
     let huge = "x".repeat(20_000);
     let huge = site.get(path, &[("X-Huge", &huge)]).await;
@@ -249,7 +346,8 @@ async fn one_connection_serves_many_requests_and_passes_their_ids_on() {
     }
     daemon.until_log("request_id=\"mine-2\"").await;
     daemon.until_log("0af7651916cd43dd8448eb211c80319c").await;
-    let counted = "unstale_requests_total{endpoint=\"/api/cached/organizations/{id}/info/\",status=\"200\"}";
+    let counted =
+        "unstale_requests_total{endpoint=\"/api/cached/organizations/{id}/info/\",status=\"200\"}";
     daemon.until_metric(counted, 3.0).await;
     daemon.until_metric("unstale_cache_reads_total{cache=\"org_data\",result=\"hit\"}", 2.0).await;
     daemon.until_metric("unstale_cache_reads_total{cache=\"identity\",result=\"held\"}", 2.0).await;
@@ -274,7 +372,10 @@ async fn browsers_may_be_told_to_ask_each_time_and_pages_of_known_origins_to_rea
     assert_eq!(ours.header("vary"), Some("Authorization, Accept-Encoding, Origin"));
     assert_eq!(from("https://evil.example").await.header("access-control-allow-origin"), None);
     let preflight = site
-        .request(&format!("OPTIONS {path}"), &[("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")])
+        .request(
+            &format!("OPTIONS {path}"),
+            &[("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")],
+        )
         .await
         .unwrap();
     assert_eq!(preflight.header("access-control-allow-methods"), Some("GET, HEAD, OPTIONS"));

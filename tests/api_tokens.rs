@@ -19,8 +19,7 @@ const PATH: &str = "/api/cached/organizations/1/info/";
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
 fn claims(change: impl FnOnce(&mut serde_json::Value)) -> String {
-    let mut claims =
-        serde_json::json!({"token_type": "access", "exp": now() + 300, "user_id": 1});
+    let mut claims = serde_json::json!({"token_type": "access", "exp": now() + 300, "user_id": 1});
     change(&mut claims);
     claims.to_string()
 }
@@ -48,7 +47,8 @@ async fn no_forged_or_misused_token_is_taken() {
     let (header, _) = signed.split_once('.').unwrap();
     let other_user = URL_SAFE_NO_PAD.encode(claims(|c| c["user_id"] = 4.into()));
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let none = |alg: &str| format!("{}.{}.", encode(&format!("{{\"alg\":\"{alg}\"}}")), encode(&good()));
+    let none =
+        |alg: &str| format!("{}.{}.", encode(&format!("{{\"alg\":\"{alg}\"}}")), encode(&good()));
     for (what, forged) in [
         ("alg none", none("none")),
         ("alg None", none("None")),
@@ -63,18 +63,27 @@ async fn no_forged_or_misused_token_is_taken() {
         ("half a signature", format!("{signed}.{}", &signature[..20])),
         ("padded", format!("{genuine}=")),
         ("expired", token(HS256, &claims(|c| c["exp"] = (now() - 1).into()), SECRET)),
-        ("never expires", token(HS256, &claims(|c| _ = c.as_object_mut().unwrap().remove("exp")), SECRET)),
+        (
+            "never expires",
+            token(HS256, &claims(|c| _ = c.as_object_mut().unwrap().remove("exp")), SECRET),
+        ),
         ("expires as a text", token(HS256, &claims(|c| c["exp"] = "9999999999".into()), SECRET)),
         ("not valid yet", token(HS256, &claims(|c| c["nbf"] = (now() + 60).into()), SECRET)),
         ("valid from a text on", token(HS256, &claims(|c| c["nbf"] = "1".into()), SECRET)),
         ("a refresh token", token(HS256, &claims(|c| c["token_type"] = "refresh".into()), SECRET)),
-        ("of no type", token(HS256, &claims(|c| c["token_type"] = serde_json::Value::Null), SECRET)),
+        (
+            "of no type",
+            token(HS256, &claims(|c| c["token_type"] = serde_json::Value::Null), SECRET),
+        ),
         ("of nobody", token(HS256, &claims(|c| c["user_id"] = serde_json::Value::Null), SECRET)),
         ("of an unknown user", token(HS256, &claims(|c| c["user_id"] = 4711.into()), SECRET)),
         ("of a user that is a key", token(HS256, &claims(|c| c["user_id"] = "1:x".into()), SECRET)),
         ("of a fraction", token(HS256, &claims(|c| c["user_id"] = 1.5.into()), SECRET)),
         ("of several", token(HS256, &claims(|c| c["user_id"] = serde_json::json!([1])), SECRET)),
-        ("critical extensions", token(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &good(), SECRET)),
+        (
+            "critical extensions",
+            token(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &good(), SECRET),
+        ),
         ("huge", format!("{}.{signature}", "x".repeat(9_000))),
         ("dots", "..".to_owned()),
         ("five parts", format!("{genuine}.{signature}.{signature}")),
@@ -107,14 +116,12 @@ async fn a_public_key_is_no_secret_and_keys_are_rotated_by_name() {
     assert_eq!(status(&site, rsa_token.trim()).await, 200);
 
     let random = SystemRandom::new();
-    let key = EcdsaKeyPair::from_pkcs8(
-        &ECDSA_P256_SHA256_FIXED_SIGNING,
-        pair.serialized_der(),
-        &random,
-    )
-    .unwrap();
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der(), &random)
+            .unwrap();
     let es256 = |header: &str| {
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(good()));
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(good()));
         let signature = key.sign(&random, signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     };
@@ -131,8 +138,21 @@ async fn a_public_key_is_no_secret_and_keys_are_rotated_by_name() {
         ("HMAC by the public key", token(r#"{"alg":"HS256"}"#, &good(), &pem), 401),
         ("HMAC by the trimmed public key", token(r#"{"alg":"HS256"}"#, &good(), pem.trim()), 401),
         ("HMAC by it under its algorithm", token(r#"{"alg":"RS256"}"#, &good(), &pem), 401),
-        ("HMAC by the other public key", token(r#"{"alg":"HS256","kid":"new"}"#, &good(), &ec_pem), 401),
-        ("ES256 by none", format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"new"}"#), URL_SAFE_NO_PAD.encode(good()), URL_SAFE_NO_PAD.encode([0; 64])), 401),
+        (
+            "HMAC by the other public key",
+            token(r#"{"alg":"HS256","kid":"new"}"#, &good(), &ec_pem),
+            401,
+        ),
+        (
+            "ES256 by none",
+            format!(
+                "{}.{}.{}",
+                URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"new"}"#),
+                URL_SAFE_NO_PAD.encode(good()),
+                URL_SAFE_NO_PAD.encode([0; 64])
+            ),
+            401,
+        ),
     ] {
         assert_eq!(status(&site, &token).await, expected, "{what}");
     }
@@ -166,5 +186,9 @@ async fn nobody_can_be_reached_by_others_without_knowing_who_they_are() {
     site.world.settings.retain(|setting| !setting.starts_with("api.jwt"));
     site.world.set(&format!("api.listen=127.0.0.1:{}", site.port));
     let _daemon = site.daemon().await;
-    assert_eq!(status(&site, &token(HS256, &good(), "")).await, 401, "without a key nobody is known");
+    assert_eq!(
+        status(&site, &token(HS256, &good(), "")).await,
+        401,
+        "without a key nobody is known"
+    );
 }

@@ -322,3 +322,19 @@ async fn a_population_that_cannot_be_asked_is_found_and_what_it_reads_must_be_gr
     ended.says("GRANT SELECT");
     ended.says("team: every change of what it reads reaches it (1 table)");
 }
+
+#[tokio::test]
+async fn an_insert_that_reaches_nothing_is_warned_of_where_it_is_remembered_that_there_is_nothing()
+{
+    let ground = Ground::demo().await;
+    ground.set_up().await.expect(0);
+    let note = "deal_stats: INSERT of clients_client reaches nothing, ";
+    let mut document = default();
+    ground
+        .run_with(&ground.variant("as it is", &document.to_string()), &["check"])
+        .await
+        .says(&format!("{note}which is right"));
+    document["caches"]["deal_stats"]["negative_ttl"] = toml_edit::value("1m");
+    let file = ground.variant("negative", &document.to_string());
+    ground.run_with(&file, &["check"]).await.says(&format!("warning  {note}and negative_ttl"));
+}

@@ -53,6 +53,11 @@ fn each_kind_of_mistake_names_its_place_and_its_remedy() {
         "[caches.c]\nkey = \"k\"\nparameters.days = []",
         "[caches.c]\nkey = \"k\"\nparameters.days = [7, 30, 7]",
         "[caches.c]\nkey = \"k\"\nscope = []",
+        "[caches.c]\nkey = \"k\"\non_change = \"keep\"",
+        "[caches.c]\nkey = \"k\"\nmax_staleness = \"1s\"",
+        "[caches.c]\nkey = \"k\"\non_change = \"refresh\"",
+        "[caches.c]\nkey = \"k\"\non_change = \"refresh\"\nmax_staleness = \"1s\"\nscope = [\"a\"]",
+        "[caches.c]\nkey = \"k\"\nrewarm = \"always\"\non_change = \"refresh\"\nmax_staleness = \"2h\"\nttl = \"1h\"",
         "[caches.c]\nkey = \"k\"\nnegative_ttl = \"0s\"\nmax_value_bytes = 0",
         "[caches.c]\ncompose = []",
         "[caches.c]\nkye = \"k\"",
@@ -79,6 +84,27 @@ fn each_kind_of_mistake_names_its_place_and_its_remedy() {
         "[log]\nlevel = \"info",
     ];
     insta::assert_snapshot!(cases.map(wrong).join("\n"));
+}
+
+#[test]
+fn a_replica_is_a_url_and_a_short_wait() {
+    let with = |settings: &str| load(&MINIMAL.replace("[redis]", &format!("{settings}\n[redis]")));
+    let good = with("replica_url = \"postgres://u@standby/d\"\nreplica_wait = \"0s\"").unwrap();
+    assert!(good.config.postgres.replica_url.is_some());
+    // As compose files give what is not set.
+    assert!(with("replica_url = \"\"").unwrap().config.postgres.replica_url.is_none());
+    let none = with("").unwrap().config.postgres;
+    assert!(none.replica_url.is_none() && none.replica_wait.get().as_millis() == 100);
+    for (wrong, said) in [
+        ("replica_url = \"host=h\"", "begins with one of postgres://, postgresql://"),
+        ("replica_url = 5", "expected a text in quotes, found a number"),
+        ("replica_wait = \"1m\"", "from 0s to 10s is allowed"),
+        ("replica_wait = 100", "replica_wait"),
+        ("replica_ulr = \"postgres://h\"", "did you mean `replica_url`"),
+    ] {
+        let found = with(wrong).expect_err(wrong).render(100, Style::Plain);
+        assert!(found.contains(said) && found.contains("unstale.toml:3"), "{wrong}: {found}");
+    }
 }
 
 #[test]

@@ -42,6 +42,11 @@ fn no_outcome_of_loading_shows_a_password() {
         "[postgres]\nurl = [\"postgres://u:hunter2@h/d\"]\npassword = { value = \"hunter2\" }",
         "[postgres]\nurl = \"\"\"\npostgres://u:hunter2@h/d\"\"\"\nslto = 1",
         "[postgres]\npassword = '''\nhunter2\nhunter2'''\nslto = 1",
+        "[postgres]\nurl = \"postgres://u@h/d\"\nreplica_url = \"postgres://u:hunter2@h/d\"\n[redis]\nurl = \"redis://h\"",
+        "[postgres]\nurl = \"postgres://u@h/d\"\nreplica_url = \"postgres://u:hunter2@h/d\"\nslto = 1",
+        "[postgres]\nreplica_url = \"hunter2\"\nreplica_wait = \"1h\"\nreplica_urll = \"hunter2\"",
+        "[postgres]\nreplica_url = 5 # postgres://u:hunter2@h/d\nreplica_wait = 5",
+        "[postgres]\nreplica_url = postgres://u:hunter2@h/d",
         // Under a wrong name, in a wrong place.
         "[postgres]\npasword = \"hunter2\"\nurll = \"postgres://u:hunter2@h/d\"\ndsn = \"hunter2\"",
         "password = \"hunter2\"\n[postgress]\npw = \"hunter2\"\n[log]\npassword = \"hunter2\"",
@@ -83,6 +88,7 @@ fn no_variable_or_flag_is_shown_with_its_value() {
     for name in [
         "UNSTALE_POSTGRES__URL",
         "UNSTALE_POSTGRES__URLL",
+        "UNSTALE_POSTGRES__REPLICA_URL",
         "UNSTALE_POSTGRES_URL",
         "UNSTALE_PASSWORD",
     ] {

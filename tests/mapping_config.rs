@@ -277,6 +277,7 @@ fn the_fingerprint_changes_with_what_decides_keys_and_with_nothing_else() {
         ("x = 1", "x = 2"),
         ("[\"insert\", \"delete\"]", "[\"insert\"]"),
         ("{ cache = \"s\", x = \"y\" }", "{ cache = \"s\", whole = true }"),
+        ("key = \"a:{x}\"", "key = \"a:{x}\"\non_change = \"refresh\"\nmax_staleness = \"1s\""),
     ] {
         assert!(base.contains(from), "{from}");
         assert_ne!(of(&base.replace(from, to)), print, "{to}");

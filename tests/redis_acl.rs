@@ -40,7 +40,16 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
     world.set(&format!("redis.url={}", url(&world, "unstale")));
     world.set("warm.enabled=true");
     world.organizations(2).await;
+    world.set("caches.role_info.on_change=refresh");
+    world.set("caches.role_info.max_staleness=200ms");
     let daemon = world.daemon().await;
+    // A refresh, which a change overtakes while somebody has the lease.
+    world.put(&["v1:role_info:1"]).await;
+    let lease = "unstale:unstale:lease:{prs_cache:1:v1:role_info:1}";
+    let _: () = world.values().await.set_ex(lease, "somebody", 1).await.unwrap();
+    let role = "insert into permissions_role (name, organization_id) values ('a', 1)";
+    world.postgres.execute(role).await.unwrap();
+    daemon.until_metric(r#"unstale_refreshes_total{cache="role_info",outcome="busy"}"#, 1.0).await;
     // A removal and a fill.
     world.put(&["v1:org:data:1"]).await;
     world.rename(1).await;

@@ -13,13 +13,17 @@ use redis::AsyncCommands;
 use unstale::config::model;
 use unstale::lsn::Lsn;
 use unstale::sandbox::Redis;
-use unstale::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use unstale::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
 use unstale::store::purge::purge;
 use unstale::store::session::{Address, Outcome, Session, Step};
 use unstale::store::state::{Identity, Nonce, Nonces, State, closed};
 
 const LIFE: Duration = Duration::from_secs(60);
+
+/// How long an old value of a refreshed key may stay.
+const STAYS: Duration = Duration::from_secs(20);
+const STAYS_MS: i64 = 20_000;
 
 struct World {
     redis: Redis,
@@ -78,8 +82,23 @@ impl World {
     }
 
     async fn step(&mut self, keys: &[&str], fields: &[(&'static str, String)]) -> Vec<i64> {
+        self.whole_step(keys, &[], fields).await
+    }
+
+    /// A change of keys whose values may stay that long.
+    async fn change(&mut self, refreshed: &[(&str, Duration)]) -> Vec<i64> {
+        self.whole_step(&[], refreshed, &[]).await
+    }
+
+    async fn whole_step(
+        &mut self,
+        keys: &[&str],
+        refreshed: &[(&str, Duration)],
+        fields: &[(&'static str, String)],
+    ) -> Vec<i64> {
         let nonce = self.nonces.fresh();
-        let step = Step { expected: &self.last, nonce: &nonce, keys, fields, certify: None };
+        let expected = &self.last;
+        let step = Step { expected, nonce: &nonce, keys, refreshed, fields, certify: None };
         let outcome = self.session.step(&step).await.expect("a step");
         self.last = nonce.clone();
         match outcome {
@@ -101,6 +120,43 @@ impl World {
 
     async fn value(&self, key: &str) -> Option<String> {
         self.redis.connection_db(1).await.expect("Redis answers").get(key).await.expect("GET")
+    }
+
+    async fn refresh(&self, key: &str) -> Due {
+        self.fills.refresh(&entry(key), LIFE, STAYS).await.expect("an answer")
+    }
+
+    async fn due_lease(&self, key: &str) -> Lease {
+        match self.refresh(key).await {
+            Due::Lease(lease) => lease,
+            other => panic!("expected a lease, got {other:?}"),
+        }
+    }
+
+    /// Stores a value as anybody does.
+    async fn store(&self, key: &str) {
+        let lease = self.lease(&entry(key)).await;
+        assert_eq!(lease.fill(b"old", LIFE).await.unwrap(), Filled::Stored);
+    }
+
+    /// Redis' clock, in ms.
+    async fn now(&self) -> i64 {
+        let mut connection = self.redis.connection_db(1).await.expect("Redis answers");
+        let (seconds, micros): (i64, i64) =
+            redis::cmd("TIME").query_async(&mut connection).await.expect("TIME");
+        seconds * 1000 + micros / 1000
+    }
+
+    /// When a value goes, by Redis' clock.
+    async fn goes(&self, key: &str) -> i64 {
+        let mut connection = self.redis.connection_db(1).await.expect("Redis answers");
+        redis::cmd("PEXPIRETIME").arg(key).query_async(&mut connection).await.expect("PEXPIRETIME")
+    }
+
+    /// When what is computed for a key goes once it is stored.
+    async fn lease_due(&self, key: &str) -> Option<i64> {
+        let lease = self.value(&format!("unstale:unstale:lease:{{{key}}}")).await?;
+        lease.split_once(' ').map(|(_, due)| due.parse().expect("a time"))
     }
 }
 
@@ -254,4 +310,139 @@ async fn a_full_redis_refuses_fills_and_takes_invalidations() {
     let lives = world.step(&["p:1", "p:2"], &[]).await;
     assert_eq!(lives, [-2, -1]);
     assert_eq!(world.value("p:2").await, None);
+}
+
+#[tokio::test]
+async fn a_value_that_is_refreshed_stays_until_its_first_changes_due_and_no_longer() {
+    let mut world = World::new().await;
+    world.store("p:1").await;
+    let before = world.now().await;
+    let lives = world.change(&[("p:1", STAYS)]).await;
+    let after = world.now().await;
+    assert!(lives[0] > STAYS_MS && lives[0] <= 60_000, "its life before is told: {lives:?}");
+    assert_eq!(world.value("p:1").await.as_deref(), Some("old"));
+    let due = world.goes("p:1").await;
+    assert!((before + STAYS_MS..=after + STAYS_MS).contains(&due), "{before} {due} {after}");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let lives = world.change(&[("p:1", STAYS)]).await;
+    assert!(lives[0] <= STAYS_MS, "{lives:?}");
+    assert_eq!(world.goes("p:1").await, due, "a later change does not move it");
+    // A due shortens a life and never lengthens one; one without end gets an end.
+    let mut connection = world.redis.connection_db(1).await.unwrap();
+    let _: () = connection.set_ex("p:2", "old", 5).await.unwrap();
+    let _: () = connection.set("p:3", "old").await.unwrap();
+    let ends = world.goes("p:2").await;
+    let lives = world.change(&[("p:2", STAYS), ("p:3", STAYS)]).await;
+    assert_eq!((world.goes("p:2").await, lives[1]), (ends, -1));
+    assert!(world.goes("p:3").await <= world.now().await + STAYS_MS);
+}
+
+#[tokio::test]
+async fn a_step_that_is_done_again_does_not_put_a_due_off() {
+    let mut world = World::new().await;
+    world.store("p:1").await;
+    let lease = {
+        world.change(&[("p:1", STAYS)]).await;
+        world.due_lease("p:1").await
+    };
+    let (expected, nonce) = (world.last.clone(), world.nonces.fresh());
+    let step = Step {
+        expected: &expected,
+        nonce: &nonce,
+        keys: &[],
+        refreshed: &[("p:1", STAYS)],
+        fields: &[],
+        certify: None,
+    };
+    assert!(matches!(world.session.step(&step).await.unwrap(), Outcome::Done(_)));
+    let (due, leased) = (world.goes("p:1").await, world.lease_due("p:1").await);
+    assert!(leased.is_some());
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert!(matches!(world.session.step(&step).await.unwrap(), Outcome::Done(_)));
+    assert_eq!((world.goes("p:1").await, world.lease_due("p:1").await), (due, leased));
+    drop(lease);
+}
+
+#[tokio::test]
+async fn a_change_while_a_value_is_computed_is_the_due_of_what_is_stored() {
+    let mut world = World::new().await;
+    world.store("p:1").await;
+    world.change(&[("p:1", STAYS)]).await;
+    let of_the_first = world.goes("p:1").await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let lease = world.due_lease("p:1").await;
+    world.change(&[("p:1", STAYS)]).await;
+    let of_the_second = world.lease_due("p:1").await.expect("a due");
+    assert!(of_the_second > of_the_first);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    world.change(&[("p:1", STAYS)]).await;
+    assert_eq!(world.lease_due("p:1").await, Some(of_the_second), "the first one it lacks");
+    assert_eq!(lease.fill(b"new", LIFE).await.unwrap(), Filled::Stored, "it has the first");
+    assert_eq!(world.value("p:1").await.as_deref(), Some("new"));
+    let goes = world.goes("p:1").await;
+    assert!(goes <= of_the_second && goes > of_the_second - 1000, "{goes} {of_the_second}");
+    // Nothing came in between: a whole life, and nothing to refresh.
+    let lease = world.due_lease("p:1").await;
+    assert_eq!(lease.fill(b"newer", LIFE).await.unwrap(), Filled::Stored);
+    assert!(world.goes("p:1").await > world.now().await + STAYS_MS);
+    assert!(matches!(world.refresh("p:1").await, Due::Fresh));
+}
+
+#[tokio::test]
+async fn a_value_that_comes_past_its_due_is_not_stored() {
+    let mut world = World::new().await;
+    let lease = world.lease(&entry("p:1")).await;
+    let lives = world.change(&[("p:1", Duration::from_millis(30)), ("p:2", STAYS)]).await;
+    assert_eq!(lives, [-3, -2], "one is computed, of the other there is nothing at all");
+    let due = world.lease_due("p:1").await.expect("a due");
+    while world.now().await < due {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(lease.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
+    assert_eq!(world.value("p:1").await, None);
+    world.lease(&entry("p:1")).await;
+    assert_eq!(world.value("p:2").await, None);
+    assert_eq!(world.value("unstale:unstale:lease:{p:2}").await, None);
+}
+
+#[tokio::test]
+async fn one_refreshes_while_the_others_read_the_old_value() {
+    let mut world = World::new().await;
+    world.store("p:1").await;
+    world.change(&[("p:1", STAYS)]).await;
+    let lease = world.due_lease("p:1").await;
+    assert!(matches!(world.refresh("p:1").await, Due::Wait));
+    assert!(
+        matches!(world.acquire(&entry("p:1")).await, Acquired::Hit { value, .. } if value == b"old")
+    );
+    world.change(&[("p:1", STAYS)]).await;
+    lease.release().await.unwrap();
+    let next = world.due_lease("p:1").await;
+    // Whoever outlives the old value has its readers wait.
+    let mut connection = world.redis.connection_db(1).await.unwrap();
+    let _: () = connection.del("p:1").await.unwrap();
+    assert!(matches!(world.acquire(&entry("p:1")).await, Acquired::Wait { .. }));
+    assert_eq!(next.fill(b"new", LIFE).await.unwrap(), Filled::Stored);
+}
+
+#[tokio::test]
+async fn what_is_refreshed_goes_with_everything_else() {
+    let mut world = World::new().await;
+    for key in ["p:1", "p:2", "p:3"] {
+        world.store(key).await;
+    }
+    world.change(&[("p:1", STAYS), ("p:2", STAYS), ("p:3", STAYS)]).await;
+    let (first, second) = (world.due_lease("p:1").await, world.due_lease("p:2").await);
+    world.change(&[("p:1", STAYS), ("p:2", STAYS)]).await;
+    // By key: as if it were the key of another cache.
+    world.step(&["p:1"], &[]).await;
+    assert_eq!(world.value("p:1").await, None);
+    assert_eq!(first.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
+    // As a whole.
+    world.step(&[], &[closed(&["org_data"])]).await;
+    assert!(matches!(world.refresh("p:3").await, Due::Closed));
+    assert_eq!(purge(&world.session, &[b"p:"]).await.unwrap(), 2);
+    world.step(&[], &[closed(&[])]).await;
+    assert_eq!(second.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
+    assert_eq!((world.value("p:2").await, world.value("p:3").await), (None, None));
 }

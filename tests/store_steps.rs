@@ -90,6 +90,7 @@ async fn a_step_that_is_done_twice_does_what_it_does_once() {
         expected: &first,
         nonce: &second,
         keys: &[b"p:a".as_slice(), strange, b"p:gone", b"p:forever"],
+        refreshed: &[],
         fields: &[state::watermark(Lsn(7)), state::frontier(Lsn(9))],
         certify: Some(Lsn(7)),
     };
@@ -117,6 +118,7 @@ async fn a_step_that_arrives_late_does_nothing() {
         expected: &first,
         nonce: &second,
         keys: &[b"p:a".as_slice()],
+        refreshed: &[],
         fields: &[state::watermark(Lsn(99))],
         certify: Some(Lsn(99)),
     };
@@ -150,6 +152,7 @@ async fn an_invalid_state_gets_no_certificate() {
         expected: &first,
         nonce: &first,
         keys: &[],
+        refreshed: &[],
         fields: &[],
         certify: Some(Lsn(1)),
     };
@@ -216,14 +219,21 @@ async fn a_session_that_gets_no_answer_says_that_it_may_have_happened() {
     let mut nonces = Nonces::new().unwrap();
     let (first, second) = (begun(&mut session, &mut nonces).await, nonces.fresh());
     // The first one teaches Redis the script.
-    let warm =
-        Step::<&[u8]> { expected: &first, nonce: &first, keys: &[], fields: &[], certify: None };
+    let warm = Step::<&[u8]> {
+        expected: &first,
+        nonce: &first,
+        keys: &[],
+        refreshed: &[],
+        fields: &[],
+        certify: None,
+    };
     session.step(&warm).await.unwrap();
     proxy.lose_answers();
     let step = Step::<&[u8]> {
         expected: &first,
         nonce: &second,
         keys: &[],
+        refreshed: &[],
         fields: &[state::watermark(Lsn(5))],
         certify: None,
     };

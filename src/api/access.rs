@@ -88,8 +88,16 @@ mod tests {
                 Identity { organization_is_active: Some(false), ..is.clone() },
                 [200, 403, 403, 403, 403],
             ),
-            ("another user", Identity { user_id: "8".to_owned(), ..is.clone() }, [200, 403, 200, 200, 403]),
-            ("superuser", Identity { is_superuser: true, organization_id: None, ..is.clone() }, [200; 5]),
+            (
+                "another user",
+                Identity { user_id: "8".to_owned(), ..is.clone() },
+                [200, 403, 200, 200, 403],
+            ),
+            (
+                "superuser",
+                Identity { is_superuser: true, organization_id: None, ..is.clone() },
+                [200; 5],
+            ),
             (
                 "inactive superuser",
                 Identity { is_superuser: true, is_active: false, ..is.clone() },

@@ -1,12 +1,10 @@
 //! The table of endpoints: what is served where, to whom, from which cache. Compiled from
 //! `[[endpoints]]` and pure; an OpenAPI document can be made of it.
 
-use std::fmt::Write as _;
-
 use axum::http::HeaderValue;
 
-use super::parameters::{Parameter, Query, Values, decode};
 use super::identity::Identity;
+use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
 use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
@@ -50,6 +48,9 @@ pub struct Endpoint {
     pub cache_control: HeaderValue,
     /// The name of the value in the answer.
     pub envelope: Box<str>,
+    /// What stands before the value in the answer.
+    pub opening: Box<str>,
+    closings: [Box<str>; 2],
 }
 
 /// What an endpoint serves.
@@ -106,6 +107,14 @@ impl Endpoints {
             problems.push(Problem::new(path, message).hint(
                 "name the cache that says who a user is, such as [caches.identity] with key = \"v1:identity:{user_id}\"",
             ));
+        }
+        if identity.is_some_and(|(_, cache)| cache.max_staleness.is_some()) {
+            let path = ConfigPath::from_iter(["caches", &config.api.identity, "on_change"]);
+            let problem =
+                Problem::new(path, "who a user is must not be served after it has changed");
+            problems.push(
+                problem.hint("leave out `on_change` here, or name another cache by api.identity"),
+            );
         }
         let identity = identity.map(|(id, _)| id);
         if problems.is_empty() { Ok(Endpoints { endpoints, identity }) } else { Err(problems) }
@@ -170,21 +179,17 @@ impl<'e> Matched<'e, '_> {
 }
 
 impl Endpoint {
-    /// What stands before the value in the answer.
+    /// What stands behind the value in the answer.
     #[must_use]
-    pub fn opening(&self) -> String {
-        format!("{{{}:", serde_json::Value::from(&*self.envelope))
+    pub fn closing(&self, cached: bool) -> &str {
+        let [loaded, hit] = &self.closings;
+        if cached { hit } else { loaded }
     }
+}
 
-    /// What stands behind it.
-    #[must_use]
-    pub fn closing(&self, cached: bool) -> String {
-        let mut closing = format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":");
-        let name = serde_json::Value::from(&*self.cache);
-        // Writing to a text does not fail.
-        _ = write!(closing, "{name},\"ttl\":{}}}}}", self.ttl);
-        closing
-    }
+fn closing(cache: &str, ttl: u64, cached: bool) -> Box<str> {
+    let name = serde_json::Value::from(cache);
+    format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":{name},\"ttl\":{ttl}}}}}").into()
 }
 
 /// What a cache's name stands for.
@@ -263,7 +268,8 @@ impl Compiler<'_> {
             self.add("cache", format!("there is no cache {:?}", written.cache), hint);
             return None;
         };
-        let has_query = config.caches.by_name.get(&written.cache).is_some_and(|c| c.query.is_some());
+        let has_query =
+            config.caches.by_name.get(&written.cache).is_some_and(|c| c.query.is_some());
         if !has_query && matches!(served.target, Target::Entry(_)) {
             let message = format!("the cache {} has no query", written.cache);
             self.add("cache", message, format!("add `query = …` to [caches.{}]", written.cache));
@@ -281,7 +287,8 @@ impl Compiler<'_> {
             }
         }
         for name in of_key.iter().filter(|name| !written.parameters.contains_key(**name)) {
-            let message = format!("nothing says where {{{name}}} of the key of {} comes from", written.cache);
+            let message =
+                format!("nothing says where {{{name}}} of the key of {} comes from", written.cache);
             self.add("parameters", message, format!("such as {name} = {{ query = \"{name}\" }}"));
         }
         let segments = segments?;
@@ -298,6 +305,8 @@ impl Compiler<'_> {
             user: written.user.as_str().into(),
             cache_control: cache_control.ok()?,
             envelope: written.envelope.as_str().into(),
+            opening: format!("{{{}:", serde_json::Value::from(&*written.envelope)).into(),
+            closings: [false, true].map(|cached| closing(&written.cache, served.ttl, cached)),
         })
     }
 
@@ -350,11 +359,11 @@ impl Compiler<'_> {
                     let message = format!("the path has no {{{path}}}");
                     self.parameter(name, "path", message);
                 }
-                (Some(_), None, None, None)
-                | (None, _, _, None)
-                | (None, None, None, Some(_)) => {}
+                (Some(_), None, None, None) | (None, _, _, None) | (None, None, None, Some(_)) => {}
                 _ => {
-                    let message = format!("{name} comes from several places; only query and identity go together");
+                    let message = format!(
+                        "{name} comes from several places; only query and identity go together"
+                    );
                     self.parameter(name, "", message);
                 }
             }
@@ -378,7 +387,11 @@ impl Compiler<'_> {
                 if written.who == Who::Admin { "administrators" } else { "members" },
                 written.organization
             );
-            self.add("who", message, "name the parameter that is the organization: organization = \"…\"");
+            self.add(
+                "who",
+                message,
+                "name the parameter that is the organization: organization = \"…\"",
+            );
         }
     }
 }
@@ -403,11 +416,13 @@ mod tests {
          [caches.stats]\nkey = \"v1:stats:{org_id}:{days}\"\nquery = \"select 1\"\nparameters = { days = [7, 30] }\n";
 
     fn compile(endpoints: &str) -> Result<Endpoints, Vec<String>> {
-        let Loaded { config, .. } =
-            Layers::text("t.toml", &format!("{HEAD}{endpoints}")).load().map_err(|d| vec![d.to_string()])?;
+        let Loaded { config, .. } = Layers::text("t.toml", &format!("{HEAD}{endpoints}"))
+            .load()
+            .map_err(|d| vec![d.to_string()])?;
         let mapping = Mapping::new(&config).unwrap();
-        Endpoints::compile(&config, &mapping)
-            .map_err(|problems| problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect())
+        Endpoints::compile(&config, &mapping).map_err(|problems| {
+            problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect()
+        })
     }
 
     const GOOD: &str = "[[endpoints]]\npath = \"/o/{id}/stats/\"\ncache = \"stats\"\nenvelope = \"statistics\"\nwho = \"member\"\n\
@@ -434,13 +449,21 @@ mod tests {
         ] {
             let found = endpoints.find(path).map(|matched| {
                 let values = matched.values(&Query::parse(query), None).unwrap();
-                (values.get("org_id").unwrap().to_owned(), values.get("days").unwrap().to_owned(), values.cached)
+                (
+                    values.get("org_id").unwrap().to_owned(),
+                    values.get("days").unwrap().to_owned(),
+                    values.cached,
+                )
             });
-            let expected = expected.map(|(org, days, cached)| (org.to_owned(), days.to_owned(), cached));
+            let expected =
+                expected.map(|(org, days, cached)| (org.to_owned(), days.to_owned(), cached));
             assert_eq!(found, expected, "{path}?{query}");
         }
-        for path in ["/o/x/stats/", "/o/7%2f8/stats/", "/o/%00/stats/", "/o/-7/stats/", "/o/7:30/stats/"] {
-            let refused = endpoints.find(path).unwrap().values(&Query::default(), None).unwrap_err();
+        for path in
+            ["/o/x/stats/", "/o/7%2f8/stats/", "/o/%00/stats/", "/o/-7/stats/", "/o/7:30/stats/"]
+        {
+            let refused =
+                endpoints.find(path).unwrap().values(&Query::default(), None).unwrap_err();
             assert_eq!(refused.status.as_u16(), 404, "{path}");
         }
     }
@@ -449,7 +472,7 @@ mod tests {
     fn the_value_stands_in_its_envelope_byte_by_byte() {
         let endpoints = compile(GOOD).unwrap();
         let endpoint = endpoints.iter().next().unwrap();
-        let body = format!("{}{}{}", endpoint.opening(), "{\"a\":1}", endpoint.closing(true));
+        let body = format!("{}{}{}", endpoint.opening, "{\"a\":1}", endpoint.closing(true));
         assert_eq!(
             body,
             r#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#
@@ -463,7 +486,10 @@ mod tests {
             (("/o/{id}/stats/", "o/{id}"), "endpoints[0].path: the path does not begin"),
             (("/o/{id}/stats/", "/o//{id}/"), "endpoints[0].path: \"\" is no part"),
             (("/o/{id}/stats/", "/o/{i d}/"), "endpoints[0].path"),
-            (("/o/{id}/stats/", "/o/{other}/"), "endpoints[0].parameters.org_id.path: the path has no {id}"),
+            (
+                ("/o/{id}/stats/", "/o/{other}/"),
+                "endpoints[0].parameters.org_id.path: the path has no {id}",
+            ),
             (("path = \"id\", ", ""), "endpoints[0].parameters.org_id: nothing says where"),
             (("path = \"id\"", "path = \"id\", query = \"o\""), "org_id comes from several places"),
             (("org_id = {", "orgid = {"), "the key of stats has no {orgid}"),

@@ -40,15 +40,14 @@ impl Api {
         let trace = Trace::of(&head.headers);
         let mut noted = Noted::default();
         let serving = self.serving();
-        let matched = serving.as_ref().and_then(|serving| {
-            // Counted as long as it may use the rules.
-            Some((serving, serving.requests.token(), serving.endpoints.find(head.uri.path())?))
-        });
-        let template = matched.as_ref().map_or(NO_ENDPOINT, |(_, _, m)| &m.endpoint.template);
+        let matched = serving
+            .as_ref()
+            .and_then(|serving| Some((serving, serving.endpoints.find(head.uri.path())?)));
+        let template = matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template);
         let query = head.uri.query().unwrap_or_default();
         let answered = async {
             self.within_limits(&head.headers)?;
-            let Some((serving, _, matched)) = &matched else {
+            let Some((serving, matched)) = &matched else {
                 return Err(match serving {
                     Some(_) => Problem::no_such_path(),
                     None => Problem::unavailable("the configuration cannot be used"),
@@ -102,7 +101,8 @@ impl Api {
     fn within_limits(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let limit = self.settings.max_body_bytes;
         // hyper has refused what is no number.
-        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: u64| usize::try_from(length).is_ok_and(|l| l <= limit)) {
             return Ok(());
         }

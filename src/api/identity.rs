@@ -96,10 +96,17 @@ mod tests {
             );
             Identity::read(value.as_bytes()).unwrap().is_admin()
         };
-        for admin in ["\"Organization Admin\"", "\"org-admin\"", "\" ORG  ADMIN \"", "\"organization-admin\""] {
+        for admin in [
+            "\"Organization Admin\"",
+            "\"org-admin\"",
+            "\" ORG  ADMIN \"",
+            "\"organization-admin\"",
+        ] {
             assert!(with(admin), "{admin}");
         }
-        for other in ["null", "\"admin\"", "\"org administrator\"", "\"super org admin\"", "\"orgadmin\""] {
+        for other in
+            ["null", "\"admin\"", "\"org administrator\"", "\"super org admin\"", "\"orgadmin\""]
+        {
             assert!(!with(other), "{other}");
         }
     }

@@ -144,7 +144,10 @@ impl Parameter {
         let scalar = |setting: &'static str, value: &Option<Scalar>| {
             let Some(value) = value else { return Ok(None) };
             allowed.read(&text_of(value)).map(Some).map_err(|()| {
-                (setting, format!("{:?} is not allowed here: {}", text_of(value), allowed.describe()))
+                (
+                    setting,
+                    format!("{:?} is not allowed here: {}", text_of(value), allowed.describe()),
+                )
             })
         };
         Ok(Parameter {
@@ -201,7 +204,11 @@ impl Parameter {
 impl Allowed {
     fn compile(config: &EndpointParameter) -> Result<Allowed, (&'static str, String)> {
         let not_for = |setting: &'static str, is_set: bool, kind: &str| {
-            if is_set { Err((setting, format!("{setting} means nothing for {kind}"))) } else { Ok(()) }
+            if is_set {
+                Err((setting, format!("{setting} means nothing for {kind}")))
+            } else {
+                Ok(())
+            }
         };
         let texts = config.min_length.is_some() || config.max_length.is_some();
         let numbers = config.min.is_some() || config.max.is_some();

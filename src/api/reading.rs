@@ -24,8 +24,10 @@
 //! run; so the run's number is compared at the end with what it was before the first read, and
 //! if it is another one everything is read again from the database.
 //!
-//! A value that this request loads is newer than its question anyway; one that another request
-//! stored meanwhile was accepted by its lease, after the watermark had passed.
+//! What is filled then is good as well: a lease that was taken after the watermark had passed
+//! is loaded, from a replica too, with all that was applied by then (rules 4 and 5). Only a
+//! cache with `on_change = "refresh"` may lack for a while what was applied (rule 12): that one is
+//! not asked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +45,7 @@ use crate::loader::load::LoadError;
 use crate::lsn::Lsn;
 use crate::mapping::composition::Composition;
 use crate::mapping::model::{CacheId, CacheModel};
+use crate::store::fills::NOTHING;
 
 /// How a request is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +147,7 @@ impl<'w> Wanted<'w> {
         Wanted { cache: &cache.name, parts: vec![(id, values.to_vec())], composition: None }
     }
 
-    pub(super) fn composed(
-        composition: &'w Composition,
-        values: &'w [(&'w str, &'w str)],
-    ) -> Self {
+    pub(super) fn composed(composition: &'w Composition, values: &'w [(&'w str, &'w str)]) -> Self {
         let parts = composition.parts.iter().map(|part| (part.cache, part.values(values)));
         Wanted {
             cache: &composition.name,
@@ -196,10 +196,7 @@ impl Api {
         let read = self.try_read(serving, wanted, course).await;
         let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
         self.count(wanted.cache, result);
-        let mut reading = read.map_err(|error| refusal(wanted.cache, &error))?;
-        // As it is remembered that there is nothing.
-        reading.value = reading.value.filter(|value| **value != *b"null");
-        Ok(reading)
+        read.map_err(|error| refusal(wanted.cache, &error))
     }
 
     fn count(&self, cache: &str, result: &str) {
@@ -212,11 +209,20 @@ impl Api {
         wanted: &Wanted<'_>,
         course: Course,
     ) -> Result<Reading, ReadError> {
+        let is_refreshed = |(id, _): &(CacheId, _)| {
+            serving.mapping.cache(*id).is_some_and(|cache| cache.max_staleness.is_some())
+        };
         let bypass = match course {
             Course::Bypass(why) => why,
+            // The watermark says nothing of what may lack a change for a while (rule 12).
+            Course::Cache { floor: Some(_) } if wanted.parts.iter().any(is_refreshed) => {
+                Bypass::MinLsn
+            }
             Course::Cache { floor } => match self.look(serving, wanted, floor).await? {
                 Look::Found(parts, watermark) => {
-                    let value = Some(wanted.join(parts)?);
+                    // As it is remembered that there is nothing.
+                    let nothing = parts.iter().any(|part| part.trim_ascii() == NOTHING);
+                    let value = if nothing { None } else { Some(wanted.join(parts)?) };
                     return Ok(Reading { value, source: Source::Hit, watermark: Some(watermark) });
                 }
                 Look::Missing(watermark) => {
@@ -320,9 +326,7 @@ impl Api {
         };
         match (found.certificate, floor) {
             (None, _) => Look::Unusable(Bypass::Uncertified),
-            (Some(watermark), Some((lsn, _))) if watermark < lsn => {
-                Look::Unusable(Bypass::MinLsn)
-            }
+            (Some(watermark), Some((lsn, _))) if watermark < lsn => Look::Unusable(Bypass::MinLsn),
             (Some(watermark), _) => {
                 let parts = found.values.into_iter().map(|value| value.map(Bytes::from));
                 match parts.collect::<Option<Vec<Bytes>>>() {

@@ -6,8 +6,8 @@ use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
-    CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER,
-    VARY, WWW_AUTHENTICATE,
+    CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -23,6 +23,7 @@ use super::reading::{Reading, Source};
 use super::service::Api;
 use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
 use crate::config::api::BrowserCache;
+use crate::lsn::Lsn;
 
 /// What is sent.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -65,10 +66,13 @@ impl Api {
         }
         let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
         headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
-        headers.insert(CACHE_CONTROL, match self.settings.browser_cache {
-            BrowserCache::AsConfigured => endpoint.cache_control.clone(),
-            BrowserCache::Revalidate => REVALIDATE,
-        });
+        headers.insert(
+            CACHE_CONTROL,
+            match self.settings.browser_cache {
+                BrowserCache::AsConfigured => endpoint.cache_control.clone(),
+                BrowserCache::Revalidate => REVALIDATE,
+            },
+        );
         insert(headers, CACHE_STATUS, &reading.source.cache_status());
         if let Some(watermark) = reading.watermark {
             insert(headers, APPLIED_LSN, &watermark.to_string());
@@ -84,7 +88,7 @@ impl Api {
             *answer.status_mut() = StatusCode::NOT_MODIFIED;
             return answer;
         }
-        let (opening, closing) = (endpoint.opening(), endpoint.closing(cached));
+        let (opening, closing) = (&endpoint.opening, endpoint.closing(cached));
         let mut body = Vec::with_capacity(opening.len() + value.len() + closing.len());
         body.extend_from_slice(opening.as_bytes());
         body.extend_from_slice(value);
@@ -114,14 +118,19 @@ impl Api {
     pub(super) fn finish(&self, answer: &mut Answer, request: &HeaderMap, trace: &Trace) {
         let headers = answer.headers_mut();
         let with_cors = !self.settings.cors_origins.is_empty();
-        headers.insert(VARY, HeaderValue::from_static(match (self.settings.compress, with_cors) {
-            (true, true) => "Authorization, Accept-Encoding, Origin",
-            (true, false) => "Authorization, Accept-Encoding",
-            (false, true) => "Authorization, Origin",
-            (false, false) => "Authorization",
-        }));
-        if !headers.contains_key(APPLIED_LSN) {
-            insert(headers, APPLIED_LSN, &self.status.watermark().to_string());
+        headers.insert(
+            VARY,
+            HeaderValue::from_static(match (self.settings.compress, with_cors) {
+                (true, true) => "Authorization, Accept-Encoding, Origin",
+                (true, false) => "Authorization, Accept-Encoding",
+                (false, true) => "Authorization, Origin",
+                (false, false) => "Authorization",
+            }),
+        );
+        let watermark = self.status.watermark();
+        // Of a daemon that stands by, the certificate says it, if anything does.
+        if !headers.contains_key(APPLIED_LSN) && watermark > Lsn::ZERO {
+            insert(headers, APPLIED_LSN, &watermark.to_string());
         }
         insert(headers, REQUEST_ID, &trace.request_id);
         if let Some(parent) = &trace.parent {
@@ -129,9 +138,12 @@ impl Api {
         }
         if let Some(origin) = with_cors.then(|| self.allowed_origin(request)).flatten() {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(
-                "ETag, Age, Cache-Status, Retry-After, Unstale-Applied-LSN, X-Request-Id",
-            ));
+            headers.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(
+                    "ETag, Age, Cache-Status, Retry-After, Unstale-Applied-LSN, X-Request-Id",
+                ),
+            );
         }
     }
 
@@ -150,11 +162,15 @@ impl Api {
         headers.insert(ALLOW, HeaderValue::from_static(METHODS));
         headers.insert(CACHE_CONTROL, NO_STORE);
         let asks = request.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if asks && !self.settings.cors_origins.is_empty() && self.allowed_origin(request).is_some() {
+        if asks && !self.settings.cors_origins.is_empty() && self.allowed_origin(request).is_some()
+        {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(
-                "Authorization, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
-            ));
+            headers.insert(
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static(
+                    "Authorization, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
+                ),
+            );
             headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
         answer

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::endpoints::Endpoints;
@@ -39,8 +38,6 @@ pub(super) struct Serving {
     pub(super) mapping: Arc<Mapping>,
     pub(super) filler: SharedFiller,
     key_prefix: String,
-    /// Those who are being served by these rules.
-    pub(super) requests: TaskTracker,
 }
 
 /// What was served before a reload.
@@ -97,7 +94,6 @@ impl Api {
                 mapping: Arc::clone(&context.rules.mapping),
                 filler: Arc::new(filler),
                 key_prefix: context.config.redis.key_prefix.clone(),
-                requests: TaskTracker::new(),
             })
         });
         let former = self.serving.swap(new);
@@ -116,11 +112,9 @@ impl Retired {
     /// Waits until nobody is served by the former rules, as long as a request may take.
     pub async fn gone(self, within: Duration) {
         if let Some(former) = self.0 {
-            former.requests.close();
             let unused = async {
-                former.requests.wait().await;
-                // What they began goes on without them.
-                while Arc::strong_count(&former.filler) > 1 {
+                // Each request has the one, and what it began, which goes on without it, the other.
+                while Arc::strong_count(&former) + Arc::strong_count(&former.filler) > 2 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };

@@ -96,8 +96,7 @@ impl Keys {
         let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(malformed)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
-        let header: Header =
-            serde_json::from_slice(&decode(header)?).map_err(|_| malformed)?;
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| malformed)?;
         if header.crit.is_some() {
             return Err("the token has extensions that are not known here");
         }
@@ -116,7 +115,8 @@ impl Keys {
 
     /// By its name; a token that names none, or one that is not known, is for the key without.
     fn key(&self, kid: Option<&str>) -> Option<&Key> {
-        let named = kid.and_then(|kid| self.keys.iter().find(|key| key.kid.as_deref() == Some(kid)));
+        let named =
+            kid.and_then(|kid| self.keys.iter().find(|key| key.kid.as_deref() == Some(kid)));
         named.or_else(|| self.keys.iter().find(|key| key.kid.is_none()))
     }
 
@@ -170,8 +170,9 @@ impl Key {
         };
         let material = match (&key.secret, &key.secret_file, &key.public_key_file) {
             (Some(secret), ..) => secret_key(algorithm, secret.expose_secret().as_bytes()),
-            (_, Some(file), _) => read(file)
-                .and_then(|text| secret_key(algorithm, trim_line_end(&text))),
+            (_, Some(file), _) => {
+                read(file).and_then(|text| secret_key(algorithm, trim_line_end(&text)))
+            }
             (_, _, Some(file)) => read(file).and_then(|pem| public_key(algorithm, &pem)),
             _ => Err("there is none".to_owned()),
         };
@@ -242,7 +243,10 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<Material, String> {
         }
         Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
         Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => {
-            return Err(format!("{} has no public key: set secret or secret_file", algorithm.as_str()));
+            return Err(format!(
+                "{} has no public key: set secret or secret_file",
+                algorithm.as_str()
+            ));
         }
     };
     Ok(Material::Public(signature::UnparsedPublicKey::new(verify, key)))
@@ -262,7 +266,8 @@ mod tests {
     }
 
     fn sign(header: &str, claims: &str) -> String {
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
         let signature = hmac::sign(&key, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -346,7 +351,9 @@ mod tests {
         let good = sign(HEADER, claims);
         assert!(keys.user(&good, now()).is_ok());
         let (signed, _) = good.rsplit_once('.').unwrap();
-        for token in [signed.to_owned(), format!("{signed}."), format!("{good}."), format!("{good}=")] {
+        for token in
+            [signed.to_owned(), format!("{signed}."), format!("{good}."), format!("{good}=")]
+        {
             assert!(keys.user(&token, now()).is_err(), "{token}");
         }
         assert!(keys.user(&"x".repeat(LONGEST + 1), now()).is_err());
@@ -356,7 +363,8 @@ mod tests {
     #[test]
     fn a_kid_chooses_the_key() {
         let other = "another secret that is long enough, too";
-        let key = JwtKey { kid: Some("new".to_owned()), secret: Some(other.into()), ..JwtKey::default() };
+        let key =
+            JwtKey { kid: Some("new".to_owned()), secret: Some(other.into()), ..JwtKey::default() };
         let claims = r#"{"exp":2000,"token_type":"access","user_id":7}"#;
         let named = sign(r#"{"alg":"HS256","kid":"new"}"#, claims);
         let unknown = sign(r#"{"alg":"HS256","kid":"old"}"#, claims);
@@ -374,7 +382,9 @@ mod tests {
     #[test]
     fn keys_that_are_none_are_refused_with_their_reason() {
         assert!(secret_key(Algorithm::Hs256, b"short").is_err());
-        assert!(secret_key(Algorithm::Hs256, b"-----BEGIN PUBLIC KEY-----\nabcdefghijklmnop").is_err());
+        assert!(
+            secret_key(Algorithm::Hs256, b"-----BEGIN PUBLIC KEY-----\nabcdefghijklmnop").is_err()
+        );
         assert!(public_key(Algorithm::Rs256, b"nothing").is_err());
     }
 }

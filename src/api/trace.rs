@@ -23,7 +23,8 @@ impl Trace {
             Some(id) => id.to_owned(),
             None => format!("{:032x}", fastrand::u128(..)),
         };
-        let parent = headers.get(&TRACEPARENT).filter(|_| text(&TRACEPARENT).is_some_and(is_parent));
+        let parent =
+            headers.get(&TRACEPARENT).filter(|_| text(&TRACEPARENT).is_some_and(is_parent));
         Trace { request_id, parent: parent.cloned() }
     }
 

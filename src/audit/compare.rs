@@ -13,8 +13,9 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::pipeline::suspects::Suspects;
 use crate::store::error::StoreError;
+use crate::store::fills::NOTHING;
 use crate::store::keys::ControlKeys;
-use crate::store::session::{Address, Session};
+use crate::store::session::{Address, NOT_THERE, Session};
 
 /// How long the daemon may take to apply what was seen.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,6 +52,9 @@ pub enum Verdict {
     Equal,
     /// It differed, and was removed or replaced this long after that was noticed.
     Inconsistent(Duration),
+    /// It differs, and may for now: its cache is refreshed, and it goes before it is older than
+    /// `max_staleness`.
+    Due,
     /// It differs although everything is applied.
     Stale,
     /// It differs, and nobody can say whether it will be removed.
@@ -102,6 +106,7 @@ impl Verdict {
         match self {
             Verdict::Equal => Some("equal"),
             Verdict::Inconsistent(_) => Some("inconsistent"),
+            Verdict::Due => Some("due"),
             Verdict::Stale => Some("stale"),
             Verdict::Undecided(_) => Some("undecided"),
             Verdict::Expired => Some("expired"),
@@ -219,7 +224,7 @@ impl Comparer {
                 Found::Unreachable => return Ok(settled(noticed, Verdict::Unreachable)),
             };
             let loaded = loader.load(&entry.cache.name, &values).await?;
-            if loaded.as_deref() == Some(cached.as_slice()) {
+            if loaded.as_deref().unwrap_or(NOTHING) == cached.as_slice() {
                 return Ok(settled(noticed, Verdict::Equal));
             }
             let since = *noticed.get_or_insert_with(Instant::now);
@@ -231,11 +236,16 @@ impl Comparer {
                 Waited::Moved => return Ok(Verdict::Inconsistent(since.elapsed())),
                 Waited::Undecided(why) => return Ok(Verdict::Undecided(why)),
                 Waited::Passed { suspects } => {
-                    if untouched(entry.key, &mut connection).await? {
-                        return Ok(match suspects {
-                            true => Verdict::Undecided(Undecided::Suspects),
-                            false => Verdict::Stale,
-                        });
+                    if let Some(life) = untouched(entry.key, &mut connection).await? {
+                        return Ok(
+                            if entry.cache.max_staleness.is_some_and(|at_most| life <= at_most) {
+                                Verdict::Due
+                            } else if suspects {
+                                Verdict::Undecided(Undecided::Suspects)
+                            } else {
+                                Verdict::Stale
+                            },
+                        );
                     }
                 }
             }
@@ -353,16 +363,25 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Whether nothing has touched what is watched.
-async fn untouched(key: &[u8], connection: &mut MultiplexedConnection) -> Result<bool, StoreError> {
+/// How long the entry still lives, if nothing has touched what is watched.
+async fn untouched(
+    key: &[u8],
+    connection: &mut MultiplexedConnection,
+) -> Result<Option<Duration>, StoreError> {
     let mut commands = redis::pipe();
-    commands.cmd("MULTI").ignore().cmd("EXISTS").arg(key).ignore().cmd("EXEC");
+    commands.cmd("MULTI").ignore().cmd("PTTL").arg(key).ignore().cmd("EXEC");
     let (answer,): (Value,) = commands.query_async(connection).await?;
-    match answer {
-        Value::Nil => Ok(false),
-        Value::Array(answers) => Ok(matches!(answers.as_slice(), [Value::Int(1)])),
-        _ => Err(StoreError::Lost("EXEC answered with what it never does".to_owned())),
-    }
+    let answers = match answer {
+        Value::Nil => return Ok(None),
+        Value::Array(answers) => answers,
+        _ => return Err(StoreError::Lost("EXEC answered with what it never does".to_owned())),
+    };
+    Ok(match answers.as_slice() {
+        [Value::Int(NOT_THERE)] => None,
+        // Without expiry: for ever.
+        [Value::Int(ms)] => Some(u64::try_from(*ms).map_or(Duration::MAX, Duration::from_millis)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@
 //! a difference is a broken promise. There is no other way to be called stale, so writes that
 //! never pause give no false alarms; and values that go to and fro do not hide one.
 //!
+//! Of a cache with `on_change = "refresh"` an old value may stay for `max_staleness` after the first
+//! change that it lacks (rule 12), and that is its expiry: the EXEC also asks how long the entry
+//! still lives. Not longer than `max_staleness`: it is *due*, and allowed. Longer, or for ever:
+//! whatever it lacks gave it no due, so it is stale. (The last `max_staleness` of a life that no
+//! change has cut looks the same: there, a broken promise would not be seen.)
+//!
 //! Values of one day (queries that name `$timezone`) end at midnight by Redis' clock, and change
 //! at midnight by Postgres': in the first minute of a day a difference of theirs tells nothing.
 //!

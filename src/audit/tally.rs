@@ -31,12 +31,14 @@ pub struct Tally {
 /// Verdicts on one cache's entries.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Those that were compared: the four that follow together.
+    /// Those that were compared: the five that follow together.
     pub compared: u64,
     /// What is cached is what the database says.
     pub equal: u64,
     /// Differed, and was removed or replaced.
     pub inconsistent: u64,
+    /// Differs, and is refreshed or gone within its cache's `max_staleness`.
+    pub due: u64,
     /// Differs although everything is applied.
     pub stale: u64,
     /// Differs, and could not be judged.
@@ -87,6 +89,7 @@ impl Counts {
         self.compared += other.compared;
         self.equal += other.equal;
         self.inconsistent += other.inconsistent;
+        self.due += other.due;
         self.stale += other.stale;
         self.undecided += other.undecided;
         self.expired += other.expired;
@@ -111,6 +114,7 @@ impl Tally {
                 counts.inconsistent += 1;
                 self.inconsistent_for.add(duration);
             }
+            Verdict::Due => counts.due += 1,
             Verdict::Stale => {
                 counts.stale += 1;
                 if self.stale_keys.len() < NAMED {

@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::{Common, Exit, output, runtime};
 use crate::config::Loaded;
-use crate::daemon::connect_options;
+use crate::daemon::{connect_options, replica_options};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::preflight::facts::Facts;
 use crate::preflight::finding::{Finding, Level};
 use crate::preflight::places::Places;
+use crate::preflight::replica::{self, Replica};
 use crate::preflight::{cache_server, coverage, dependencies, replication, tables};
 use crate::rules::Rules;
 use crate::store::error::StoreError;
@@ -19,7 +20,8 @@ use crate::store::error::StoreError;
 ///
 /// Looks at the connection, grants, publication, slot and replica identities, at Redis, and
 /// at every table and column that a cache's query or a rule's via reads but no rule covers
-/// (a hole: something stale could stay in the cache). Exit code 1 if there is a problem,
+/// (a hole: something stale could stay in the cache), and at the replica, if one is
+/// configured. Exit code 1 if there is a problem,
 /// 0 if there is none (there may be warnings).
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -135,6 +137,19 @@ async fn postgres(
     findings.extend(replication::grants(&facts, found.selected()));
     findings.extend(found.findings.iter().cloned());
     findings.extend(coverage::findings(&rules.mapping, &found, &places));
+    let replica = replica_options(config).map_err(|reason| (reason, Exit::Configuration))?;
+    if let Some(options) = replica {
+        // Of the daemon's own role the grants are told already.
+        let other = options.user() != connect.user();
+        let read = Replica::read(&options, timeout, found.selected().filter(|_| other)).await;
+        match read {
+            Ok(replica) => {
+                let wait = config.postgres.replica_wait.get();
+                findings.extend(replica::findings(&replica, &facts.server, wait));
+            }
+            Err(error) => findings.push(replica::unreachable(&error.to_string())),
+        }
+    }
     Ok(())
 }
 

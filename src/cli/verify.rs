@@ -177,6 +177,12 @@ impl<'a> Report<'a> {
                 durations.longer
             ));
         }
+        if self.total.due > 0 {
+            line(&format!(
+                "{} differ and may: they are refreshed, or gone, within their cache's max_staleness",
+                self.total.due
+            ));
+        }
         for key in &self.tally.stale_keys {
             line(&format!("stale: {key}"));
         }

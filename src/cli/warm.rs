@@ -10,9 +10,10 @@ use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::{Common, Exit, runtime};
 use crate::config::model::Config;
-use crate::daemon::connect_options;
+use crate::daemon::{connect_options, replica_options};
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
+use crate::loader::replica::Replica;
 use crate::metrics::Metrics;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
@@ -152,14 +153,23 @@ impl Means {
             statement_timeout: timeout,
             wait: timeout,
         };
+        let metrics = Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?;
+        let replica = replica_options(config).map_err(wrong)?.map(|options| {
+            let options = options.with_application_name("unstale warm");
+            Replica::new(
+                options,
+                Bounds::of_replica(bounds.connections, &config.postgres),
+                &metrics,
+            )
+        });
         let loader =
             Loader::new(rules, connect.clone(), bounds).map_err(|e| wrong(e.to_string()))?;
         let filler = Filler::new(
             Fills::new(address.clone(), keys.clone()),
-            loader,
+            loader.with_replica(replica),
             Arc::clone(&rules.mapping),
             &config.redis.key_prefix,
-            Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?,
+            metrics,
         );
         Ok(Means { connect, address, keys, filler })
     }
@@ -196,18 +206,19 @@ fn unusable(reason: &str) -> Exit {
 fn print(warmed: &Warmed, total: Counts, seconds: f64) {
     let row = |name: &str, counts: &Counts| {
         line(&format!(
-            "{name:<20} {:>8} {:>10} {:>8} {:>8} {:>8} {:>8}",
+            "{name:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
             counts.stored,
             counts.present,
             counts.absent,
             counts.voided,
+            counts.too_large,
             counts.unleased,
             counts.failed
         ));
     };
     line(&format!(
-        "{:<20} {:>8} {:>10} {:>8} {:>8} {:>8} {:>8}",
-        "cache", "stored", "was there", "absent", "voided", "unleased", "failed"
+        "{:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
+        "cache", "stored", "was there", "absent", "voided", "too large", "unleased", "failed"
     ));
     for (name, counts) in &warmed.caches {
         row(name, counts);

@@ -138,6 +138,8 @@ struct Drop {
     cache: String,
     age_seconds: f64,
     present: bool,
+    /// The old value could stay until it was refreshed, or due.
+    kept: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,6 +171,9 @@ struct Stored {
     ttl_ms: Option<i64>,
     /// How long its lease stands; `null`: nobody has one.
     lease_ttl_ms: Option<i64>,
+    /// Of a cache that is refreshed: the entry may lack a change, and goes after this unless it
+    /// is refreshed before; `null`: it lacks nothing.
+    due_in_ms: Option<i64>,
     /// The scope's generation now; `null`: the key is of no scope, or there is none yet.
     generation: Option<String>,
     /// Whether the state says that what is cached is good; `null`: there is no state.
@@ -195,8 +200,14 @@ async fn ask_redis(
         Some((key, _)) => redis::cmd("GET").arg(key).query_async(&mut connection).await?,
         None => None,
     };
+    let stays = key.cache.and_then(|cache| cache.max_staleness);
+    let due = |ms: &i64| {
+        let life = u64::try_from(*ms).ok().map(Duration::from_millis);
+        stays.zip(life).is_some_and(|(stays, life)| life <= stays)
+    };
     Ok(Stored {
         present: ttl != ABSENT,
+        due_in_ms: Some(ttl).filter(due),
         ttl_ms: Some(ttl).filter(|ms| *ms >= 0),
         lease_ttl_ms: Some(lease_ttl).filter(|ms| *ms >= 0),
         generation,
@@ -310,6 +321,13 @@ impl Stored {
             (true, None) => writeln!(f, "  in Redis    yes, without expiry")?,
             (false, _) => writeln!(f, "  in Redis    no")?,
         }
+        if let Some(ms) = self.due_in_ms {
+            let due = Age::ms(ms);
+            writeln!(
+                f,
+                "  due         in {due}: it may lack a change, and goes unless it is refreshed"
+            )?;
+        }
         if let Some(Generation { key, of_entry }) = generation {
             match &self.generation {
                 Some(now) if now == of_entry => {
@@ -343,8 +361,13 @@ impl Remembered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.last_drop {
             Some(drop) => {
-                let there = if drop.present { "it was there" } else { "it was not there" };
-                writeln!(f, "  last drop   {drop}; {there}")?;
+                let there = match (drop.present, drop.kept) {
+                    (true, true) => "it stayed until it was refreshed, or due",
+                    (true, false) => "it was there",
+                    (false, _) => "it was not there",
+                };
+                let what = if drop.kept { "last change" } else { "last drop" };
+                writeln!(f, "  {what:<11} {drop}; {there}")?;
             }
             None => writeln!(f, "  last drop   none that the daemon remembers")?,
         }

@@ -59,14 +59,15 @@ impl Reader<'_> {
         }
         let mut postgres: Option<Postgres> = self.required(values, "postgres");
         let mut redis: Option<Redis> = self.required(values, "redis");
-        // A variable that is set to nothing, as compose files do, gives no password.
-        let given = |password: &SecretString| !password.expose_secret().is_empty();
-        let passwords = [
-            postgres.as_mut().map(|postgres| &mut postgres.password),
-            redis.as_mut().map(|redis| &mut redis.password),
-        ];
-        for password in passwords.into_iter().flatten() {
-            *password = password.take().filter(given);
+        // A variable that is set to nothing, as compose files do, gives no secret.
+        let given = |secret: &SecretString| !secret.expose_secret().is_empty();
+        let mut secrets = Vec::new();
+        if let Some(postgres) = &mut postgres {
+            secrets.extend([&mut postgres.password, &mut postgres.replica_url]);
+        }
+        secrets.extend(redis.as_mut().map(|redis| &mut redis.password));
+        for secret in secrets {
+            *secret = secret.take().filter(given);
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");

@@ -75,6 +75,16 @@ pub struct Postgres {
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// A standby of that database, as `url` is written; what is loaded to be cached is then
+    /// loaded from there whenever it has replayed enough, else from the primary. One server,
+    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
+    /// from where that of `url` does.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
+    pub replica_url: Option<SecretString>,
+    /// How long a load waits for the replica to replay what it needs.
+    #[serde(default = "hundred_milliseconds")]
+    pub replica_wait: Span,
     /// The publication that the daemon reads.
     #[serde(default = "unstale")]
     #[schemars(length(min = 1, max = 63))]
@@ -262,6 +272,13 @@ pub struct Cache {
     /// Whether an entry that a change removed is filled again at once. Not for a scoped cache.
     #[serde(default)]
     pub rewarm: Rewarm,
+    /// What a change of a row does to an entry that is there. Not for a scoped cache.
+    #[serde(default)]
+    pub on_change: OnChange,
+    /// With `on_change = "refresh"`, how long an old value may stay after the first change
+    /// that it lacks, at most: from 50ms to 1h, and less than the time to live.
+    #[serde(default)]
+    pub max_staleness: Option<Span>,
     /// How long it is remembered that there is nothing to cache (the query gave no row), as
     /// the value `null`. An INSERT must reach the cache, as `check` sees to. Default: it is not.
     #[serde(default)]
@@ -274,6 +291,18 @@ pub struct Cache {
     /// are entries of other caches, each filled and dropped by itself.
     #[serde(default)]
     pub compose: Option<Vec<Piece>>,
+}
+
+/// What a change of a row does to an entry that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// It is removed at once: nobody reads the old value any more.
+    #[default]
+    Drop,
+    /// It stays while a new one is computed, for `max_staleness` at most. For what changes
+    /// faster than it loads. Needs `rewarm`; with `warm.enabled = false` nothing refreshes it.
+    Refresh,
 }
 
 /// A piece of a composed value. It is one of `cache`, `number` and `text`.
@@ -426,6 +455,7 @@ impl Operation {
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
+keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
 keywords!(Operation { "insert" => Insert, "update" => Update, "delete" => Delete });
 
 impl Rule {
@@ -519,6 +549,9 @@ fn unstale() -> String {
 }
 fn utc() -> String {
     "UTC".to_owned()
+}
+fn hundred_milliseconds() -> Span {
+    Span::milliseconds(100)
 }
 fn one_second() -> Span {
     Span::seconds(1)

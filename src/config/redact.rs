@@ -31,7 +31,7 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
     };
     match section.as_str() {
         "postgres" | "redis" => match key {
-            "url" => Exposure::Url,
+            "url" | "replica_url" => Exposure::Url,
             "password" => Exposure::Hidden,
             _ if path.0.len() == 2 && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::api::{Api, JwtKey};
 use super::duration::Span;
-use super::model::{Cache, Config, Pipeline, Postgres, Redis, Rewarm, Rule, Warm};
+use super::model::{Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Warm};
 use super::problem::{ConfigPath, Problem, nearest};
 
 /// Names that commands give to several caches at once.
@@ -59,7 +59,13 @@ impl Checks {
 
     fn postgres(&mut self, postgres: &Postgres) {
         let at = |key: &str| ConfigPath::from_iter(["postgres", key]);
-        self.url("postgres", &postgres.url, &["postgres://", "postgresql://"]);
+        let schemes = ["postgres://", "postgresql://"];
+        self.url(at("url"), &postgres.url, &schemes);
+        if let Some(replica) = &postgres.replica_url {
+            self.url(at("replica_url"), replica, &schemes);
+        }
+        let longest = Span::seconds(10);
+        self.span(at("replica_wait"), postgres.replica_wait, Span::seconds(0)..=longest);
         self.one_password("postgres", &postgres.password, postgres.password_file.is_some());
         let slot = &postgres.slot;
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
@@ -92,7 +98,7 @@ impl Checks {
 
     fn redis(&mut self, redis: &Redis) {
         let at = |key: &str| ConfigPath::from_iter(["redis", key]);
-        self.url("redis", &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
+        self.url(at("url"), &redis.url, &["redis://", "rediss://", "unix://", "redis+unix://"]);
         self.one_password("redis", &redis.password, redis.password_file.is_some());
         self.span(at("timeout"), redis.timeout, Span::milliseconds(10)..=Span::seconds(300));
         self.ttl(at("default_ttl"), redis.default_ttl);
@@ -216,8 +222,11 @@ impl Checks {
     fn cache(&mut self, config: &Config, name: &str, cache: &Cache) {
         let path = ConfigPath::from_iter(["caches", name]);
         self.cache_name(config, name, &path);
-        if cache.key.is_none() {
-            self.composed(cache, &path);
+        match cache.key {
+            None => self.composed(cache, &path),
+            Some(_) => {
+                self.on_change(cache, cache.ttl.unwrap_or(config.redis.default_ttl), &path);
+            }
         }
         if cache.key.as_deref().is_some_and(str::is_empty) {
             self.add(
@@ -288,6 +297,51 @@ impl Checks {
         }
     }
 
+    fn on_change(&mut self, cache: &Cache, ttl: Span, path: &ConfigPath) {
+        let at = path.child("max_staleness");
+        match (cache.on_change, cache.max_staleness) {
+            (OnChange::Drop, None) => {}
+            (OnChange::Drop, Some(_)) => self.add(
+                at,
+                "nothing of this cache is ever stale: a change drops it",
+                "leave max_staleness out, or write on_change = \"refresh\"",
+            ),
+            (OnChange::Refresh, None) => self.add(
+                path.child("on_change"),
+                "nothing says how long an old value may stay",
+                "add for example max_staleness = \"1s\", or leave on_change out: a change then drops the entry",
+            ),
+            (OnChange::Refresh, Some(span)) => {
+                let hour = Span::seconds(3600);
+                self.span(at.clone(), span, Span::milliseconds(50)..=hour);
+                if span >= ttl {
+                    self.add(
+                        at,
+                        format!("{span} is no less than the time to live, {ttl}"),
+                        "every entry would end by itself before it had to be refreshed: write less",
+                    );
+                }
+            }
+        }
+        if cache.on_change == OnChange::Drop {
+            return;
+        }
+        if cache.rewarm == Rewarm::Never {
+            self.add(
+                path.child("on_change"),
+                "with rewarm = \"never\" nobody would refresh it",
+                "add rewarm = \"if_cached\"",
+            );
+        }
+        if cache.scope.is_some() {
+            self.add(
+                path.child("on_change"),
+                "a scoped cache cannot be refreshed: nobody can list the entries of a scope",
+                "leave on_change out: a change then drops the scope",
+            );
+        }
+    }
+
     /// Without a key there are no entries: what is about entries says nothing.
     fn composed(&mut self, cache: &Cache, path: &ConfigPath) {
         let of_entries = [
@@ -298,6 +352,8 @@ impl Checks {
             ("rewarm", cache.rewarm != Rewarm::Never),
             ("negative_ttl", cache.negative_ttl.is_some()),
             ("max_value_bytes", cache.max_value_bytes.is_some()),
+            ("on_change", cache.on_change != OnChange::Drop),
+            ("max_staleness", cache.max_staleness.is_some()),
         ];
         for (setting, _) in of_entries.into_iter().filter(|(_, given)| *given) {
             let problem = Problem::new(
@@ -355,13 +411,13 @@ impl Checks {
         }
     }
 
-    fn url(&mut self, section: &str, url: &SecretString, schemes: &[&str]) {
+    fn url(&mut self, path: ConfigPath, url: &SecretString, schemes: &[&str]) {
         let url = url.expose_secret();
         if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
             let all = schemes.join(", ");
             // The URL itself may hold a password: it is not repeated.
             self.add(
-                ConfigPath::from_iter([section, "url"]),
+                path,
                 "the URL does not begin with a scheme that is known here".to_owned(),
                 format!("it begins with one of {all}"),
             );

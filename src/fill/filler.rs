@@ -5,9 +5,9 @@
 //! loaded all the same, and is as fresh as its read. Whatever goes wrong with the database
 //! is an error, and nothing is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tracing::{debug, warn};
@@ -15,16 +15,20 @@ use tracing::{debug, warn};
 use super::flights::Flights;
 use super::life::{End, life};
 use crate::loader::load::{LoadError, Loader};
+use crate::loader::standby::Needed;
 use crate::mapping::Mapping;
 use crate::mapping::composition::ComposeError;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
 use crate::store::error::StoreError;
-use crate::store::fills::{Acquired, Entry, Filled, Fills, Lease};
+use crate::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease, NOTHING};
 
 /// How long a lease lives: the bound on a load.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// How often it is told that a cache's values are too large.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long somebody else's lease is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,19 +44,23 @@ pub struct Filler {
     of_the_day: BTreeSet<CacheId>,
     /// When the present day ends, as Postgres said when it was last asked.
     midnight: Mutex<Option<SystemTime>>,
+    told_too_large: Mutex<BTreeMap<CacheId, Instant>>,
     pub(super) metrics: Metrics,
 }
 
 /// What reading an entry gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// The value; `None`: there is nothing to cache.
+    /// The value; `None`: there is nothing to cache. With [`How::Hit`]: that is what is
+    /// cached.
     pub value: Option<Bytes>,
     /// Where it came from. Of a composed value: of the part that was hardest to get.
     pub how: How,
     /// How long others will find it; `None` if they will not, or without end.
     pub remaining: Option<Duration>,
-    /// When it was stored, if that is known. Of a composed value: its latest part.
+    /// When it was stored, if it was just now. (Of a hit nobody knows: Redis has no place for
+    /// it but the value, which is the cache's own, or a second key for each, which would
+    /// cost all readers what few ask for.) Of a composed value: its latest part.
     pub stored_at: Option<SystemTime>,
 }
 
@@ -67,8 +75,10 @@ pub enum How {
     Stored,
     /// Loaded; a change came in between, so it was not stored.
     Voided,
-    /// Loaded; there is nothing to store.
+    /// Loaded; there is nothing to cache. (Of a cache with `negative_ttl`, that is stored.)
     Absent,
+    /// Loaded; larger than `max_value_bytes`, so it was not stored.
+    TooLarge,
     /// Loaded without a lease: a gap is under way, or another's lease was waited for in vain.
     Unleased,
     /// Loaded; Redis could not be reached, or refused.
@@ -84,6 +94,7 @@ impl How {
             How::Stored => "stored",
             How::Voided => "voided",
             How::Absent => "absent",
+            How::TooLarge => "too_large",
             How::Unleased => "unleased",
             How::Unstored => "unstored",
         }
@@ -131,6 +142,7 @@ impl Filler {
             key_prefix: key_prefix.to_owned(),
             of_the_day,
             midnight: Mutex::new(None),
+            told_too_large: Mutex::default(),
             metrics,
         }
     }
@@ -148,6 +160,40 @@ impl Filler {
     ) -> Result<How, ReadError> {
         let how = self.try_warm(cache, values, remaining).await?;
         self.count(cache, how.as_str());
+        Ok(how)
+    }
+
+    /// Computes an entry anew that may be there and lack a change, to live for `remaining` at
+    /// most. [`How::Hit`]: it lacks nothing.
+    ///
+    /// # Errors
+    /// As [`Filler::read`].
+    pub async fn refresh(
+        &self,
+        id: CacheId,
+        values: &[(&str, &str)],
+        remaining: Option<Duration>,
+    ) -> Result<How, ReadError> {
+        let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
+        let stays = cache.max_staleness.unwrap_or_default();
+        let due = match self.entry(cache, values).await {
+            Ok(Some(entry)) => self.fills.refresh(&entry, LEASE, stays).await,
+            Ok(None) => Ok(Due::Closed),
+            Err(Unready::Parameters(reason)) => return Err(wrong(reason)),
+            Err(Unready::Store(error)) => Err(error),
+        };
+        let how = match due {
+            Ok(Due::Fresh) => How::Hit,
+            Ok(Due::Lease(lease)) => {
+                self.compute(id, values, lease, remaining, &mut || ()).await?.how
+            }
+            Ok(Due::Wait | Due::Closed) => How::Unleased,
+            Err(error) => {
+                debug!(cache = %cache.name, %error, "not refreshed");
+                How::Unstored
+            }
+        };
+        self.count(id, how.as_str());
         Ok(how)
     }
 
@@ -176,7 +222,7 @@ impl Filler {
         match self.fills.acquire(&entry, LEASE).await {
             Ok(Acquired::Hit { .. }) => Ok(How::Hit),
             Ok(Acquired::Lease(lease)) => {
-                Ok(self.compute(id, values, lease, remaining, &mut |_| ()).await?.how)
+                Ok(self.compute(id, values, lease, remaining, &mut || ()).await?.how)
             }
             // Somebody else fills it, or nothing would be accepted.
             Ok(Acquired::Wait { .. } | Acquired::Closed) => Ok(How::Unleased),
@@ -187,56 +233,86 @@ impl Filler {
         }
     }
 
-    /// Loads, and stores. `decides` is called just before each command that decides for whom the
-    /// outcome is: the load, and of a value that is stored the fill.
+    /// Loads, and stores. `filling` is called just before the fill is sent.
     pub(super) async fn compute(
         &self,
         id: CacheId,
         values: &[(&str, &str)],
         lease: Lease,
         remaining: Option<Duration>,
-        decides: &mut (dyn FnMut(Deciding) + Send),
+        filling: &mut (dyn FnMut() + Send),
     ) -> Result<Read, ReadError> {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
-        decides(Deciding::Load);
         let loaded = async {
             // Asked before the value is computed: a day that ends in between is then over.
             let end = self.end(id).await?;
-            Ok::<_, LoadError>((end, self.load(cache, values).await?))
+            let needed = Needed {
+                frontier: lease.frontier,
+                system_id: &lease.system_id,
+                timeline: lease.timeline,
+                day_ends: end.at(),
+            };
+            Ok::<_, LoadError>((end, self.load(cache, values, Some(&needed)).await?))
         };
         let (end, value) = match loaded.await {
-            Ok((end, Some(value))) => (end, Bytes::from(value)),
-            Ok((_, None)) => {
-                self.give_back(lease).await;
-                return Ok(Read::unstored(None, How::Absent));
-            }
+            Ok((end, value)) => (end, something(value)),
             Err(error) => {
                 self.give_back(lease).await;
                 return Err(error.into());
             }
         };
-        let ttl = remaining.map_or(cache.ttl, |remaining| remaining.min(cache.ttl));
+        let (bytes, longest, how) = match (&value, cache.negative_ttl) {
+            (Some(value), _) => (value.clone(), cache.ttl, How::Stored),
+            (None, Some(ttl)) => (Bytes::from_static(NOTHING), ttl.min(cache.ttl), How::Absent),
+            (None, None) => {
+                self.give_back(lease).await;
+                return Ok(Read::unstored(None, How::Absent));
+            }
+        };
+        if cache.max_value_bytes.is_some_and(|most| bytes.len() > most) {
+            self.give_back(lease).await;
+            self.too_large(id, cache, bytes.len());
+            return Ok(Read::unstored(value, How::TooLarge));
+        }
+        let ttl = remaining.map_or(longest, |remaining| remaining.min(longest));
         // A rewarmed entry keeps the life it had: chance has had its part.
         let chance = if remaining.is_some() { 0.0 } else { fastrand::f64() };
         let now = SystemTime::now();
         let Some(life) = life(ttl, end, now, chance) else {
             self.give_back(lease).await;
-            return Ok(Read::unstored(Some(value), How::Voided));
+            return Ok(Read::unstored(value, How::Voided));
         };
-        decides(Deciding::Fill);
-        let how = match lease.fill(&value, life).await {
+        filling();
+        let unstored = match lease.fill(&bytes, life).await {
             Ok(Filled::Stored) => {
-                decides(Deciding::Stored);
-                let (remaining, stored_at) = (Some(life), Some(now));
-                return Ok(Read { value: Some(value), how: How::Stored, remaining, stored_at });
+                // A change that came meanwhile may have given it a due.
+                let remaining = Some(cache.max_staleness.map_or(life, |stays| life.min(stays)));
+                return Ok(Read { value, how, remaining, stored_at: Some(now) });
             }
+            // That there is nothing is known all the same.
+            Ok(Filled::Voided) if value.is_none() => How::Absent,
             Ok(Filled::Voided) => How::Voided,
             Err(error) => {
                 warn!(cache = %cache.name, %error, "a value could not be stored");
                 How::Unstored
             }
         };
-        Ok(Read::unstored(Some(value), how))
+        Ok(Read::unstored(value, unstored))
+    }
+
+    /// Told once a minute, not for each reader.
+    fn too_large(&self, id: CacheId, cache: &CacheModel, bytes: usize) {
+        let now = Instant::now();
+        let mut told = self.told_too_large.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&id).is_none_or(|last| now.duration_since(*last) >= TELL_AGAIN) {
+            told.insert(id, now);
+            warn!(
+                cache = %cache.name,
+                bytes,
+                max_value_bytes = cache.max_value_bytes,
+                "a value is too large to be stored: each of its readers costs a query; make it smaller, or raise max_value_bytes"
+            );
+        }
     }
 
     /// Loads an entry past the cache: nothing is asked of it, nothing is stored. The value is
@@ -250,7 +326,7 @@ impl Filler {
         values: &[(&str, &str)],
     ) -> Result<Option<Bytes>, ReadError> {
         let cache = self.mapping.cache(cache).ok_or_else(|| wrong("there is no such cache"))?;
-        Ok(self.load(cache, values).await?.map(Bytes::from))
+        Ok(something(self.load(cache, values, None).await?))
     }
 
     /// A lease that is not given back only costs the next reader his patience.
@@ -260,13 +336,18 @@ impl Filler {
         }
     }
 
+    /// `needed`: what a standby must have to be read, under a lease; else the primary is read.
     pub(super) async fn load(
         &self,
         cache: &CacheModel,
         values: &[(&str, &str)],
+        needed: Option<&Needed<'_>>,
     ) -> Result<Option<Vec<u8>>, LoadError> {
         let timer = self.metrics.load_seconds.with_label_values(&[&*cache.name]).start_timer();
-        let loaded = self.loader.load(&cache.name, values).await;
+        let loaded = match needed {
+            Some(needed) => self.loader.load_leased(&cache.name, values, needed).await,
+            None => self.loader.load(&cache.name, values).await,
+        };
         timer.observe_duration();
         loaded
     }
@@ -323,25 +404,19 @@ impl Filler {
     }
 }
 
+/// JSON's null is no value: it says that there is none.
+pub(super) fn something(value: Option<Vec<u8>>) -> Option<Bytes> {
+    value.filter(|value| value.trim_ascii() != NOTHING).map(Bytes::from)
+}
+
 impl Read {
     pub(super) fn hit(value: Vec<u8>, remaining: Option<Duration>) -> Read {
-        Read { value: Some(value.into()), how: How::Hit, remaining, stored_at: None }
+        Read { value: something(Some(value)), how: How::Hit, remaining, stored_at: None }
     }
 
     pub(super) fn unstored(value: Option<Bytes>, how: How) -> Read {
         Read { value, how, remaining: None, stored_at: None }
     }
-}
-
-/// Moments of a computation that decide for whom its outcome is ([`super::flights`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deciding {
-    /// The load begins.
-    Load,
-    /// The fill is sent.
-    Fill,
-    /// The fill was accepted.
-    Stored,
 }
 
 /// Why an entry has no key now.

@@ -16,8 +16,13 @@
 //! |---|---|---|
 //! | found in the cache | the acquire that found it | what was applied before it had removed it |
 //! | loaded and stored | the *fill* | the fill was accepted, so since the lease nothing was applied to the key; what was before it, the load saw (rules 1 and 4) |
-//! | loaded, not stored | the load itself | its snapshot is later |
-//! | an error | as of a load that is not stored | |
+//! | loaded, not stored | the acquire that gave the lease | the snapshot is later, or a standby's that has replayed what was applied then (rule 5) |
+//! | loaded without a lease | the load | the snapshot is later, and the primary's |
+//! | an error | as without it | |
+//!
+//! (Of a cache with `on_change = "refresh"` all of them mean: lacks nothing for longer than its
+//! `max_staleness`. What a fill stores there may lack what came after its lease, and so may what
+//! others read.)
 //!
 //! The load of a value that is stored may have begun long before its reader asked: that is
 //! the point of it. It is the fill that says that the value is still right.

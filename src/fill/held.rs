@@ -269,9 +269,14 @@ mod tests {
     fn what_was_read_before_a_removal_is_never_held_after_it() {
         // When the ticket is taken, when the answer comes back: 0 before the removal begins,
         // 1 while Redis does it, 2 after it was acknowledged.
-        for (ticket_at, put_at, held_at_the_end) in
-            [(0, 0, false), (0, 1, false), (0, 2, false), (1, 1, false), (1, 2, false), (2, 2, true)]
-        {
+        for (ticket_at, put_at, held_at_the_end) in [
+            (0, 0, false),
+            (0, 1, false),
+            (0, 2, false),
+            (1, 1, false),
+            (1, 2, false),
+            (2, 2, true),
+        ] {
             let held = Arc::new(Held::default());
             let _open = held.open();
             let (mut ticket, mut closed) = (None, None);

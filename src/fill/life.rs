@@ -18,6 +18,17 @@ pub enum End {
     At(SystemTime),
 }
 
+impl End {
+    /// When the day ends, if the value is of one.
+    #[must_use]
+    pub fn at(self) -> Option<SystemTime> {
+        match self {
+            End::Open => None,
+            End::At(end) => Some(end),
+        }
+    }
+}
+
 /// The life of an entry stored `now`; `chance` is between 0 and 1. `None`: its day is over,
 /// it must not be stored.
 #[must_use]

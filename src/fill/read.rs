@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use tracing::debug;
 
 use super::filler::{
-    Deciding, Filler, How, LEASE, Outcome, PATIENCE, Read, ReadError, Unready, wrong,
+    Filler, How, LEASE, Outcome, PATIENCE, Read, ReadError, Unready, something, wrong,
 };
 use super::flights::{Mark, Pilot, Seat};
 use crate::mapping::composition::{ComposeError, Composition};
@@ -161,9 +160,9 @@ impl Filler {
 
     async fn load_only(&self, id: CacheId, values: &[(&str, &str)], how: How) -> Outcome {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
-        let value = self.load(cache, values).await?;
+        let value = self.load(cache, values, None).await?;
         self.count(id, how.as_str());
-        Ok(Read::unstored(value.map(Bytes::from), how))
+        Ok(Read::unstored(something(value), how))
     }
 
     async fn fly_all(self: Arc<Self>, flown: Vec<(Pilot<Outcome>, Wanted)>) {
@@ -210,10 +209,12 @@ impl Filler {
                     return (mark, Ok(Read::hit(value, remaining)));
                 }
                 Ok(Acquired::Lease(lease)) => {
-                    let mut decided = Decided { load: mark, fill: None, stored: false };
-                    let mut decides = |deciding| decided.note(deciding, pilot.mark());
-                    let outcome = self.compute(wanted.id, &values, lease, None, &mut decides).await;
-                    return (decided.mark(), outcome);
+                    let mut fill = None;
+                    let mut filling = || fill = Some(pilot.mark());
+                    let outcome = self.compute(wanted.id, &values, lease, None, &mut filling).await;
+                    // Only what is stored has a life.
+                    let stored = outcome.as_ref().is_ok_and(|read| read.remaining.is_some());
+                    return (fill.filter(|_| stored).unwrap_or(mark), outcome);
                 }
                 Ok(Acquired::Wait { at_most }) if start.elapsed() < PATIENCE => {
                     self.metrics.leases_waiting.inc();
@@ -232,30 +233,8 @@ impl Filler {
         let Some(cache) = self.mapping.cache(wanted.id) else {
             return (mark, Err(wrong("there is no such cache")));
         };
-        let loaded = self.load(cache, &values).await.map_err(ReadError::from);
-        (mark, loaded.map(|value| Read::unstored(value.map(Bytes::from), how)))
-    }
-}
-
-/// Who was aboard when.
-struct Decided {
-    load: Mark,
-    fill: Option<Mark>,
-    stored: bool,
-}
-
-impl Decided {
-    fn note(&mut self, deciding: Deciding, now: Mark) {
-        match deciding {
-            Deciding::Load => self.load = now,
-            Deciding::Fill => self.fill = Some(now),
-            Deciding::Stored => self.stored = true,
-        }
-    }
-
-    /// Those for whom the outcome is.
-    fn mark(&self) -> Mark {
-        self.fill.filter(|_| self.stored).unwrap_or(self.load)
+        let loaded = self.load(cache, &values, None).await.map_err(ReadError::from);
+        (mark, loaded.map(|value| Read::unstored(something(value), how)))
     }
 }
 

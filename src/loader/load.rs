@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool::managed::{Object, Pool, PoolError};
-use futures_util::{TryStreamExt, pin_mut};
-use tokio_postgres::types::ToSql;
 
+pub use super::error::LoadError;
 use super::parameters::{ParameterError, Parametrized};
-use super::text::{Json, Text};
-use super::workers::{Connector, Worker};
+use super::replica::{Question, Replica};
+use super::standby::Needed;
+use super::text::Text;
+use super::workers::Connector;
+use crate::config::model::Postgres;
 use crate::lsn::Lsn;
 use crate::postgres::conninfo::ConnectOptions;
-use crate::postgres::error::{Class, PgError};
 use crate::rules::Rules;
 
 /// Loads values.
 pub struct Loader {
     pool: Pool<Connector>,
+    replica: Option<Replica>,
     queries: BTreeMap<String, Parametrized>,
     timezone: String,
     wait: Duration,
@@ -32,6 +34,16 @@ pub struct Bounds {
     pub statement_timeout: Duration,
     /// How long one may wait for a free connection.
     pub wait: Duration,
+}
+
+impl Bounds {
+    /// Those of the replica's connections. A query may take half of its time there, so that
+    /// there is time for the primary if it does not end.
+    #[must_use]
+    pub fn of_replica(connections: usize, postgres: &Postgres) -> Bounds {
+        let statement_timeout = postgres.statement_timeout.get() / 2;
+        Bounds { connections, statement_timeout, wait: postgres.replica_wait.get() }
+    }
 }
 
 /// Why there is no loader.
@@ -50,75 +62,6 @@ pub enum SetupError {
     Pool(String),
 }
 
-/// Why there is no value.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LoadError {
-    /// The cache has no query.
-    #[error("the cache {0} has no query: add `query = …` to [caches.{0}]")]
-    NoQuery(String),
-    /// The query names a parameter that was not given.
-    #[error("the query of {cache} reads ${parameter}, which its key does not have")]
-    MissingParameter {
-        /// The cache.
-        cache: String,
-        /// The parameter.
-        parameter: String,
-    },
-    /// More than one row came.
-    #[error(
-        "the query of {0} gave more than one row: it must give one, or none if there is nothing to cache"
-    )]
-    SeveralRows(String),
-    /// The row was null.
-    #[error(
-        "the query of {0} gave null: it must give a JSON text, or no row if there is nothing to cache"
-    )]
-    Null(String),
-    /// The row is no JSON text.
-    #[error("the query of {0} must give one column of type json, jsonb or text")]
-    NotJson(String),
-    /// No connection was free in time.
-    #[error("no connection for {0} was free in time: the database is slow, or too few may be open")]
-    Busy(String),
-    /// Postgres refused, or is not there.
-    #[error("loading {cache}: {source}")]
-    Postgres {
-        /// The cache.
-        cache: String,
-        /// What it said.
-        source: PgError,
-    },
-}
-
-impl LoadError {
-    /// Whether the server refused a value: none of the type, or out of its range.
-    #[must_use]
-    pub fn is_data_exception(&self) -> bool {
-        let LoadError::Postgres { source, .. } = self else { return false };
-        source.sqlstate().is_some_and(|state| state.starts_with("22"))
-    }
-
-    /// Whether the query took too long.
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        let LoadError::Postgres { source, .. } = self else { return false };
-        source.sqlstate() == Some("57014")
-    }
-
-    /// Whether no other value could be loaded either: the server is away, takes no more
-    /// connections, or refuses this login. Everything else is the matter of one query.
-    #[must_use]
-    pub fn concerns_all(&self) -> bool {
-        /// SQLSTATE classes: connection, login, no such database, resources, shutdown.
-        const ALL: [&str; 5] = ["08", "28", "3D", "53", "57P"];
-        let LoadError::Postgres { source, .. } = self else { return false };
-        match source.sqlstate() {
-            Some(state) => ALL.iter().any(|class| state.starts_with(class)),
-            None => source.class() != Class::Bug,
-        }
-    }
-}
-
 impl Loader {
     /// Does not connect yet.
     ///
@@ -131,12 +74,21 @@ impl Loader {
                 .map_err(|source| SetupError::Query { cache: name.clone(), source })?;
             queries.insert(name.clone(), query);
         }
-        let connector = Connector { options, statement_timeout: bounds.statement_timeout };
+        let statement_timeout = bounds.statement_timeout;
+        let connector = Connector { options, statement_timeout, beside: None };
         let pool = Pool::builder(connector)
             .max_size(bounds.connections.max(1))
             .build()
             .map_err(|error| SetupError::Pool(error.to_string()))?;
-        Ok(Loader { pool, queries, timezone: rules.timezone().to_owned(), wait: bounds.wait })
+        let timezone = rules.timezone().to_owned();
+        Ok(Loader { pool, replica: None, queries, timezone, wait: bounds.wait })
+    }
+
+    /// What is loaded under a lease is loaded from this replica, where it can be (rule 5).
+    #[must_use]
+    pub fn with_replica(mut self, replica: Option<Replica>) -> Self {
+        self.replica = replica;
+        self
     }
 
     /// The parameters that a cache's query names.
@@ -151,7 +103,7 @@ impl Loader {
              ((now() AT TIME ZONE $1::text)::date + 1)::timestamp AT TIME ZONE $1::text))::int8)";
         let mut worker = self.worker("the end of the day").await?;
         let zone = [Text(&self.timezone)];
-        let seconds = run(&mut worker, "the end of the day", SQL, &zone).await?;
+        let seconds = worker.value("the end of the day", SQL, &zone).await?;
         let seconds = seconds.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
         let since = seconds.ok_or_else(|| LoadError::NotJson("the end of the day".to_owned()))?;
         Ok(UNIX_EPOCH + Duration::from_secs(since))
@@ -163,7 +115,7 @@ impl Loader {
         const WHAT: &str = "the position in the WAL";
         let mut worker = self.worker(WHAT).await?;
         let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text";
-        let text = run(&mut worker, WHAT, sql, &[]).await?;
+        let text = worker.value(WHAT, sql, &[]).await?;
         let lsn = text.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
         lsn.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))
     }
@@ -174,7 +126,7 @@ impl Loader {
         const SQL: &str = "SELECT floor(extract(epoch FROM now() - \
              (date_trunc('day', now() AT TIME ZONE $1::text) AT TIME ZONE $1::text)))::int8::text";
         let mut worker = self.worker(WHAT).await?;
-        let text = run(&mut worker, WHAT, SQL, &[Text(&self.timezone)]).await?;
+        let text = worker.value(WHAT, SQL, &[Text(&self.timezone)]).await?;
         let seconds = text.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
         let seconds = seconds.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))?;
         Ok(Duration::from_secs(seconds))
@@ -196,6 +148,36 @@ impl Loader {
         cache: &str,
         parameters: &[(&str, &str)],
     ) -> Result<Option<Vec<u8>>, LoadError> {
+        let (sql, values) = self.bind(cache, parameters)?;
+        self.worker(cache).await?.value(cache, sql, &values).await
+    }
+
+    /// The value of an entry, to be stored under the lease that came with `needed`: it shows
+    /// all that had been applied when the lease was taken. From the replica if there is one
+    /// and it has that, else from the primary.
+    pub async fn load_leased(
+        &self,
+        cache: &str,
+        parameters: &[(&str, &str)],
+        needed: &Needed<'_>,
+    ) -> Result<Option<Vec<u8>>, LoadError> {
+        let Some(replica) = self.replica.as_ref().filter(|_| needed.is_known()) else {
+            return self.load(cache, parameters).await;
+        };
+        let (sql, values) = self.bind(cache, parameters)?;
+        let question = Question { cache, sql, values: &values, timezone: &self.timezone };
+        match replica.load(&question, needed).await {
+            Some(value) => Ok(value),
+            None => self.worker(cache).await?.value(cache, sql, &values).await,
+        }
+    }
+
+    /// A cache's query and the values of its parameters.
+    fn bind<'a>(
+        &'a self,
+        cache: &str,
+        parameters: &[(&str, &'a str)],
+    ) -> Result<(&'a str, Vec<Text<'a>>), LoadError> {
         let query = self.queries.get(cache).ok_or_else(|| LoadError::NoQuery(cache.to_owned()))?;
         let mut values = Vec::with_capacity(query.names.len());
         for name in &query.names {
@@ -212,35 +194,6 @@ impl Loader {
             };
             values.push(Text(value));
         }
-        let mut worker = self.worker(cache).await?;
-        run(&mut worker, cache, &query.sql, &values).await
+        Ok((&query.sql, values))
     }
-}
-
-async fn run(
-    worker: &mut Worker,
-    cache: &str,
-    sql: &str,
-    values: &[Text<'_>],
-) -> Result<Option<Vec<u8>>, LoadError> {
-    let failed = |source: PgError| LoadError::Postgres { cache: cache.to_owned(), source };
-    let statement = worker.prepare(sql).await.map_err(failed)?;
-    let parameters = values.iter().map(|value| value as &(dyn ToSql + Sync));
-    let rows = worker.client.query_raw(&statement, parameters).await;
-    let rows = rows.map_err(|error| failed(error.into()))?;
-    pin_mut!(rows);
-    let mut value = None;
-    while let Some(row) = rows.try_next().await.map_err(|error| failed(error.into()))? {
-        if value.is_some() {
-            return Err(LoadError::SeveralRows(cache.to_owned()));
-        }
-        if row.len() != 1 {
-            return Err(LoadError::NotJson(cache.to_owned()));
-        }
-        let json: Option<Json<'_>> =
-            row.try_get(0).map_err(|_| LoadError::NotJson(cache.to_owned()))?;
-        let json = json.ok_or_else(|| LoadError::Null(cache.to_owned()))?;
-        value = Some(json.0.to_vec());
-    }
-    Ok(value)
 }

@@ -62,6 +62,9 @@ pub struct CacheModel {
     pub rewarm: Rewarm,
     /// How long an entry lives at most.
     pub ttl: Duration,
+    /// How long an old value may stay after the first change that it lacks, while a new one
+    /// is computed (`on_change = "refresh"`); `None`: not at all.
+    pub max_staleness: Option<Duration>,
     /// How long it is remembered that there is nothing to cache; `None`: it is not.
     pub negative_ttl: Option<Duration>,
     /// A larger value is not stored.

@@ -20,18 +20,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use super::batch::{Batch, Cause};
-use super::chain::Chain;
+use super::batch::Batch;
+use super::chain::{Chain, Keys};
 use super::drops::Drop;
 use super::end::End;
 use super::status::Status;
+use super::touched::{Touch, Touched};
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::Key;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
-use crate::store::session::CERTIFICATE_LIFE;
+use crate::store::session::{CERTIFICATE_LIFE, NOT_THERE};
 use crate::store::state;
 use crate::warm::rewarm::Rewarmer;
 
@@ -102,30 +102,33 @@ impl Applier {
         if !batch.whole.is_empty() {
             self.drop_whole(&batch, frontier.clone()).await?;
         }
-        let (keys, causes): (Vec<Key>, Vec<Cause>) =
-            std::mem::take(&mut batch.keys).into_iter().unzip();
-        let mut lives = Vec::with_capacity(keys.len());
-        let mut rest = keys.as_slice();
-        while rest.len() > self.max_keys_per_script {
-            let (some, more) = rest.split_at(self.max_keys_per_script);
-            lives.extend(self.chain.step(some, std::slice::from_ref(&frontier), None).await?);
-            rest = more;
+        let touched = Touched::new(batch.keys.drain(), &self.mapping);
+        let mut lives = Vec::with_capacity(touched.causes.len());
+        // What gets its due in Redis after this moment gets it no earlier.
+        let asked = Instant::now();
+        let (some, last) = touched.steps(self.max_keys_per_script);
+        for keys in some {
+            lives.extend(self.chain.step(keys, std::slice::from_ref(&frontier), None).await?);
         }
         let mut fields = vec![frontier, state::watermark(batch.watermark)];
         fields.extend(batch.suspects.take().map(state::suspects));
         fields.extend(batch.files.take().map(state::files));
         self.watermark = batch.watermark;
-        let (asked, certify) = (Instant::now(), self.certifies());
-        lives.extend(self.chain.step(rest, &fields, certify).await?);
+        let certify = self.certifies();
+        lives.extend(self.chain.step(last, &fields, certify).await?);
         self.held.removed(closed);
         self.certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
         // Counted before `/readyz` tells of it: who waits for a position finds its changes
         // in the metrics and its keys in `why`.
-        self.count(&batch, &keys, &causes, &lives);
-        for ((key, cause), life) in keys.iter().zip(&causes).zip(&lives) {
-            self.rewarmer.removed(key.as_bytes(), cause.origin.cache, *life);
+        self.count(&batch, &touched, &lives);
+        for (touch, life) in touched.each().zip(&lives) {
+            let (key, cache) = (touch.key.as_bytes(), touch.cause.origin.cache);
+            match touch.stays {
+                None => self.rewarmer.removed(key, cache, *life),
+                Some(at_most) => self.rewarmer.changed(key, cache, at_most, *life, asked),
+            }
         }
         self.status.applied(self.watermark);
         Ok(())
@@ -149,7 +152,7 @@ impl Applier {
             names.push(cache.name.as_ref());
             prefixes.push(cache.prefix.as_ref());
         }
-        self.chain.step(&[], &[state::closed(&names), frontier], None).await?;
+        self.chain.step(Keys::default(), &[state::closed(&names), frontier], None).await?;
         let removed = self.chain.purge_then(&prefixes, &[state::closed(&[])]).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
         let at = SystemTime::now();
@@ -157,7 +160,8 @@ impl Applier {
             for (escalation, cause) in batch.whole.values() {
                 if let Some(trace) = batch.transactions.get(cause.transaction) {
                     let (xid, lsn, present) = (trace.xid, trace.end_lsn, removed > 0);
-                    let drop = Drop { origin: cause.origin, xid, lsn, at, present };
+                    let origin = cause.origin;
+                    let drop = Drop { origin, xid, lsn, at, present, kept: false };
                     drops.note_whole(*escalation, drop);
                 }
             }
@@ -165,7 +169,7 @@ impl Applier {
         Ok(())
     }
 
-    fn count(&self, batch: &Batch, keys: &[Key], causes: &[Cause], lives: &[i64]) {
+    fn count(&self, batch: &Batch, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
         metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
         for ((table, operation), rows) in &batch.counts {
@@ -181,8 +185,8 @@ impl Applier {
         let mut by_cache = hashbrown::HashMap::<CacheId, (u64, u64)>::new();
         let at = SystemTime::now();
         self.status.with_drops(|drops| {
-            for ((key, cause), life) in keys.iter().zip(causes).zip(lives) {
-                let present = *life != -2;
+            for (Touch { key, cause, stays }, life) in touched.each().zip(lives) {
+                let present = *life > NOT_THERE;
                 let counts = by_cache.entry(cause.origin.cache).or_default();
                 counts.0 += 1;
                 counts.1 += u64::from(present);
@@ -195,6 +199,7 @@ impl Applier {
                             lsn: trace.end_lsn,
                             at,
                             present,
+                            kept: stays.is_some(),
                         },
                     );
                 }
@@ -207,17 +212,17 @@ impl Applier {
         }
         debug!(
             transactions = batch.transactions.len(),
-            keys = keys.len(),
+            keys = touched.causes.len(),
             watermark = %batch.watermark,
             xid = batch.transactions.last().map(|t| t.xid.0),
             lsn = batch.transactions.last().map(|t| t.end_lsn.to_string()),
             "applied"
         );
-        if lives.len() != keys.len() {
+        if lives.len() != touched.causes.len() {
             warn!(
-                keys = keys.len(),
+                keys = touched.causes.len(),
                 answers = lives.len(),
-                "Redis answered for another number of keys than were removed"
+                "Redis answered for another number of keys than were changed"
             );
         }
     }

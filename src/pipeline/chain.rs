@@ -21,6 +21,15 @@ use crate::store::purge::purge;
 use crate::store::session::{Address, Outcome, Server, Session, Step};
 use crate::store::state::{Field, Nonce, Nonces, State};
 
+/// The keys of one step.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keys<'a> {
+    /// Removed.
+    pub removed: &'a [Key],
+    /// Refreshed: the old value of each may stay for so long.
+    pub refreshed: &'a [(Key, Duration)],
+}
+
 /// The chain, and the session that it is worked on.
 pub struct Chain {
     address: Address,
@@ -141,7 +150,7 @@ impl Chain {
     /// still on its way when the state was read. The state is read and judged anew then.
     pub async fn claim(&mut self, found: Nonce) -> Result<(), End> {
         self.acknowledged = found;
-        match self.step(&[], &[], None).await {
+        match self.step(Keys::default(), &[], None).await {
             Err(End::Gap(_)) => Err(End::StateMoved),
             claimed => claimed.map(drop),
         }
@@ -164,10 +173,11 @@ impl Chain {
         }
     }
 
-    /// One step, until it is acknowledged. Gives the life that remained of each key.
+    /// One step, until it is acknowledged. Gives the life that remained of each key, those that
+    /// are refreshed last.
     pub async fn step(
         &mut self,
-        keys: &[Key],
+        keys: Keys<'_>,
         fields: &[Field],
         certify: Option<Lsn>,
     ) -> Result<Vec<i64>, End> {
@@ -178,13 +188,13 @@ impl Chain {
     /// Looks whether the chain is as it was left, and renews the certificate.
     pub async fn renew(&mut self, certify: Option<Lsn>) -> Result<(), End> {
         let nonce = self.acknowledged.clone();
-        self.attempt(&nonce, &[], &[], certify).await.map(drop)
+        self.attempt(&nonce, Keys::default(), &[], certify).await.map(drop)
     }
 
     async fn attempt(
         &mut self,
         nonce: &Nonce,
-        keys: &[Key],
+        keys: Keys<'_>,
         fields: &[Field],
         certify: Option<Lsn>,
     ) -> Result<Vec<i64>, End> {
@@ -201,12 +211,13 @@ impl Chain {
     async fn attempt_once(
         &mut self,
         nonce: &Nonce,
-        keys: &[Key],
+        keys: Keys<'_>,
         fields: &[Field],
         certify: Option<Lsn>,
     ) -> Result<Option<Vec<i64>>, End> {
         let expected = self.acknowledged.clone();
-        let step = Step { expected: &expected, nonce, keys, fields, certify };
+        let Keys { removed: keys, refreshed } = keys;
+        let step = Step { expected: &expected, nonce, keys, refreshed, fields, certify };
         let Some(session) = &mut self.session else { return Ok(None) };
         match session.step(&step).await {
             Ok(Outcome::Done(lives)) => {
@@ -239,10 +250,10 @@ impl Chain {
         loop {
             let removed = self.purge(prefixes).await?;
             let nonce = self.nonces.fresh();
-            if self.attempt_once(&nonce, &[], fields, None).await?.is_some() {
+            if self.attempt_once(&nonce, Keys::default(), fields, None).await?.is_some() {
                 return Ok(removed);
             }
-            self.attempt(&nonce, &[], &[], None).await?;
+            self.attempt(&nonce, Keys::default(), &[], None).await?;
         }
     }
 

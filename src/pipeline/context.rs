@@ -12,6 +12,7 @@ use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
+use crate::loader::replica::Replica;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
@@ -25,6 +26,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Where Postgres is.
     pub connect: ConnectOptions,
+    /// Where a replica is that may be read, if there is one.
+    pub replica: Option<ConnectOptions>,
     /// Where Redis is.
     pub address: Address,
     /// What depends on what.
@@ -46,6 +49,14 @@ impl Context {
     fn loader(&self, bounds: Bounds) -> Result<Loader, End> {
         Loader::new(&self.rules, self.connect.clone(), bounds)
             .map_err(|error| End::Hopeless(error.to_string()))
+    }
+
+    /// The same, which reads the replica where it may. Only for those who load under a lease.
+    fn loader_for_fills(&self, bounds: Bounds) -> Result<Loader, End> {
+        let of_replica = Bounds::of_replica(bounds.connections, &self.config.postgres);
+        let metrics = &self.status.metrics;
+        let replica = |options: &ConnectOptions| Replica::new(options.clone(), of_replica, metrics);
+        Ok(self.loader(bounds)?.with_replica(self.replica.as_ref().map(replica)))
     }
 
     /// What compares cached entries with the database now and then.
@@ -71,7 +82,7 @@ impl Context {
 
     /// Another one, with bounds of its own.
     pub(crate) fn filler_within(&self, bounds: Bounds) -> Result<Filler, End> {
-        let loader = self.loader(bounds)?;
+        let loader = self.loader_for_fills(bounds)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),

@@ -25,6 +25,8 @@ pub struct Drop {
     pub at: SystemTime,
     /// Whether the key was there; of a whole cache, whether anything was.
     pub present: bool,
+    /// The old value could stay for a while (`on_change = "refresh"`).
+    pub kept: bool,
 }
 
 /// The last drops, of a bounded number of keys.
@@ -114,6 +116,8 @@ pub struct Told {
     pub age_seconds: f64,
     /// Whether the key was there; of a whole cache, whether anything was.
     pub present: bool,
+    /// The old value could stay until it was refreshed, or due.
+    pub kept: bool,
 }
 
 /// The drop of a whole cache as the admin listener tells it.
@@ -143,6 +147,7 @@ impl Told {
             cache: mapping.cache(cache).map(|cache| cache.name.to_string()).unwrap_or_default(),
             age_seconds: drop.at.elapsed().map_or(0.0, |age| age.as_secs_f64()),
             present: drop.present,
+            kept: drop.kept,
         }
     }
 }
@@ -155,7 +160,14 @@ mod tests {
 
     fn drop(lsn: u64) -> Drop {
         let origin = Origin { rule: RuleId(0), cache: CacheId(0), operation: Operation::Update };
-        Drop { origin, xid: Xid(1), lsn: Lsn(lsn), at: SystemTime::UNIX_EPOCH, present: true }
+        Drop {
+            origin,
+            xid: Xid(1),
+            lsn: Lsn(lsn),
+            at: SystemTime::UNIX_EPOCH,
+            present: true,
+            kept: false,
+        }
     }
 
     #[test]

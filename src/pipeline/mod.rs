@@ -35,6 +35,7 @@ pub mod settle;
 pub mod status;
 pub mod stream;
 pub mod suspects;
+mod touched;
 pub mod transaction;
 pub mod waiting;
 pub mod without;

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use tracing::{info, warn};
 
-use super::chain::Chain;
+use super::chain::{Chain, Keys};
 use super::context::Context;
 use super::end::End;
 use super::gap::{GapReason, verdict};
@@ -82,7 +82,7 @@ async fn resume(
         let caches: Vec<_> = doomed.iter().filter_map(|id| mapping.cache(*id)).collect();
         let names: Vec<&str> = caches.iter().map(|cache| &*cache.name).collect();
         let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
-        chain.step(&[], &[state::closed(&names)], None).await?;
+        chain.step(Keys::default(), &[state::closed(&names)], None).await?;
         let files = state::files(rewrites::write(&stream.files));
         chain.purge_then(&prefixes, &[state::closed(&[]), files]).await?;
     }

@@ -35,6 +35,7 @@ pub mod slot;
 mod socket;
 pub mod storage;
 pub mod suspects;
+pub mod timeline;
 mod tls;
 mod url;
 mod wire;

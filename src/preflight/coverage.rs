@@ -241,6 +241,19 @@ impl Coverage<'_> {
         let verb = operation.as_str().to_uppercase();
         let place = self.place_of_rule(rule);
         if let Some(by) = self.referenced_by(table) {
+            let negative = self.mapping.cache(self.cache).and_then(|cache| cache.negative_ttl);
+            if negative.is_some() && operation == Operation::Insert {
+                let message = format!(
+                    "{}: INSERT of {} reaches nothing, and negative_ttl remembers what was not there: \
+                     right as long as the query finds its rows through {by} alone",
+                    self.name, table.name
+                );
+                let hint = format!(
+                    "add \"insert\" to on of {}, or leave out negative_ttl",
+                    rule_name(self.mapping, rule)
+                );
+                return Some(Finding::warning(HERE, message).at(place).hint(hint));
+            }
             let message = format!(
                 "{}: {verb} of {} reaches nothing, which is right as long as the query finds its \
                  rows through {by} alone (it has a foreign key to them, and rules of its own)",

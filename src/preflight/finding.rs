@@ -30,6 +30,8 @@ pub enum Section {
     ReplicaIdentity,
     /// What queries and lookups read, and which rules cover it.
     Dependencies,
+    /// The replica that loads may read.
+    Replica,
     /// Redis.
     Redis,
 }
@@ -43,6 +45,7 @@ impl Section {
             Section::Publication => "Publication",
             Section::ReplicaIdentity => "Replica identity",
             Section::Dependencies => "Dependencies",
+            Section::Replica => "Replica",
             Section::Redis => "Redis",
         }
     }

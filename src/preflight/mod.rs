@@ -18,6 +18,7 @@ pub mod identity;
 pub mod places;
 pub mod plan;
 pub mod populations;
+pub mod replica;
 pub mod replication;
 pub mod run;
 pub mod script;

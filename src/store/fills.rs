@@ -16,6 +16,23 @@
 //! * *The answer to a fill is lost.* It may have been stored: then it was accepted.
 //! * *A scope is dropped.* Its generation is gone, and a fill names the generation it is for.
 //!
+//! Of a cache with `on_change = "refresh"` (rule 12) a change leaves the value for a while, and
+//! the lease: a value that is computed again and again while its key changes would never come to
+//! be stored. Instead both get a *due*: the time (Redis' own) at which the first change that the
+//! value may lack was applied, and `max_staleness` later.
+//!
+//! * *Where the due of a value lives.* It is the value's own expiry, so the two cannot be
+//!   lost apart. Changes only ever bring the expiry forward: the first due wins, a batch that is
+//!   applied again moves nothing, and no due lengthens a life.
+//! * *Where the due of a lease lives.* In the lease, behind the token.
+//! * *A change comes while the value is computed.* The first one gives the lease its due,
+//!   and the store hands it on to the value: it contains all that was applied before the
+//!   lease, so the first change that it may lack is that one.
+//! * *A load that comes past its due* is not stored.
+//! * *Whoever refreshes dies.* The value goes at its due; its readers then take leases as
+//!   for every other.
+//! * *A gap, a whole cache*: leases go, then values, whatever their dues.
+//!
 //! `docs/PROTOCOL.md` says the same for clients in other languages.
 
 use std::fmt;
@@ -33,11 +50,17 @@ use crate::lsn::Lsn;
 
 static ACQUIRE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
+static REFRESH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/refresh.lua")));
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua")));
 static RELEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/release.lua")));
 static GENERATION: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/generation.lua")));
+
+/// What is stored where there is nothing to cache, of a cache with `negative_ttl`. Who reads
+/// it by GET and parses it has what he has after a miss: nothing.
+pub const NOTHING: &[u8] = b"null";
 
 /// What a value is stored under.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +101,20 @@ pub enum Acquired {
     Closed,
 }
 
+/// What asking for the right to compute an entry anew gave.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is one at a time, and mostly a lease")]
+pub enum Due {
+    /// What is cached lacks nothing that was applied.
+    Fresh,
+    /// It may lack something, or is not there, and it is for the caller to compute it.
+    Lease(Lease),
+    /// Somebody computes it.
+    Wait,
+    /// Nothing would be accepted.
+    Closed,
+}
+
 /// The right to store one value. Take the database's snapshot after it, never before.
 pub struct Lease {
     line: Arc<Line>,
@@ -97,8 +134,9 @@ pub struct Lease {
 pub enum Filled {
     /// Others can read it now.
     Stored,
-    /// A change was applied since the lease, or the lease has expired. The value is as
-    /// fresh as its read all the same: the caller may use it.
+    /// A change was applied since the lease, or the lease has expired; of a cache that is
+    /// refreshed, such a change was applied too long ago. The value is as fresh as its read all
+    /// the same: the caller may use it.
     Voided,
 }
 
@@ -168,10 +206,6 @@ impl Fills {
         answer: &Value,
     ) -> Result<Acquired, StoreError> {
         let Value::Array(parts) = answer else { return Err(unexpected(answer)) };
-        let text = |part: Option<&Value>| match part {
-            Some(Value::BulkString(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
-            _ => None,
-        };
         match (text(parts.first()).as_deref(), parts.get(1), parts.get(2)) {
             (Some("hit"), Some(Value::BulkString(value)), Some(Value::Int(ms))) => {
                 let remaining = u64::try_from(*ms).ok().map(Duration::from_millis);
@@ -182,21 +216,64 @@ impl Fills {
                 Ok(Acquired::Wait { at_most })
             }
             (Some("closed"), ..) => Ok(Acquired::Closed),
-            (Some("lease"), frontier, system_id) => {
-                let read = || {
-                    Some(Lease {
-                        line: Arc::clone(line),
-                        keys: self.keys.clone(),
-                        entry: entry.clone(),
-                        token,
-                        frontier: text(frontier)?.parse().ok()?,
-                        system_id: text(system_id)?,
-                        timeline: text(parts.get(3))?.parse().ok()?,
-                    })
-                };
-                read().map(Acquired::Lease).ok_or_else(|| unexpected(answer))
-            }
+            (Some("lease"), ..) => self
+                .lease(line, entry, token, parts)
+                .map(Acquired::Lease)
+                .ok_or_else(|| unexpected(answer)),
             _ => Err(unexpected(answer)),
+        }
+    }
+
+    /// The lease that a script's answer gives.
+    fn lease(
+        &self,
+        line: &Arc<Line>,
+        entry: &Entry,
+        token: String,
+        parts: &[Value],
+    ) -> Option<Lease> {
+        Some(Lease {
+            line: Arc::clone(line),
+            keys: self.keys.clone(),
+            entry: entry.clone(),
+            token,
+            frontier: text(parts.get(1))?.parse().ok()?,
+            system_id: text(parts.get(2))?,
+            timeline: text(parts.get(3))?.parse().ok()?,
+        })
+    }
+
+    /// Asks for the right to compute an entry anew for at most `life`, although it may be
+    /// there: an old value may stay for `max_staleness`.
+    pub async fn refresh(
+        &self,
+        entry: &Entry,
+        life: Duration,
+        max_staleness: Duration,
+    ) -> Result<Due, StoreError> {
+        let line = self.lines.line().await?;
+        let token = token()?;
+        let mut command = call(&REFRESH);
+        entry.keys_into(&mut command, &self.keys);
+        command.arg(&token).arg(millis(life)).arg(&entry.cache).arg(millis(max_staleness));
+        let (mut connection, _under_way) = line.carry(1);
+        let answer = match evaluate(&mut connection, &REFRESH, &command).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.lines.give_up(&line);
+                return Err(error);
+            }
+        };
+        let Value::Array(parts) = &answer else { return Err(unexpected(&answer)) };
+        match text(parts.first()).as_deref() {
+            Some("fresh") => Ok(Due::Fresh),
+            Some("wait") => Ok(Due::Wait),
+            Some("closed") => Ok(Due::Closed),
+            Some("lease") => self
+                .lease(&line, entry, token, parts)
+                .map(Due::Lease)
+                .ok_or_else(|| unexpected(&answer)),
+            _ => Err(unexpected(&answer)),
         }
     }
 
@@ -281,6 +358,13 @@ impl Entry {
         if let Some((_, generation)) = &self.scope {
             command.arg(generation);
         }
+    }
+}
+
+fn text(part: Option<&Value>) -> Option<String> {
+    match part {
+        Some(Value::BulkString(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        _ => None,
     }
 }
 

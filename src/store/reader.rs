@@ -95,7 +95,9 @@ impl Reader {
         }
         let mut values: Vec<Option<Vec<u8>>> = command.query_async(&mut line).await?;
         if values.len() != keys.len() + 1 {
-            return Err(StoreError::Lost("another number of values than were asked for".to_owned()));
+            return Err(StoreError::Lost(
+                "another number of values than were asked for".to_owned(),
+            ));
         }
         let certificate = values.remove(0);
         let certificate = certificate.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());

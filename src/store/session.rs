@@ -102,17 +102,26 @@ pub struct Step<'a, K> {
     pub nonce: &'a Nonce,
     /// Keys to remove, with their leases.
     pub keys: &'a [K],
+    /// Keys to refresh, and how long the old value of each may stay: it gets a *due*, and so
+    /// does whatever is computed for it now.
+    pub refreshed: &'a [(K, Duration)],
     /// What else changes in the state.
     pub fields: &'a [Field],
     /// The watermark to certify, if it is to be.
     pub certify: Option<Lsn>,
 }
 
+/// In place of a life: the key was not there.
+pub const NOT_THERE: i64 = -2;
+
+/// In place of a refreshed key's life: it was not there, but somebody computes it.
+pub const LEASED: i64 = -3;
+
 /// What a step found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done. For each key the life that remained, in ms: -1 without expiry, -2 for a key
-    /// that was not there.
+    /// Done. For each key, then each refreshed one, the life that remained, in ms: -1 without
+    /// expiry, [`NOT_THERE`], [`LEASED`].
     Done(Vec<i64>),
     /// The chain is broken: this nonce was found (empty: there is no state).
     Broken(Nonce),
@@ -184,8 +193,9 @@ impl Session {
         step: &Step<'_, K>,
     ) -> Result<Outcome, StoreError> {
         let mut command = call(&STEP);
-        command.arg(step.keys.len() + 2).arg(&self.keys.state).arg(&self.keys.fresh);
-        for key in step.keys {
+        command.arg(step.keys.len() + step.refreshed.len() + 2);
+        command.arg(&self.keys.state).arg(&self.keys.fresh);
+        for key in step.keys.iter().chain(step.refreshed.iter().map(|(key, _)| key)) {
             command.arg(key.as_ref());
         }
         command.arg(step.expected.as_str()).arg(step.nonce.as_str()).arg(&self.keys.lease_prefix);
@@ -193,6 +203,10 @@ impl Session {
             Some(watermark) => command.arg(millis(CERTIFICATE_LIFE)).arg(watermark.to_string()),
             None => command.arg(0).arg(""),
         };
+        command.arg(step.refreshed.len());
+        for (_, stays) in step.refreshed {
+            command.arg(millis(*stays));
+        }
         for (field, value) in step.fields {
             command.arg(field).arg(value);
         }

@@ -1,6 +1,7 @@
 //! Filling again what a change removed, before anybody asks for it.
 //!
-//! [`queue`] decides what goes next, purely. [`rewarm`] is the task that does it. On demand
+//! [`queue`] decides what goes next, [`refresh`] when an entry is refreshed that may stay for a
+//! while, both purely. [`rewarm`] is the task that does it. On demand
 //! (`unstale warm`), [`population`] says which entries a cache should have, and [`once`] fills
 //! those that are not there.
 //!
@@ -10,4 +11,5 @@
 pub mod once;
 pub mod population;
 pub mod queue;
+pub mod refresh;
 pub mod rewarm;

@@ -44,6 +44,8 @@ pub struct Counts {
     pub absent: u64,
     /// Changed while they were computed, each time.
     pub voided: u64,
+    /// Larger than `max_value_bytes`.
+    pub too_large: u64,
     /// Somebody else computes them, or nothing is accepted just now.
     pub unleased: u64,
     /// Could not be computed, or not be stored.
@@ -56,6 +58,7 @@ impl std::ops::AddAssign for Counts {
         self.present += other.present;
         self.absent += other.absent;
         self.voided += other.voided;
+        self.too_large += other.too_large;
         self.unleased += other.unleased;
         self.failed += other.failed;
     }
@@ -212,6 +215,7 @@ impl Worker {
                 Ok(How::Absent) => counts.absent += 1,
                 Ok(How::Voided) => counts.voided += 1,
                 Ok(How::Unleased) => counts.unleased += 1,
+                Ok(How::TooLarge) => counts.too_large += 1,
                 Ok(How::Unstored) => {
                     counts.failed += 1;
                     found.failure.get_or_insert_with(|| {

@@ -29,10 +29,11 @@
 //! | more of all at once | `deep`, with the feature `long-tests` |
 //!
 //! The order of transactions and the watermark come from the pipeline's own
-//! `pipeline::waiting`, the verdict at a start from its `pipeline::gap` (see [`pipeline`]);
-//! the rest is told again here, after `pipeline::{stream, settle, gate, apply, chain,
-//! suspects}` and the scripts of `store`. Fills are as rules 4 and 5 have them (the script looks
-//! at the state's validity once more, which turns out not to be needed), refreshing as rule 12.
+//! `pipeline::waiting`, the verdict at a start from its `pipeline::gap`, whether a standby has
+//! replayed enough from `loader::standby` (see [`pipeline`]); the rest is told again here, after
+//! `pipeline::{stream, settle, gate, apply, chain, suspects}` and the scripts of `store`. Fills
+//! are as rules 4 and 5 have them (the script looks at the state's validity once more, which
+//! turns out not to be needed), refreshing as rule 12.
 //!
 //! # What is abstract
 //!
@@ -60,9 +61,10 @@
 //!
 //! Mapping and loading (that the right keys are named, that a value depends on nothing else);
 //! the xid's 32 bits (`snapshot`); timelines and another system's WAL (compared by the real
-//! `verdict`, not explored); partitions' replica identities; the certificate (rule 11);
-//! generations of scoped caches; Redis's own replication, other than as a restart with an
-//! older state; that anything happens at all (liveness), but for coming to rest.
+//! `verdict`, not explored; a standby's are explored in `loader::standby`'s own tests);
+//! partitions' replica identities; the certificate (rule 11); generations of scoped caches;
+//! Redis's own replication, other than as a restart with an older state; that anything happens
+//! at all (liveness), but for coming to rest.
 #![allow(
     missing_docs,
     unreachable_pub,

@@ -3,6 +3,7 @@
 use super::action::{Action, Delivery};
 use super::daemon::Phase;
 use super::filler::Filler;
+use super::pipeline::may_read_standby;
 use super::postgres::TxState;
 use super::scenario::{FillerOf, Scenario};
 use super::set::{Set, Txs};
@@ -203,12 +204,12 @@ impl World {
             Filler::Leased { frontier, .. } => {
                 if !rules.replay_before_snapshot {
                     actions.push(Action::Read(f));
-                } else if replayed >= frontier {
+                } else if may_read_standby(replayed, frontier) {
                     actions.push(Action::CheckReplica(f));
                 }
             }
             Filler::Checked { .. } => actions.push(Action::Read(f)),
-            Filler::Unchecked { frontier, .. } if replayed >= frontier => {
+            Filler::Unchecked { frontier, .. } if may_read_standby(replayed, frontier) => {
                 actions.push(Action::CheckReplica(f));
             }
             Filler::Unchecked { .. } => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use unstale::loader::standby::{Needed, Position, Verdict, may_begin};
 use unstale::lsn::Lsn as RealLsn;
 use unstale::mapping::changes::ChangeSet;
 use unstale::pipeline::gap::{self, GapReason};
@@ -18,6 +19,15 @@ use super::set::{Lsn, TXS, Txs};
 
 /// The xid of transaction 0.
 const FIRST_XID: u32 = 10;
+
+/// Whether a standby that has replayed this much may be read under a lease of this frontier.
+pub fn may_read_standby(replayed: Lsn, frontier: Lsn) -> bool {
+    // No position of a real server is zero.
+    let real = |at: Lsn| RealLsn(u64::from(at) + 1);
+    let needed = Needed { frontier: real(frontier), system_id: "1", timeline: 1, day_ends: None };
+    let position = Position { in_recovery: true, replayed: Some(real(replayed)), day_ends: None };
+    may_begin(&needed, &position) == Verdict::Load
+}
 
 /// Which of those that arrived, by position, and wait go now, and the watermark after it.
 pub fn admit(

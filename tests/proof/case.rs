@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use unstale::config::TEST_WITHOUT;
 use unstale::sandbox::{Postgres, Redis};
 
-use crate::filler::{self, Filling};
+use crate::filler::{self, Filling, Reads};
 use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
@@ -56,6 +56,8 @@ pub enum Disturbance {
     LoseRedis,
     /// The daemon is killed and started again.
     KillDaemon,
+    /// The standby stops replaying for a while, and goes on.
+    PauseReplay,
 }
 
 /// One environment.
@@ -63,6 +65,8 @@ pub enum Disturbance {
 pub struct Case {
     /// With a standby, commits wait for it as this says.
     pub synchronous_commit: Option<&'static str>,
+    /// Which server the fillers, and the daemon, read.
+    pub reads: Reads,
     /// How much later the standby applies.
     pub apply_delay: Duration,
     pub writers: u32,
@@ -74,6 +78,10 @@ pub struct Case {
     pub lease: Duration,
     /// The daemon fills what it removed.
     pub rewarm: bool,
+    /// Changes leave the old value for so long (`on_change = "refresh"`).
+    pub max_staleness: Option<Duration>,
+    /// The oracle allows only this part of it.
+    pub allowed: f64,
     pub disturbance: Disturbance,
     /// The daemon does not wait for visibility.
     pub without_gate: bool,
@@ -85,12 +93,15 @@ impl Default for Case {
     fn default() -> Self {
         Case {
             synchronous_commit: None,
+            reads: Reads::Primary,
             apply_delay: Duration::ZERO,
             writers: 5,
             transaction: Duration::from_millis(10),
             pause: Duration::from_millis(20),
             lease: Duration::from_secs(1),
             rewarm: false,
+            max_staleness: None,
+            allowed: 1.0,
             disturbance: Disturbance::None,
             without_gate: false,
             without_leases: false,
@@ -116,7 +127,7 @@ impl Case {
     /// Runs the load for `time`, and on until `enough` has happened; lets everything settle,
     /// and says what was found.
     pub async fn run(&self, time: Duration, enough: fn(Progress) -> bool) -> Report {
-        let (world, _standby) = self.servers().await;
+        let (world, standby) = self.servers().await;
         let history = History::begin(world.postgres.client().await.unwrap()).await;
         let mut daemon = self.daemon(&world);
         daemon.until_ready().await;
@@ -129,9 +140,10 @@ impl Case {
 
         let mut readers = JoinSet::new();
         for _ in 0..2 {
-            readers.spawn(reader::read(world.redis.url_db(1), seen.clone(), reading.clone()));
+            let (url, may_lack) = (world.redis.url_db(1), self.may_lack());
+            readers.spawn(reader::read(url, may_lack, seen.clone(), reading.clone()));
         }
-        let task = self.filling(&world);
+        let task = self.filling(&world, standby.as_ref());
         let mut fillers = filler::start(&task, &seen, &filling);
         let process = Process::start(&task, seen.clone());
         let mut writers = JoinSet::new();
@@ -149,13 +161,16 @@ impl Case {
             if self.disturbance == Disturbance::LoseRedis && start.elapsed() >= time {
                 continue;
             }
-            self.disturb(&world, &process, &mut daemon, &acks).await;
+            let standby = standby.as_ref();
+            self.disturb(&world, standby, &process, &mut daemon, &acks).await;
         }
 
         writing.set();
         while writers.join_next().await.transpose().unwrap().is_some() {}
         daemon.until_ready().await;
         world.settle().await;
+        // What was due by then has gone, or is refreshed.
+        tokio::time::sleep(self.max_staleness.map_or(Duration::ZERO, |may| may * 2)).await;
         filling.set();
         while fillers.join_next().await.transpose().unwrap().is_some() {}
         process.stop().await;
@@ -171,10 +186,19 @@ impl Case {
             report.rewarmed += daemon.metric(&stored).await;
             let drops = metric("unstale_escalations_total", "reason=\"truncate");
             report.whole_drops += daemon.metric(&drops).await;
+            let refreshed = metric("unstale_refreshes_total", "outcome=\"refreshed");
+            report.refreshed += daemon.metric(&refreshed).await;
         }
         report.log = daemon.log();
         assert!(daemon.stop().await.success());
         report
+    }
+
+    /// How long a change was applied at most that a value lacks which is read.
+    fn may_lack(&self) -> Duration {
+        // Redis looks at its clock once for each round of commands.
+        let clock = Duration::from_millis(20);
+        self.max_staleness.map_or(Duration::ZERO, |may| may.mul_f64(self.allowed) + clock)
     }
 
     fn daemon(&self, world: &World) -> Daemon {
@@ -190,38 +214,67 @@ impl Case {
         let postgres = Postgres::start().await.unwrap();
         postgres.execute(SCHEMA).await.unwrap();
         let mut standby = None;
-        if let Some(commit) = self.synchronous_commit {
+        if self.synchronous_commit.is_some() || self.reads != Reads::Primary {
             let start = postgres.standby().apply_delay(self.apply_delay).start();
             standby = Some(start.await.unwrap());
+        }
+        if let Some(commit) = self.synchronous_commit {
             postgres.set("synchronous_commit", commit).await.unwrap();
             postgres.set("synchronous_standby_names", "standby").await.unwrap();
         }
         let redis = Redis::start().await.unwrap();
         let mut world = World::bare(postgres, redis, "none".as_ref());
-        world.configure(RULES);
+        let refresh = self.max_staleness.map(|may| {
+            format!("on_change = \"refresh\"\nmax_staleness = \"{}ms\"", may.as_millis())
+        });
+        let rewarm = "rewarm = \"if_cached\"";
+        let rules = format!("{rewarm}\n{}", refresh.unwrap_or_default());
+        world.configure(&RULES.replace(rewarm, &rules));
         world.set(&format!("warm.enabled={}", self.rewarm));
+        if let Some(standby) = standby.as_ref().filter(|_| self.reads == Reads::Standby) {
+            world.set(&format!("postgres.replica_url={}", standby.url()));
+        }
         // Thousands of lines a second would slow down what they tell of.
         world.set("log.level=info");
         (world, standby)
     }
 
-    fn filling(&self, world: &World) -> Filling {
+    fn filling(&self, world: &World, standby: Option<&Postgres>) -> Filling {
+        let read = match self.reads {
+            Reads::Primary | Reads::Standby => &world.postgres,
+            Reads::StandbyUnasked | Reads::StandbyAskedLate => standby.expect("a standby"),
+        };
         Filling {
             config: world.config.clone(),
             settings: world.settings.clone(),
             redis: world.redis.url_db(1),
-            postgres: world.postgres.url(),
+            postgres: read.url(),
             fillers: 5,
             pause: self.pause,
             lease: self.lease,
             by_lease: !self.without_leases,
+            max_staleness: self.max_staleness,
+            reads: self.reads,
         }
     }
 
     /// One step of what disturbs.
-    async fn disturb(&self, world: &World, process: &Process, daemon: &mut Daemon, acks: &Acks) {
+    async fn disturb(
+        &self,
+        world: &World,
+        standby: Option<&Postgres>,
+        process: &Process,
+        daemon: &mut Daemon,
+        acks: &Acks,
+    ) {
         match self.disturbance {
             Disturbance::None => {}
+            Disturbance::PauseReplay => {
+                let standby = standby.expect("a standby");
+                standby.execute("select pg_wal_replay_pause()").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(20..400))).await;
+                standby.execute("select pg_wal_replay_resume()").await.unwrap();
+            }
             Disturbance::StopFillers => {
                 process.signal(Signal::STOP);
                 tokio::time::sleep(self.lease * 3).await;

@@ -4,9 +4,7 @@
 //! wherever something can come in between, the real daemon removes what changes. What was
 //! stored and what was read is compared with the history that a second replication slot
 //! tells, by another output plugin than the daemon's. Each case is one environment; the last
-//! two take something out of the protocol, and the oracle must notice.
-//!
-//! Reads from a replica are not among the cases: the library has no such reads yet.
+//! ones take something out of the protocol, and the oracle must notice.
 //!
 //! `make soak SECONDS=…` runs the same cases for longer and prints what they counted.
 #![allow(
@@ -33,6 +31,7 @@ mod writer;
 use std::time::Duration;
 
 use case::{Case, Disturbance};
+use filler::Reads;
 use oracle::{Progress, Report};
 
 /// How long a case runs in `make test`.
@@ -85,6 +84,22 @@ fn killed_daemon() -> Case {
 
 fn rewarming_daemon() -> Case {
     Case { rewarm: true, ..Case::default() }
+}
+
+/// Loads now and then take longer than an old value may stay.
+fn refreshing_daemon() -> Case {
+    let (may, pause) = (Duration::from_millis(250), Duration::from_millis(400));
+    Case { rewarm: true, max_staleness: Some(may), pause, ..Case::default() }
+}
+
+fn lagging_standby() -> Case {
+    Case {
+        reads: Reads::Standby,
+        apply_delay: Duration::from_millis(15),
+        rewarm: true,
+        disturbance: Disturbance::PauseReplay,
+        ..Case::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,6 +164,35 @@ async fn nothing_stale_is_stored_while_the_daemon_fills_as_well() {
     assert!(report.rewarmed > 0.0, "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_the_daemon_refreshes() {
+    let report = refreshing_daemon().run(SHORT, Progress::is_enough).await;
+    report.assert_fresh();
+    assert!(report.refreshed > 0.0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_max_staleness_is_read_while_a_refreshing_daemon_is_killed() {
+    let case = Case { disturbance: Disturbance::KillDaemon, ..refreshing_daemon() };
+    case.run(SHORT, Progress::is_enough).await.assert_fresh();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oracle_finds_what_is_older_than_it_allows() {
+    let case = Case { allowed: 0.4, ..refreshing_daemon() };
+    let report = case.run(SHORT, |now| now.stale_reads > 0).await;
+    assert!(report.stale_reads > 0, "{report}\n{}", report.log);
+    assert_eq!(report.stale_fills, 0, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_is_stored_by_who_reads_a_standby_that_lags() {
+    let enough = |now: Progress| now.is_enough() && now.from_standby > 50;
+    let report = lagging_standby().run(SHORT, enough).await;
+    report.assert_fresh();
+    assert!(report.from_standby > 50, "too little was read from the standby: {report}");
+}
+
 async fn assert_found_out(case: Case) -> Report {
     let report = case.run(SHORT, |now| now.stale_fills > 0).await;
     println!("{report}\n{:#?}", report.examples);
@@ -168,6 +212,18 @@ async fn without_leases_the_oracle_finds_stale_fills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_reading_a_standby_without_asking_how_far_it_is_stale_fills_are_made() {
+    let reads = Reads::StandbyUnasked;
+    assert_found_out(Case { reads, rewarm: false, ..lagging_standby() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_asking_a_standby_how_far_it_is_on_an_older_snapshot_stale_fills_are_made() {
+    let reads = Reads::StandbyAskedLate;
+    assert_found_out(Case { reads, rewarm: false, ..lagging_standby() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "as long as one likes: make soak SECONDS=…"]
 async fn soak() {
     let seconds = std::env::var("PROOF_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -182,6 +238,8 @@ async fn soak() {
         ("Redis killed and restored", lost_redis()),
         ("daemon killed", killed_daemon()),
         ("rewarming daemon", rewarming_daemon()),
+        ("refreshing daemon", refreshing_daemon()),
+        ("standby that lags is read", lagging_standby()),
     ];
     let count = u32::try_from(cases.len()).unwrap();
     let time = Duration::from_secs(seconds.unwrap_or(120)) / count;

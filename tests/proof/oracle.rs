@@ -3,7 +3,9 @@
 //! A value was in the cache, or was accepted into it, after the watermark had been read. So it
 //! must contain every version whose commit ends at or below that watermark: those had been
 //! applied. One that does not is stale for good: a *stale fill*, seen as it was made or
-//! later by a reader. What a reader finds older than a commit that has returned, but not yet
+//! later by a reader. (Of a cache with `on_change = "refresh"` a reader asks for less: all that was
+//! applied `max_staleness` before the value was read. A fill must contain all that was applied
+//! before its lease in any case.) What a reader finds older than a commit that has returned, but not yet
 //! applied, is a *stale hit*: allowed, and measured.
 
 use std::collections::BTreeMap;
@@ -42,6 +44,8 @@ pub enum Seen {
 pub struct Report {
     pub versions: usize,
     pub stored: u64,
+    /// Those of the stored that a standby gave.
+    pub from_standby: u64,
     pub voided: u64,
     pub expired: u64,
     pub waited: u64,
@@ -63,6 +67,7 @@ pub struct Report {
     pub stale_hits: Vec<Duration>,
     pub gaps: BTreeMap<String, u32>,
     pub rewarmed: f64,
+    pub refreshed: f64,
     pub whole_drops: f64,
     /// The first few that should not be.
     pub examples: Vec<String>,
@@ -74,10 +79,12 @@ pub struct Report {
 pub struct Progress {
     pub versions: usize,
     pub stored: u64,
+    pub from_standby: u64,
     pub voided: u64,
     pub expired: u64,
     pub reads: u64,
     pub stale_fills: u64,
+    pub stale_reads: u64,
 }
 
 impl Progress {
@@ -131,8 +138,9 @@ impl Oracle {
     fn judge(&mut self, seen: Seen) {
         let report = &mut self.report;
         match seen {
-            Seen::Attempt(Attempt::Stored { claim, overdue }) => {
+            Seen::Attempt(Attempt::Stored { claim, overdue, standby }) => {
                 report.stored += 1;
+                report.from_standby += u64::from(standby);
                 report.overdue_fills += u64::from(overdue);
                 let (_, stale) = self.weigh(&claim, "stored");
                 self.report.stale_fills += u64::from(stale);
@@ -175,10 +183,12 @@ impl Report {
         Progress {
             versions: self.versions,
             stored: self.stored,
+            from_standby: self.from_standby,
             voided: self.voided,
             expired: self.expired,
             reads: self.reads,
             stale_fills: self.stale_fills,
+            stale_reads: self.stale_reads,
         }
     }
 
@@ -217,7 +227,8 @@ impl fmt::Display for Report {
             hits.get((hits.len() * percent / 100).min(hits.len().saturating_sub(1)))
                 .map_or(0.0, |hit| hit.as_secs_f64() * 1e3)
         };
-        writeln!(f, "  versions={} fills={}", self.versions, self.stored)?;
+        let (versions, standby) = (self.versions, self.from_standby);
+        writeln!(f, "  versions={versions} fills={} of_standby={standby}", self.stored)?;
         writeln!(
             f,
             "  rejected: voided={} expired={} waited={} closed={} failed={}; given up: no_row={} abandoned={}",
@@ -249,8 +260,8 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "  rewarmed={} whole_drops={} gaps={:?}",
-            self.rewarmed, self.whole_drops, self.gaps
+            "  rewarmed={} refreshed={} whole_drops={} gaps={:?}",
+            self.rewarmed, self.refreshed, self.whole_drops, self.gaps
         )
     }
 }

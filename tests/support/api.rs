@@ -93,7 +93,6 @@ impl Site {
         self.until_served().await;
         daemon
     }
-
 }
 
 impl Client {
@@ -117,8 +116,7 @@ impl Client {
 
     pub async fn request(&self, line: &str, headers: &[(&str, &str)]) -> Option<Answer> {
         let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-        let request =
-            format!("{line} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n{headers}\r\n");
+        let request = format!("{line} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n{headers}\r\n");
         Answer::parse(&self.raw(request.as_bytes()).await?)
     }
 

@@ -138,6 +138,14 @@ impl World {
         std::fs::write(&self.config, toml).expect("the configuration is written");
     }
 
+    /// Uses the default configuration from here on, edited.
+    pub fn reconfigure(&mut self, edit: impl Fn(String) -> String) {
+        let toml = std::fs::read_to_string(root().join("config/unstale.toml")).expect("a file");
+        let edited = edit(toml.clone());
+        assert_ne!(edited, toml, "there was nothing to edit");
+        self.configure(&edited.replace("../sql/", &format!("{}/sql/", root().display())));
+    }
+
     /// Adds a setting for daemons started from here on; the last one of a name wins.
     pub fn set(&mut self, setting: &str) {
         let name = setting.split('=').next().unwrap_or_default().to_owned();

@@ -1,8 +1,10 @@
 //! `[caches.*]`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::config::model::{Cache, Config, Scalar};
+use crate::config::duration::Span;
+use crate::config::model::{Cache, Config, OnChange, Scalar};
 use crate::config::problem::{ConfigPath, Problem, nearest};
 
 use super::super::collide::KeyPattern;
@@ -193,12 +195,20 @@ impl CacheCompiler<'_> {
             priority: self.cache.priority,
             rewarm: self.cache.rewarm,
             ttl: self.cache.ttl.unwrap_or(self.config.redis.default_ttl).get(),
+            max_staleness: self.max_staleness(),
             negative_ttl: self.cache.negative_ttl.map(|ttl| ttl.get()),
             max_value_bytes: self.cache.max_value_bytes,
             prefix: prefix.into_bytes().into(),
             key_prefix_length: key_prefix.len(),
             template,
         })
+    }
+
+    fn max_staleness(&self) -> Option<Duration> {
+        match self.cache.on_change {
+            OnChange::Drop => None,
+            OnChange::Refresh => self.cache.max_staleness.map(Span::get),
+        }
     }
 
     fn check_name(&mut self) {

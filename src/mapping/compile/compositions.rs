@@ -177,9 +177,13 @@ impl<'c> Composer<'_, 'c> {
             }
         }
         let Some(members) = self.members(cache, settings) else {
-            let round = format!("{} → {cache}", self.around.join(" → "));
-            let hint = "a cache without a key has no entry of its own that could be a part";
-            self.report(path.child("cache"), format!("a value cannot hold itself: {round}"), hint);
+            // Each of those in the circle tells of it; one that only leads there does not.
+            if self.around.first() == Some(&cache) {
+                let round = format!("{}, {cache}", self.around.join(", "));
+                let message = format!("a value cannot hold itself: {round}");
+                let hint = "leave it out; only a cache with a `key` has an own entry to name";
+                self.problems.push(Problem::new(path.child("cache"), message).hint(hint));
+            }
             return None;
         };
         Some(match &piece.member {

@@ -1,11 +1,12 @@
 //! What the fingerprint is taken of: a canonical text of everything that decides which
 //! keys depend on what. The order of tables and rules does not count, nor do TTL, group
-//! and priority. The texts of `where` and `via` count as they are written.
+//! and priority. What a change does to an entry counts: another bound is a promise that values
+//! stored under the old one may not keep. The texts of `where` and `via` count as they are written.
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::model::{Config, Operation, Rule, Scalar, Table};
+use crate::config::model::{Config, OnChange, Operation, Rule, Scalar, Table};
 
 use super::super::model::Fingerprint;
 use super::super::name::{TableName, parse_column};
@@ -26,7 +27,11 @@ pub(super) fn of(config: &Config) -> Fingerprint {
                 .iter()
                 .map(|(name, values)| json!([name, values.iter().map(scalar).collect::<Vec<_>>()]))
                 .collect();
-            json!([name, cache.key, cache.scope, parameters])
+            let stays = cache.max_staleness.filter(|_| cache.on_change == OnChange::Refresh);
+            match stays.map(|span| span.to_string()) {
+                None => json!([name, cache.key, cache.scope, parameters]),
+                Some(stays) => json!([name, cache.key, cache.scope, parameters, stays]),
+            }
         })
         .collect();
     let mut tables: Vec<String> = config.tables.iter().map(table).collect();

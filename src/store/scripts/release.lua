@@ -3,7 +3,8 @@
 --
 -- KEYS  1 the lease
 -- ARGV  1 its token
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+local token = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+)')
+if token == ARGV[1] then
   return redis.call('DEL', KEYS[1])
 end
 return 0
