@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-long soak lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests build demo test test-long soak lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -28,10 +28,13 @@ endif
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
-		| awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+		| awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
+
+setup-tests: ## the same, and what only tests need: promtool
+	@scripts/setup.sh tests
 
 build: setup ## the optimized binary, target/release/unstale
 	cargo build --locked --release
@@ -42,11 +45,11 @@ demo: setup ## private servers, live load, proof at the end (DEMO_SECONDS=60)
 	@cargo build --locked
 	@DEMO_SECONDS=$(DEMO_SECONDS) target/debug/unstale demo
 
-test: setup ## every test but the long ones
+test: setup-tests ## every test but the long ones
 	$(TEST)
 	$(DOCTEST)
 
-test-long: setup ## every test, the long ones too
+test-long: setup-tests ## every test, the long ones too
 	$(TEST_LONG)
 	$(DOCTEST)
 

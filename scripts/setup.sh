@@ -2,13 +2,20 @@
 # Installs what the build, the demo and the tests need and this machine lacks:
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
 # Python (one test runs a Django application) and wal2json (which one test compares
-# the stream with). Does nothing where nothing is missing.
+# the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
+# tests need promtool; the demo does without. Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
 # sandbox runs in folders of its own. Debian's default cluster is not made.
 set -euo pipefail
 
 readonly OLDEST_POSTGRES=15
+
+case ${1:-} in
+    '') for_tests=no ;;
+    tests) for_tests=yes ;;
+    *) printf 'usage: %s [tests]\n' "$0" >&2; exit 2 ;;
+esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -46,6 +53,8 @@ have_redis() { [ -x "${UNSTALE_REDIS_SERVER:-}" ] || have redis-server; }
 have_python() {
     have python3 && python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
+
+have_promtool() { [ -x "${PROMTOOL:-}" ] || have promtool; }
 
 have_wal2json() {
     local folder library
@@ -114,22 +123,23 @@ keep_services_down() {
 missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
-needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no
+needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
 have_python || needs_python=yes
+[ $for_tests = no ] || have_promtool || needs_promtool=yes
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
-    # Nothing but a test each needs wal2json and Python: not worth a failure.
-    [ "$needs_wal2json$needs_python" != nono ] || exit 0
+    # Nothing but a test each needs wal2json, Python and promtool: not worth a failure.
+    [ "$needs_wal2json$needs_python$needs_promtool" != nonono ] || exit 0
 fi
 
 if ! have apt-get; then
     [ "$needs_postgres$needs_redis${missing[*]:-}" != nono ] || exit 0
     fail "this is no Debian or Ubuntu: install a C compiler, make, Postgres $OLDEST_POSTGRES or later" \
         "(server programs; set UNSTALE_PG_BIN to their folder if it is not found)," \
-        "Redis 7 or later and, for one test each, Python 3.10 or later and wal2json; then try again"
+        "Redis 7 or later and, for one test each, Python 3.10 or later, wal2json and promtool; then try again"
 fi
 if [ "$(id -u)" -ne 0 ] && ! have sudo; then
     fail "needs root to install ${missing[*]:-} $([ $needs_postgres = no ] || echo postgresql)" \
@@ -157,8 +167,21 @@ if [ $needs_python = yes ]; then missing+=(python3 python3-venv); fi
 keep_services_down
 if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
 # A package enables its service even where it may not start it.
-if [ $needs_redis = yes ] && [ -d /run/systemd/system ]; then
-    as_root systemctl disable --now --quiet redis-server || say "redis-server's own service stays enabled"
+disable() {
+    [ -d /run/systemd/system ] || return 0
+    as_root systemctl disable --now --quiet "$1" || say "$1's own service stays enabled"
+}
+if [ $needs_redis = yes ]; then disable redis-server; fi
+
+# Apart from the rest: one test needs it, and it brings a server that must not run.
+if [ $needs_promtool = yes ]; then
+    in_lists prometheus || update_lists
+    if in_lists prometheus; then
+        apt_install prometheus
+        disable prometheus
+    else
+        say "no package of prometheus: the test of the alerts will say so"
+    fi
 fi
 
 if ! have_wal2json; then

@@ -29,7 +29,13 @@ use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
+use crate::series;
 use crate::store::session::Address;
+use crate::systemd::Notifier;
+use crate::warm::Warming;
+
+/// What a busy machine may add to a wait of the pipeline.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
@@ -62,7 +68,9 @@ impl Daemon {
         let replica = replica_options(&config)?;
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
+        series::name_all(&metrics, &rules.mapping);
         let pipeline = &config.pipeline;
+        let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         let context = Context {
             config: Arc::new(config),
@@ -72,6 +80,7 @@ impl Daemon {
             rules,
             status: Arc::new(status),
             held: Arc::default(),
+            warming,
             without: Without::from_environment(),
         };
         let serves = context.config.api.enabled && !context.rules.endpoints.is_empty();
@@ -104,6 +113,12 @@ impl Daemon {
                 Err(reason) => return Ended::Hopeless(reason),
             },
         };
+        let over = CancellationToken::new();
+        let telling = Notifier::from_environment().map(|notifier| {
+            let patience = self.context.longest_wait() + PATIENCE;
+            let status = Arc::clone(&self.context.status);
+            tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
+        });
         let within = self.context.config.pipeline.drain_timeout.get();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
@@ -113,6 +128,12 @@ impl Daemon {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
+        }
+        over.cancel();
+        if let Some(telling) = telling
+            && let Err(reason) = telling.await
+        {
+            error!(%reason, "the task that tells systemd has ended by itself");
         }
         // Until the very end, so that a drain can be watched.
         serving.abort();
@@ -138,7 +159,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
-            let mut reloaded = None;
+            let mut reloaded: Option<(Rules, Warming)> = None;
             let end = {
                 let running = run::run(&self.context, &mut forced, &run_stop);
                 tokio::pin!(running);
@@ -148,20 +169,24 @@ impl Daemon {
                         _ = terminate.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGTERM"),
                         _ = interrupt.recv(), if !stop.is_cancelled() => shut_down(stop, "SIGINT"),
                         _ = hangup.recv(), if !stop.is_cancelled() => {
-                            if let Some(rules) = self.read_anew() {
+                            if let Some(new) = self.read_anew() {
                                 // The run ends and the next one finds another fingerprint: a gap.
                                 // (Or the same, if only the endpoints are others.)
-                                reloaded = Some(rules);
+                                reloaded = Some(new);
                                 run_stop.cancel();
                             }
                         }
                     }
                 }
             };
-            if let Some(new) = reloaded {
-                shown.store(Arc::clone(&new.mapping));
-                self.context.rules = new;
+            if let Some((rules, warming)) = reloaded {
+                series::name_all(&self.context.status.metrics, &rules.mapping);
+                shown.store(Arc::clone(&rules.mapping));
+                self.context.rules = rules;
                 self.serve_anew().await;
+                // What waited names caches by the numbers of the old mapping.
+                self.context.warming.rewarmer.clear();
+                self.context.warming = warming;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
             }
@@ -260,11 +285,15 @@ impl Daemon {
         }
     }
 
-    /// A reload: the new rules, if they can be used and differ.
-    fn read_anew(&self) -> Option<Rules> {
-        match (self.reload)() {
-            Ok(rules) => {
-                self.context.status.reload(None);
+    /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
+    fn read_anew(&self) -> Option<(Rules, Warming)> {
+        let (config, status) = (&self.context.config, &self.context.status);
+        let read = (self.reload)().and_then(|rules| {
+            Warming::new(config, &rules, &status.metrics).map(|warming| (rules, warming))
+        });
+        match read {
+            Ok((rules, warming)) => {
+                status.reload(None);
                 let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
                 if same_rules && rules.endpoints == self.context.rules.endpoints {
                     info!("reloaded: the rules are the same");
@@ -275,11 +304,11 @@ impl Daemon {
                 } else {
                     info!("reloaded: the rules have changed, everything managed will be dropped");
                 }
-                Some(rules)
+                Some((rules, warming))
             }
             Err(reason) => {
                 error!(%reason, "the configuration cannot be used; the old rules stay");
-                self.context.status.reload(Some(format!(
+                status.reload(Some(format!(
                     "the configuration on disk cannot be used, the old rules stay (correct it and send SIGHUP): {reason}"
                 )));
                 None

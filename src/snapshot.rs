@@ -15,6 +15,15 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Xid(pub u32);
 
+impl Xid {
+    /// How many transactions after `earlier` this one got its id, given that it did and that
+    /// they are not 2^31 apart.
+    #[must_use]
+    pub fn since(self, earlier: Xid) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+}
+
 impl fmt::Display for Xid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

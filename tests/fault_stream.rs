@@ -14,11 +14,12 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
+use unstale::config::model::StreamInProgress;
 use unstale::lsn::Lsn;
 use unstale::mapping::Mapping;
 use unstale::pgoutput::encode;
 use unstale::pgoutput::message::Value;
-use unstale::pipeline::assemble::{Assembler, Step, Unbelieved};
+use unstale::pipeline::assemble::{Assembler, Bounds, Dialect, Unbelieved};
 
 const AT: Lsn = Lsn(0x1_0000_0042);
 
@@ -28,8 +29,18 @@ static MAPPING: LazyLock<Arc<Mapping>> = LazyLock::new(|| {
     Arc::new(Mapping::new(&loaded.config).expect("the default mapping"))
 });
 
+fn assembler_of(dialect: Dialect) -> Assembler {
+    let bounds = Bounds { transaction: 1000, in_progress: 1000 };
+    Assembler::new(Arc::clone(&MAPPING), dialect, bounds, Unbelieved::default())
+}
+
 fn assembler() -> Assembler {
-    Assembler::new(Arc::clone(&MAPPING), 1000, Unbelieved::default())
+    assembler_of(Dialect::WHOLE)
+}
+
+/// One that takes transactions in progress, as Postgres 15 sends them.
+fn streaming() -> Assembler {
+    assembler_of(Dialect::of_server(150_000, StreamInProgress::On))
 }
 
 fn begin() -> Vec<u8> {
@@ -75,7 +86,10 @@ fn insert(relation: u32, values: &[&str]) -> Vec<u8> {
 
 /// Feeds the messages; the last one must be refused.
 fn refused(messages: &[Vec<u8>]) -> String {
-    let mut assembler = assembler();
+    refused_by(assembler(), messages)
+}
+
+fn refused_by(mut assembler: Assembler, messages: &[Vec<u8>]) -> String {
     let (last, before) = messages.split_last().expect("a message");
     for message in before {
         assembler.take(AT, message).expect("fine so far");
@@ -94,9 +108,7 @@ fn what_comes_in_order_is_a_transaction() {
         assembler.take(AT, &message).unwrap();
     }
     assert!(assembler.is_inside_transaction());
-    let Step::Transaction(transaction) = assembler.take(AT, &commit()).unwrap() else {
-        panic!("no transaction")
-    };
+    let transaction = assembler.take(AT, &commit()).unwrap().expect("a transaction");
     assert_eq!((transaction.xid.0, transaction.end_lsn), (7, Lsn(10)));
     assert!(!transaction.changes.is_empty());
 }
@@ -135,18 +147,63 @@ fn what_comes_out_of_place_is_told() {
     }
 }
 
+fn block(xid: u32, first: u8) -> Vec<u8> {
+    [b"S".as_slice(), &xid.to_be_bytes(), &[first]].concat()
+}
+
+fn stream_commit(xid: u32) -> Vec<u8> {
+    let mut bytes = commit();
+    bytes.splice(0..1, [b"c".as_slice(), &xid.to_be_bytes()].concat());
+    bytes
+}
+
+/// A message as it is inside of a block, where each tells whose it is.
+fn of(xid: u32, mut message: Vec<u8>) -> Vec<u8> {
+    message.splice(1..1, xid.to_be_bytes());
+    message
+}
+
+#[test]
+fn what_comes_out_of_place_in_blocks_is_told() {
+    let row = || of(7, insert(42, &["5", "private"]));
+    let stop = || b"E".to_vec();
+    let told = |messages: &[Vec<u8>]| refused_by(streaming(), messages);
+    assert!(told(&[begin(), block(7, 1)]).contains("inside of a transaction"));
+    assert!(told(&[block(7, 0)]).contains("never began"));
+    assert!(told(&[stream_commit(7)]).contains("never began"));
+    assert!(told(&[block(7, 1), row()]).contains("not described"));
+    told(&[block(7, 1), block(8, 1)]);
+    told(&[block(7, 1), begin()]);
+    told(&[block(7, 1), stream_commit(7)]);
+    told(&[stop()]);
+    // What one transaction was told of a table is nothing to another before its commit.
+    let described = [block(7, 1), of(7, relation()), row(), stop(), begin()];
+    let messages = [described.to_vec(), vec![insert(42, &["5", "private"])]].concat();
+    assert!(told(&messages).contains("not described"));
+    // Prepared transactions were not asked for.
+    for tag in [b'b', b'P', b'K', b'r', b'p'] {
+        told(&[vec![tag; 60]]);
+    }
+}
+
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(messages in prop::collection::vec(
+    fn no_bytes_make_it_panic(streamed in any::<bool>(), messages in prop::collection::vec(
         prop_oneof![
             Just(begin()), Just(commit()), Just(relation()),
             Just(insert(42, &["5", "private"])),
+            (7u32..9, any::<bool>()).prop_map(|(xid, first)| block(xid, first.into())),
+            (7u32..9).prop_map(|xid| of(xid, insert(42, &["5", "private"]))),
+            (7u32..9).prop_map(|xid| of(xid, relation())),
+            (7u32..9, 7u32..12).prop_map(|(xid, sub)| [b"A".as_slice(), &xid.to_be_bytes(), &sub.to_be_bytes()].concat()),
+            (7u32..9).prop_map(stream_commit),
+            Just(b"E".to_vec()),
             prop::collection::vec(any::<u8>(), 0..80),
             (prop::sample::select(b"BCORYIUDTMSEcAbPKrp".to_vec()), prop::collection::vec(any::<u8>(), 0..60))
                 .prop_map(|(tag, mut rest)| { rest.insert(0, tag); rest }),
-        ], 0..12,
+        ], 0..24,
     )) {
-        let mut assembler = assembler();
+        let mut assembler = if streamed { streaming() } else { assembler() };
         for message in &messages {
             if let Err(error) = assembler.take(AT, message) {
                 prop_assert!(!error.to_string().contains("private"));

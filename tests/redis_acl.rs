@@ -1,5 +1,5 @@
-//! The Redis users that README names: the daemon's can do all that the daemon does, the
-//! application's can read and nothing else.
+//! The Redis users of docs/PERMISSIONS.md: the daemon's can do all that the daemon does, the
+//! application's can read what is managed and cannot change it.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -12,12 +12,12 @@ mod support;
 use redis::{AsyncCommands, RedisResult};
 use support::{World, until};
 
-/// The rights of a user, as the line in README gives them.
+/// The rights of a user, as the line in the page gives them.
 fn rights(user: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(support::root().join("README.md")).unwrap();
+    let page = std::fs::read_to_string(support::root().join("docs/PERMISSIONS.md")).unwrap();
     let start = format!("user {user} on >… ");
-    let line = readme.lines().find_map(|line| line.strip_prefix(&start));
-    line.unwrap_or_else(|| panic!("README has no line {start}"))
+    let line = page.lines().find_map(|line| line.strip_prefix(&start));
+    line.unwrap_or_else(|| panic!("the page has no line {start}"))
         .split(' ')
         .map(str::to_owned)
         .collect()
@@ -65,6 +65,16 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
     world.until_gone("v1:user_perms:1:1").await;
     let why = world.command("why").arg("v1:org:data:1").output().await.unwrap();
     assert!(why.status.success(), "{}", String::from_utf8_lossy(&why.stderr));
+    for (command, arguments) in [
+        ("status", &[][..]),
+        ("test", &["--organization", "1", "--cache-type", "org_data"]),
+        ("invalidate", &["--cache-type", "all"]),
+    ] {
+        let output = world.command(command).args(arguments).output().await.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}: {stderr}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("grant"), "{command}");
+    }
     let _: () = redis::cmd("FLUSHALL").query_async(&mut world.values().await).await.unwrap();
     daemon.until_ready().await;
     assert!(!daemon.log().contains("NOPERM"), "{}", daemon.log());
@@ -89,5 +99,61 @@ async fn the_applications_user_can_read_and_nothing_else() {
     ];
     for answer in refused {
         assert_eq!(answer.unwrap_err().code(), Some("NOPERM"));
+    }
+}
+
+#[tokio::test]
+async fn an_application_with_keys_of_its_own_reads_managed_ones_and_cannot_change_them() {
+    let world = World::new().await;
+    add_user(&world, "django").await;
+    world.put(&["v1:org:data:1"]).await;
+    let client = redis::Client::open(url(&world, "django")).unwrap();
+    let mut app = client.get_multiplexed_async_connection().await.unwrap();
+    let (managed, own) = ("prs_cache:1:v1:org:data:1", "prs_cache:1:session:7");
+
+    let value: Option<String> = app.get(managed).await.unwrap();
+    assert_eq!(value.as_deref(), Some("{}"));
+    let _: i64 = app.pttl(managed).await.unwrap();
+    let _: Option<String> = app.get("unstale:unstale:fresh").await.unwrap();
+    // Its own, in the ways of a cache and of a session store.
+    let _: () = app.set_ex(own, "a", 60).await.unwrap();
+    let _: () = app.expire(own, 120).await.unwrap();
+    let _: i64 = app.incr("prs_cache:1:throttle:7", 1).await.unwrap();
+    let _: () = redis::pipe().atomic().set(own, "b").get(own).query_async(&mut app).await.unwrap();
+    let gone: i64 = app.del(own).await.unwrap();
+    assert_eq!(gone, 1);
+
+    let refused: [RedisResult<redis::Value>; 12] = [
+        app.set(managed, "x").await,
+        app.set_ex(managed, "x", 60).await,
+        app.append(managed, "x").await,
+        app.del(managed).await,
+        app.unlink(managed).await,
+        app.get_del(managed).await,
+        app.expire(managed, 1).await,
+        app.rename(managed, own).await,
+        app.set("unstale:unstale:state", "x").await,
+        app.del("unstale:unstale:fresh").await,
+        app.keys("*").await,
+        redis::cmd("FLUSHDB").query_async(&mut app).await,
+    ];
+    for (n, answer) in refused.into_iter().enumerate() {
+        let code = answer.map_err(|error| error.code().map(str::to_owned));
+        assert_eq!(code, Err(Some("NOPERM".to_owned())), "the answer {n}");
+    }
+    assert!(world.keys().await.contains("v1:org:data:1"));
+}
+
+/// README shows the two lines, too: nothing there that the page does not have.
+#[test]
+fn the_readme_gives_no_right_that_the_page_does_not() {
+    let readme = std::fs::read_to_string(support::root().join("README.md")).unwrap();
+    for user in ["unstale", "app"] {
+        let start = format!("user {user} on >… ");
+        let shown = readme.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+        let page = rights(user);
+        for right in shown.split(' ') {
+            assert!(page.iter().any(|known| known == right), "{user}: {right}");
+        }
     }
 }

@@ -167,9 +167,16 @@ impl Reader {
     }
 }
 
-async fn pause_replay(standby: &Postgres) {
-    standby.execute("select pg_wal_replay_pause()").await.unwrap();
+/// The standby stops, and has replayed all that has been applied until now.
+async fn pause_replay(world: &World, standby: &Postgres) {
+    let frontier = world.state("frontier").await.expect("a daemon");
     let client = standby.client().await.unwrap();
+    let sql = format!("select pg_last_wal_replay_lsn() >= '{frontier}'");
+    until("the standby to have replayed the frontier", async || {
+        client.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+    standby.execute("select pg_wal_replay_pause()").await.unwrap();
     until("replay to be paused", async || {
         let state = client.query_one("select pg_get_wal_replay_pause_state()", &[]).await.unwrap();
         (state.get::<_, &str>(0) == "paused").then_some(())
@@ -230,7 +237,7 @@ async fn a_standby_that_lags_is_waited_for() {
     let (world, standby) = world("10s").await;
     let _daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     rename(&world, 1).await;
     let (read, ()) = tokio::join!(reader.read(1), async {
         // It asks the standby over and over.
@@ -253,7 +260,7 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
     let (world, standby) = world("50ms").await;
     let daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     rename(&world, 1).await;
     assert_eq!(reader.read(1).await, of("new 1", false));
     assert_eq!(reader.count("behind"), 1);
@@ -264,7 +271,7 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
     resume_replay(&standby).await;
     until("the standby to be read again", async || reader.load("item", None).await.then_some(()))
         .await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     // A transaction that reaches no key counts as well: another may have been looked up in
     // what it changed.
     let frontier = world.state("frontier").await;
@@ -277,11 +284,27 @@ async fn a_standby_that_lacks_what_was_applied_never_gives_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_standby_that_lacks_what_no_stream_tells_of_is_not_read_either() {
+    let (world, standby) = world("50ms").await;
+    let daemon = world.daemon().await;
+    let reader = Reader::new(&world).await;
+    pause_replay(&world, &standby).await;
+    // Every row has changed, and the stream has an empty transaction.
+    let rewrite = "alter table item alter name type text using name || '!'";
+    world.postgres.execute(rewrite).await.unwrap();
+    let drops = "unstale_escalations_total{cache=\"item\",reason=\"rewritten\"}";
+    daemon.until_metric(drops, 1.0).await;
+    world.settle().await;
+    assert_eq!(reader.read(1).await, of("old 1!", false));
+    assert_eq!(reader.count("behind"), 1);
+}
+
+#[tokio::test]
 async fn after_a_gap_a_standby_that_is_behind_the_slot_is_not_read() {
     let (world, standby) = world("50ms").await;
     let daemon = world.daemon().await;
     let reader = Reader::new(&world).await;
-    pause_replay(&standby).await;
+    pause_replay(&world, &standby).await;
     daemon.kill9().await;
     // Committed while there is no slot: never streamed.
     let drop = "select pg_drop_replication_slot('unstale')";
@@ -290,6 +313,35 @@ async fn after_a_gap_a_standby_that_is_behind_the_slot_is_not_read() {
     let _daemon = world.daemon().await;
     assert_eq!(reader.read(1).await, of("unseen", false));
     assert_eq!(reader.count("behind"), 1);
+}
+
+#[tokio::test]
+async fn who_asks_after_a_change_was_applied_shares_no_load_of_a_lease_before_it() {
+    let (mut world, standby) = world("50ms").await;
+    world.set("redis.timeout=30s");
+    let _daemon = world.daemon().await;
+    let proxy = world.redis_proxy().await;
+    let reader = Reader::new(&world).await;
+    // So that the connection through the proxy is there.
+    reader.read(50).await;
+    pause_replay(&world, &standby).await;
+    proxy.delay(Duration::from_millis(700));
+    let mut values = world.values().await;
+    let lease = "unstale:unstale:lease:{replica:item:1}";
+    let mut is_leased = async || -> bool {
+        redis::AsyncCommands::exists(&mut values, lease).await.expect("EXISTS")
+    };
+    let (first, second) = tokio::join!(reader.read(1), async {
+        // The lease is given, and its answer on the way, when the change is applied.
+        until("the lease", async || is_leased().await.then_some(())).await;
+        let sql = "update item set name = 'new 1' where id = 1";
+        world.postgres.execute(sql).await.unwrap();
+        until("the change to be applied", async || (!is_leased().await).then_some(())).await;
+        reader.read(1).await
+    });
+    // The first asked before: he gets what his lease allows. It is not stored.
+    assert_eq!(first, ("old 1".to_owned(), true, How::Voided));
+    assert_eq!(second, of("new 1", false));
 }
 
 #[tokio::test]

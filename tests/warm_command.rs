@@ -123,6 +123,37 @@ async fn so_many_users_are_warmed_and_those_who_logged_in_last() {
 }
 
 #[tokio::test]
+async fn one_user_is_meant_by_id_even_if_it_is_not_active() {
+    for (user, organization, arguments) in [
+        (13, 1, &["--user-id", "13"][..]),
+        (14, 1, &["--user-id", "14", "--organization", "one"]),
+        (31, 3, &["--user-id", "31", "--organization", "closed", "--cache-type", "user"]),
+    ] {
+        let world = world().await;
+        let _daemon = world.daemon().await;
+        let (code, told) = warm(&world, arguments).await;
+        assert_eq!(code, 0, "{told}");
+        assert_eq!(world.keys().await, expected(&[], &[(user, organization)]), "{told}");
+        if arguments.len() == 2 {
+            assert!(told["left_out"]["org_data"].as_str().unwrap().contains("no user"), "{told}");
+        }
+        let (code, _) = warm(&world, &["--user-id", "99"]).await;
+        assert_eq!(code, 1, "there is none");
+    }
+}
+
+#[tokio::test]
+async fn days_narrow_what_goes_by_days() {
+    let world = world().await;
+    let _daemon = world.daemon().await;
+    let (code, _) = warm(&world, &["--organization", "two", "--days", "30"]).await;
+    assert_eq!(code, 0);
+    let mut wanted = expected(&[2], &[(21, 2)]);
+    wanted.retain(|key| !key.starts_with("v1:deal_stats") || key.ends_with(":30"));
+    assert_eq!(world.keys().await, wanted);
+}
+
+#[tokio::test]
 async fn a_cache_type_is_a_group_or_the_users_caches() {
     let world = world().await;
     let _daemon = world.daemon().await;

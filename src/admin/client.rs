@@ -31,12 +31,21 @@ pub fn reach(listen: SocketAddr) -> SocketAddr {
 /// # Errors
 /// If nobody answers, or not with 200: what happened, in words.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Bytes, String> {
-    tokio::time::timeout(WITHIN, ask(address, path))
+    let (status, body) = ask(address, path).await?;
+    if status == StatusCode::OK { Ok(body) } else { Err(format!("it answered {status}")) }
+}
+
+/// The answer to `GET` of a path with its query, whatever its status.
+///
+/// # Errors
+/// If nobody answers: what happened, in words.
+pub async fn ask(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), String> {
+    tokio::time::timeout(WITHIN, exchange(address, path))
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}")))
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<Bytes, String> {
+async fn exchange(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -50,7 +59,7 @@ async fn ask(address: SocketAddr, path: &str) -> Result<Bytes, String> {
         let status = response.status();
         let body = Limited::new(response.into_body(), LIMIT).collect().await;
         let body = body.map_err(|e| e.to_string())?.to_bytes();
-        if status == StatusCode::OK { Ok(body) } else { Err(format!("it answered {status}")) }
+        Ok((status, body))
     };
     tokio::pin!(answer);
     // The connection moves the bytes of both; it may end before the answer is taken in.

@@ -100,6 +100,10 @@ impl Undecided {
 }
 
 impl Verdict {
+    /// All that [`Verdict::as_str`] gives.
+    pub const RESULTS: [&'static str; 5] =
+        ["equal", "inconsistent", "stale", "undecided", "expired"];
+
     /// The label `result` of `unstale_verify_total`; `None`: it was no comparison.
     #[must_use]
     pub fn as_str(self) -> Option<&'static str> {

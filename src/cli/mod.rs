@@ -4,15 +4,24 @@
 //! configuration, TLS, logging.
 
 mod check;
+mod clear;
+mod completions;
 mod config;
 mod demo;
 mod explain;
+mod invalidate;
 mod logging;
+mod man;
 mod output;
 mod progress;
+mod removal;
 mod run;
+mod selection;
 mod setup;
+mod status;
+mod table;
 mod tail;
+mod test;
 mod verify;
 mod warm;
 mod why;
@@ -23,8 +32,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Diagnostics, Loaded, Override};
+use crate::loader::load::LoadError;
+use crate::manage::ground::ManageError;
 use crate::postgres::error::{Class, PgError};
 use crate::rules::Rules;
+use crate::store::error::StoreError;
 use output::{error, warn_on_stderr};
 
 /// Keeps Redis as fresh as Postgres.
@@ -63,9 +75,15 @@ enum Command {
     Why(why::WhyCommand),
     Tail(tail::TailCommand),
     Warm(warm::WarmCommand),
+    Invalidate(invalidate::InvalidateCommand),
+    Clear(clear::ClearCommand),
+    Status(status::StatusCommand),
+    Test(test::TestCommand),
     Verify(verify::VerifyCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
+    Completions(completions::CompletionsCommand),
+    Man(man::ManCommand),
 }
 
 /// How a command ends: the exit codes are a contract.
@@ -95,6 +113,26 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What a failure of Redis means for a command that tries once.
+impl From<&StoreError> for Exit {
+    fn from(error: &StoreError) -> Self {
+        if error.is_hopeless() { Exit::Configuration } else { Exit::Unreachable }
+    }
+}
+
+/// What a failure of either means for a command that tries once.
+impl From<&ManageError> for Exit {
+    fn from(error: &ManageError) -> Self {
+        match error {
+            ManageError::Store(error) => error.into(),
+            ManageError::Postgres(error) => error.into(),
+            ManageError::Load(LoadError::Postgres { source, .. }) => source.into(),
+            ManageError::Load(_) => Exit::Unreachable,
+            ManageError::Population(_) | ManageError::Unusable(_) => Exit::Configuration,
+        }
+    }
+}
+
 /// What a failure of Postgres means for a command that tries once.
 impl From<&PgError> for Exit {
     fn from(error: &PgError) -> Self {
@@ -120,8 +158,14 @@ pub fn main() -> ExitCode {
         Command::Why(command) => command.execute(&arguments.common),
         Command::Tail(command) => command.execute(&arguments.common),
         Command::Warm(command) => command.execute(&arguments.common),
+        Command::Invalidate(command) => command.execute(&arguments.common),
+        Command::Clear(command) => command.execute(&arguments.common),
+        Command::Status(command) => command.execute(&arguments.common),
+        Command::Test(command) => command.execute(&arguments.common),
         Command::Verify(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(),
+        Command::Completions(command) => command.execute(),
+        Command::Man(command) => command.execute(),
     };
     exit.into()
 }

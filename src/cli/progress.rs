@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{audit, warm};
+use crate::{audit, manage, warm};
 
 /// A bar. Dropping it takes it off the screen.
 pub(super) struct Bar(ProgressBar);
@@ -49,11 +49,28 @@ impl audit::run::Progress for Bar {
 }
 
 impl warm::once::Progress for Bar {
-    fn cache(&self, name: &str) {
+    fn cache(&self, name: &str, entries: usize) {
         self.0.set_message(name.to_owned());
+        let entries = entries as u64;
+        // All that went before is done.
+        audit::run::Progress::expect(self, self.0.position() + entries);
     }
 
     fn one(&self) {
         self.0.inc(1);
+    }
+}
+
+impl manage::Progress for Bar {
+    fn keys(&self, looked_at: usize) {
+        self.0.inc(looked_at as u64);
+    }
+}
+
+impl Bar {
+    /// What is being done now.
+    pub(super) fn at(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+        self.0.tick();
     }
 }

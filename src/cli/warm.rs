@@ -1,5 +1,6 @@
 //! `unstale warm`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ use crate::daemon::{connect_options, replica_options};
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
+use crate::manage::selection::DAYS;
+use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
@@ -22,8 +25,9 @@ use crate::store::error::StoreError;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
-use crate::warm::once::{Counts, Plan, Warmed};
+use crate::warm::once::{self, Counts, Plan, Warmed};
 use crate::warm::population::Whose;
+use crate::warm::turns::Turns;
 
 /// Fill the entries that are not there
 ///
@@ -38,6 +42,12 @@ pub(super) struct WarmCommand {
     /// Only this organization, by its name or id, be it active or not
     #[arg(long, value_name = "NAME-or-ID")]
     organization: Option<String>,
+    /// Only this user, by id; of the caches only those of users
+    #[arg(long, value_name = "ID", conflicts_with = "users")]
+    user_id: Option<String>,
+    /// Of the entries that go by days only those of so many; the others are filled all the same
+    #[arg(long, value_name = "N")]
+    days: Option<u32>,
     /// Of each organization at most so many users, those who logged in last [default: warm.users]
     #[arg(long, value_name = "N")]
     users: Option<u32>,
@@ -63,7 +73,10 @@ impl WarmCommand {
             error(&format!("--cache-type: {reason}"));
             Exit::Usage
         })?;
-        let plan = Plan::new(&rules, &wanted).map_err(|reason| unusable(&reason.to_string()))?;
+        let (wanted, others) = self.of_the_user(&rules, wanted);
+        let mut plan =
+            Plan::new(&rules, &wanted).map_err(|reason| unusable(&reason.to_string()))?;
+        plan.left_out.extend(others);
         let means = Means::new(&loaded.config, &rules)?;
         if self.verbose {
             for (cache, reason) in &plan.left_out {
@@ -74,6 +87,28 @@ impl WarmCommand {
         let warmed =
             runtime()?.block_on(Box::pin(self.warm(&loaded.config, &rules, &plan, means)))?;
         Ok(self.tell(&plan, &warmed, start.elapsed().as_secs_f64()))
+    }
+
+    /// If one user is meant, the caches that are a user's, and those that are not.
+    fn of_the_user(
+        &self,
+        rules: &Rules,
+        wanted: BTreeSet<CacheId>,
+    ) -> (BTreeSet<CacheId>, Vec<(String, &'static str)>) {
+        if self.user_id.is_none() {
+            return (wanted, Vec::new());
+        }
+        let mapping = &rules.mapping;
+        let user = mapping.user_parameter();
+        let (mut users, mut others) = (BTreeSet::new(), Vec::new());
+        for (id, cache) in mapping.caches().filter(|(id, _)| wanted.contains(id)) {
+            if cache.template.parameters().any(|parameter| parameter == user) {
+                users.insert(id);
+            } else {
+                others.push((cache.name.to_string(), "its keys name no user"));
+            }
+        }
+        (users, others)
     }
 
     async fn warm(
@@ -91,15 +126,26 @@ impl WarmCommand {
         let timeout = config.postgres.statement_timeout.get();
         let client =
             SqlClient::connect_read_only(&means.connect, timeout).await.map_err(unreachable)?;
+        let days = self.days.map(|days| days.to_string());
+        let user = self.user_id.as_deref().map(|user| (rules.mapping.user_parameter(), user));
+        let days = days.as_deref().map(|days| (DAYS, days));
+        let only: Vec<(&str, &str)> = user.into_iter().chain(days).collect();
+        let users = self.users.unwrap_or(config.warm.users);
         let whose = Whose {
             organization: self.organization.as_deref(),
-            users: self.users.unwrap_or(config.warm.users),
+            users: if self.user_id.is_some() { Whose::EVERYBODY } else { users },
+            user: self.user_id.as_deref(),
+            only: &only,
         };
-        let bar = Arc::new(Bar::new("warming"));
-        let filler = Arc::new(means.filler);
-        plan.run(&filler, &rules.mapping, &client, &config.warm, whose, bar)
-            .await
-            .map_err(unreachable)
+        let turns = Turns::new(&config.warm);
+        let means = once::Means {
+            filler: &means.filler,
+            client: &client,
+            turns: &turns,
+            workers: config.warm.concurrency,
+            patient: false,
+        };
+        plan.run(means, whose, &Bar::new("warming")).await.map_err(unreachable)
     }
 
     fn tell(&self, plan: &Plan, warmed: &Warmed, seconds: f64) -> Exit {
@@ -120,6 +166,12 @@ impl WarmCommand {
         }
         for failure in &warmed.failures {
             warn_on_stderr(&format!("error: {failure}"));
+        }
+        if let Some(user) = self.user_id.as_deref().filter(|_| total.is_empty()) {
+            error(&format!(
+                "there is nothing to warm for the user {user:?}: give an id; a user of an organization that is not active needs --organization, too"
+            ));
+            return Exit::Failed;
         }
         if let Some(organization) = self.organization.as_deref().filter(|_| total.is_empty()) {
             error(&format!(

@@ -12,6 +12,7 @@ use super::endpoints::Endpoint;
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
     Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
+    warm_every_four_hours,
 };
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
@@ -21,6 +22,7 @@ const SECTIONS: &[&str] = &[
     "redis",
     "pipeline",
     "warm",
+    "schedule",
     "audit",
     "admin",
     "api",
@@ -71,6 +73,10 @@ impl Reader<'_> {
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
+        let schedule = match values.get("schedule") {
+            None => warm_every_four_hours(),
+            given => self.list(given, &root.child("schedule"), Reader::entry),
+        };
         let audit: Option<Audit> = self.optional(values, "audit");
         let admin: Option<Admin> = self.optional(values, "admin");
         let mut api: Option<Api> = self.optional(values, "api");
@@ -87,6 +93,7 @@ impl Reader<'_> {
             redis: redis?,
             pipeline: pipeline.unwrap_or_default(),
             warm: warm.unwrap_or_default(),
+            schedule,
             audit: audit.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
             api: api.unwrap_or_default(),
@@ -116,10 +123,20 @@ impl Reader<'_> {
         let Some(entries) = value.and_then(|value| self.dict(value, &path)) else { return caches };
         for (name, value) in entries {
             let at = path.child(name);
-            if name == "timezone" {
+            let setting = match name.as_str() {
+                "timezone" => Some((&mut caches.timezone, "\"UTC\"")),
+                "organization_parameter" => {
+                    Some((&mut caches.organization_parameter, "\"org_id\""))
+                }
+                "user_parameter" => Some((&mut caches.user_parameter, "\"user_id\"")),
+                _ => None,
+            };
+            if let Some((setting, example)) = setting {
                 match value.as_str() {
-                    Some(zone) => caches.timezone = zone.to_owned(),
-                    None => self.expected("a text in quotes, such as \"UTC\"", value, at),
+                    Some(text) => *setting = text.to_owned(),
+                    None => {
+                        self.expected(&format!("a text in quotes, such as {example}"), value, at)
+                    }
                 }
             } else if let Some(cache) = self.cache(value, &at) {
                 caches.by_name.insert(name.clone(), cache);
@@ -197,6 +214,10 @@ impl Reader<'_> {
                         "a list of endpoints",
                         "write [[endpoints]] in the file, in double brackets, once for each",
                     ),
+                    Some("schedule") => (
+                        "a list of schedules",
+                        "write [[schedule]] in the file, in double brackets, once for each, or schedule = [] above the first section for none",
+                    ),
                     _ => ("a list of rules", "write invalidates = [{ cache = \"org_data\" }]"),
                 };
                 self.expected(shape, other, path.clone());
@@ -228,15 +249,21 @@ impl Reader<'_> {
         // A struct would also be read from a list, by position.
         let mut values = self.dict(value, path)?.clone();
         let mut taken = Taken::default();
+        let mut stood_in = BTreeSet::new();
         loop {
             let error = match Value::from(values.clone()).deserialize::<T>() {
                 Ok(entry) => return Some(entry),
                 Err(error) => error,
             };
             let at = error.path.clone();
+            // No text stands in for a length of time, say. It is reported that it is missing.
+            if stood_in.contains(&at) {
+                return None;
+            }
             if let Kind::MissingField(name) = &error.kind {
                 let mut missing = at.clone();
                 missing.push(name.to_string());
+                stood_in.insert(missing.clone());
                 let full = taken.original(path, &missing);
                 self.stand_ins.push(full.clone());
                 if !taken.values.contains(&missing) && !taken.meant_for(&missing) {
@@ -356,6 +383,8 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
         "path" => "`path`, where it is served,",
         "envelope" => "`envelope`, the name of the value in the answer,",
         "file" => "`file`, the path of the SQL file,",
+        "task" => "`task`, what is to be done,",
+        "every" => "`every`, how often it is done,",
         other => &format!("`{other}`"),
     };
     let example = match name {
@@ -365,6 +394,8 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
         "file" => "query = { file = \"../sql/org_data.sql\" }",
         "path" => "path = \"/api/cached/organizations/{id}/info/\"",
         "envelope" => "envelope = \"organization\"",
+        "task" => "task = \"warm\"",
+        "every" => "every = \"4h\"",
         _ => example(entry.last_key().unwrap_or_default()),
     };
     let slip = siblings.keys().find(|key| nearest(key, [name]).is_some());

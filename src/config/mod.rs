@@ -22,6 +22,7 @@ mod redact;
 pub mod schema;
 mod source;
 mod validate;
+mod validate_api;
 mod walk;
 
 use std::collections::BTreeSet;

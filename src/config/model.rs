@@ -34,6 +34,10 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
+    /// What the daemon does now and then by itself. Default: it warms all caches every 4 h.
+    /// `schedule = []`, above the first section of the file: nothing.
+    #[serde(default = "warm_every_four_hours")]
+    pub schedule: Vec<Schedule>,
     /// Comparing what is cached with the database, all the time.
     #[serde(default)]
     pub audit: Audit,
@@ -77,8 +81,9 @@ pub struct Postgres {
     pub password_file: Option<PathBuf>,
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
-    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does.
+    /// without a pooler or a balancer between. Its role needs REPLICATION, and it one more of
+    /// `max_wal_senders`; the password comes from where that of `url` does. A query may take
+    /// half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,
@@ -94,6 +99,10 @@ pub struct Postgres {
     #[serde(default = "unstale")]
     #[schemars(extend("pattern" = "^[a-z0-9_]{1,63}$"))]
     pub slot: String,
+    /// Whether large transactions are read while they are in progress. `off`: the database
+    /// writes them to its disk, and sends them after their commit.
+    #[serde(default)]
+    pub streaming: StreamInProgress,
     /// How often the database is told what has been applied. Lowered by itself where
     /// `wal_sender_timeout` asks for more.
     #[serde(default = "one_second")]
@@ -101,6 +110,17 @@ pub struct Postgres {
     /// How long a lookup or a look at the catalog may run.
     #[serde(default = "thirty_seconds")]
     pub statement_timeout: Span,
+}
+
+/// Whether large transactions are read while they are in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamInProgress {
+    /// As they go.
+    #[default]
+    On,
+    /// After their commit.
+    Off,
 }
 
 /// `[redis]`
@@ -146,7 +166,9 @@ pub struct Pipeline {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_per_transaction: usize,
     /// How many keys may be decoded ahead while Redis or the gate is slow.
-    /// Then the stream waits: nothing is lost, Postgres keeps it.
+    /// Then the stream waits: nothing is lost, Postgres keeps it. All transactions in
+    /// progress together are held to it, too, or to what one transaction may have, if that is
+    /// more: past it the largest drops whole caches.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_keys_ahead: usize,
     /// How many keys one step in Redis removes at the most. Bounds how long Redis is
@@ -174,9 +196,38 @@ pub struct Warm {
     pub max_per_second: u32,
     /// How many entries may wait to be filled. Past it the lowest priority is dropped first.
     pub max_queue: usize,
-    /// Of how many users of each organization `unstale warm` fills the entries, at the most:
+    /// Of how many users of each organization a warm-up fills the entries, at the most:
     /// those who logged in last.
     pub users: u32,
+    /// Warm up after a gap, and a cache that was dropped as a whole. A first start is a gap, too.
+    pub after_gap: bool,
+    /// Warm up at every start. One that finds the cache lost is a gap: this is for those that
+    /// find it as it was, less what has expired meanwhile.
+    pub on_start: bool,
+}
+
+/// `[[schedule]]`: something that the daemon does now and then by itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// What.
+    pub task: Task,
+    /// How often, a tenth more or less by chance. The first time is that long after the start.
+    pub every: Span,
+    /// Which caches: `all`, `user`, a group (`strategic`, `api`), or a cache's name.
+    #[serde(default = "all")]
+    pub cache_type: String,
+    /// Only this organization, by name or id. Default: all that are active.
+    #[serde(default)]
+    pub organization: Option<Scalar>,
+}
+
+/// What a schedule may be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Fill what is not there, as `unstale warm` does.
+    Warm,
 }
 
 /// `[audit]`
@@ -229,6 +280,12 @@ pub struct Caches {
     /// for queries that name `$timezone`.
     #[serde(default = "utc")]
     pub timezone: String,
+    /// The parameter of keys that names an organization, for `--organization`.
+    #[serde(default = "org_id")]
+    pub organization_parameter: String,
+    /// The parameter of keys that names a user, for `--user-id` and the cache type `user`.
+    #[serde(default = "user_id")]
+    pub user_parameter: String,
     /// `[caches.NAME]`
     #[serde(flatten)]
     pub by_name: BTreeMap<String, Cache>,
@@ -248,8 +305,9 @@ pub struct Cache {
     pub query: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
-    /// `$organization` (text: name or id of the only organization that is meant, or null)
-    /// and `$users` (int: how many users of each organization at the most).
+    /// `$organization` (text: name or id of the only organization that is meant, or null),
+    /// `$users` (int: how many users of each organization at the most) and `$user` (text: the id
+    /// of the only user that is meant, or null).
     #[serde(default)]
     pub population: Option<Query>,
     /// Parameters whose values are all known, such as `days = [7, 30, 90, 365]`. A rule
@@ -452,7 +510,9 @@ impl Operation {
     }
 }
 
+keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
+keywords!(Task { "warm" => Warm });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
 keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
@@ -547,8 +607,17 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(
 fn unstale() -> String {
     "unstale".to_owned()
 }
+fn all() -> String {
+    "all".to_owned()
+}
 fn utc() -> String {
     "UTC".to_owned()
+}
+fn org_id() -> String {
+    "org_id".to_owned()
+}
+fn user_id() -> String {
+    "user_id".to_owned()
 }
 fn hundred_milliseconds() -> Span {
     Span::milliseconds(100)
@@ -584,8 +653,22 @@ impl Default for Pipeline {
 
 impl Default for Warm {
     fn default() -> Self {
-        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000, users: 100 }
+        Warm {
+            enabled: true,
+            concurrency: 2,
+            max_per_second: 200,
+            max_queue: 10_000,
+            users: 100,
+            after_gap: true,
+            on_start: false,
+        }
     }
+}
+
+/// What holds if no schedule is given.
+pub(super) fn warm_every_four_hours() -> Vec<Schedule> {
+    let every = Span::seconds(4 * 3600);
+    vec![Schedule { task: Task::Warm, every, cache_type: all(), organization: None }]
 }
 
 impl Default for Audit {
@@ -620,6 +703,11 @@ impl Default for Log {
 
 impl Default for Caches {
     fn default() -> Self {
-        Caches { timezone: utc(), by_name: BTreeMap::new() }
+        Caches {
+            timezone: utc(),
+            organization_parameter: org_id(),
+            user_parameter: user_id(),
+            by_name: BTreeMap::new(),
+        }
     }
 }

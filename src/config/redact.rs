@@ -37,7 +37,8 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ => Exposure::Hidden,
         },
         "api" if !sounds_secret(key) && schema::knows(path) => Exposure::Shown,
-        "pipeline" | "warm" | "admin" | "log" | "caches" | "tables" | "endpoints"
+        "pipeline" | "warm" | "schedule" | "audit" | "admin" | "log" | "caches" | "tables"
+        | "endpoints"
             if !sounds_secret(key) =>
         {
             Exposure::Shown

@@ -86,6 +86,17 @@ pub enum How {
 }
 
 impl How {
+    /// All of them.
+    pub const ALL: [How; 7] = [
+        How::Hit,
+        How::Stored,
+        How::Voided,
+        How::Absent,
+        How::TooLarge,
+        How::Unleased,
+        How::Unstored,
+    ];
+
     /// The metric's label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

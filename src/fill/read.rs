@@ -98,24 +98,27 @@ impl Filler {
     /// Reads several entries. What this process does not fetch already is asked for in one
     /// round trip.
     async fn read_all(self: &Arc<Self>, entries: &[(CacheId, Vec<(&str, &str)>)]) -> Vec<Outcome> {
-        let mut coming = Vec::with_capacity(entries.len());
-        let mut flown = Vec::new();
+        let mut all = Vec::with_capacity(entries.len());
         for (id, values) in entries {
-            let entry = match self.wanted(*id, values).await {
-                Ok(Ok(wanted)) => wanted,
+            all.push(match self.wanted(*id, values).await {
+                Ok(Ok(wanted)) => Ok(wanted),
                 // Without a key there is nothing to share.
-                Ok(Err(how)) => {
-                    coming.push(Coming::Known(self.load_only(*id, values, how).await));
-                    continue;
+                Ok(Err(how)) => Err(self.load_only(*id, values, how).await),
+                Err(error) => Err(Err(error)),
+            });
+        }
+        // No wait between coming aboard and taking off: a reader who goes away strands nobody.
+        let mut coming = Vec::with_capacity(all.len());
+        let mut flown = Vec::new();
+        for wanted in all {
+            coming.push(match wanted {
+                Err(outcome) => Coming::Known(outcome),
+                Ok(wanted) => {
+                    let (seat, pilot) = self.flights.board(&wanted.entry.key);
+                    flown.extend(pilot.map(|pilot| (pilot, wanted)));
+                    Coming::Seat(seat)
                 }
-                Err(error) => {
-                    coming.push(Coming::Known(Err(error)));
-                    continue;
-                }
-            };
-            let (seat, pilot) = self.flights.board(&entry.entry.key);
-            coming.push(Coming::Seat(seat));
-            flown.extend(pilot.map(|pilot| (pilot, entry)));
+            });
         }
         if !flown.is_empty() {
             tokio::spawn(Arc::clone(self).fly_all(flown));

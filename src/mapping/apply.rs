@@ -11,7 +11,7 @@
 use crate::config::model::Operation;
 use crate::pgoutput::message::{OldTuple, Tuple};
 
-use super::changes::{ChangeSet, Escalation, Origin};
+use super::changes::{ChangeSet, ChangeSink, Escalation, Origin};
 use super::model::{Mapping, RuleId, Target};
 use super::plan::{Effect, RulePlan, TablePlan};
 use super::predicate::Hand;
@@ -40,7 +40,7 @@ impl TablePlan {
         operation: Operation,
         old: Option<OldTuple<'_>>,
         new: Option<Tuple<'_>>,
-        out: &mut ChangeSet,
+        out: &mut impl ChangeSink,
     ) {
         if operation == Operation::Truncate {
             return self.truncate(out);
@@ -55,7 +55,7 @@ impl TablePlan {
 
     /// Adds to `out` what a TRUNCATE reaches: of every rule that is for deletes, the whole
     /// cache, since nobody knows which rows there were.
-    pub fn truncate(&self, out: &mut ChangeSet) {
+    pub fn truncate(&self, out: &mut impl ChangeSink) {
         out.count(self.table, Operation::Truncate);
         for rule in self.rules.iter().filter(|rule| rule.on.contains(Operation::Truncate)) {
             out.escalate(Escalation::Truncate, rule.origin(Operation::Truncate));
@@ -72,7 +72,7 @@ impl RulePlan {
         &self,
         operation: Operation,
         row: &[Pair<'_>],
-        out: &mut ChangeSet,
+        out: &mut impl ChangeSink,
     ) -> Verdict {
         if !self.on.contains(operation) {
             return Verdict::OtherOperation;
@@ -110,7 +110,7 @@ impl RulePlan {
         origin: Origin,
         row: &[Pair<'_>],
         hand: Hand,
-        out: &mut ChangeSet,
+        out: &mut impl ChangeSink,
     ) -> Verdict {
         if self.predicate.as_ref().is_some_and(|predicate| !predicate.may_hold(row, hand)) {
             return Verdict::Excluded;

@@ -3,6 +3,9 @@
 //! Memory follows what is distinct, never how many rows there were: a key or a row for a
 //! lookup that is already there costs nothing but the look. A cache that is dropped as a
 //! whole holds neither.
+//!
+//! A [`ChangeSet`] only grows: what it is of has been committed. Of a transaction in progress
+//! a part may still be taken back, see [`revocable`].
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -15,6 +18,8 @@ use crate::config::model::Operation;
 
 use super::lookup_rows::LookupRows;
 use super::model::{CacheId, RuleId, TableId};
+
+pub mod revocable;
 
 /// A full Redis key, `redis.key_prefix` included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +101,17 @@ pub enum Escalation {
 }
 
 impl Escalation {
+    /// All of them.
+    pub const ALL: [Escalation; 7] = [
+        Escalation::OldValueUnknown,
+        Escalation::Truncate,
+        Escalation::KeyLimit,
+        Escalation::ColumnGone,
+        Escalation::Rule,
+        Escalation::LookupFailed,
+        Escalation::Rewritten,
+    ];
+
     /// The value of the metric's label `reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -115,6 +131,26 @@ impl fmt::Display for Escalation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// Where the rules put what a row's change reaches.
+pub trait ChangeSink {
+    /// Whether this cache is dropped as a whole: its keys are no longer needed.
+    fn is_whole(&self, cache: CacheId) -> bool;
+
+    /// Counts a change.
+    fn count(&mut self, table: TableId, operation: Operation);
+
+    /// Adds a key, rendered by the caller into the given buffer. Nothing happens if its
+    /// cache is dropped as a whole; an earlier origin stays.
+    fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>));
+
+    /// Adds a row of `changed` for a rule's lookup.
+    fn add_lookup_row<'v>(&mut self, origin: Origin, values: impl Iterator<Item = Option<&'v str>>);
+
+    /// Drops the origin's cache as a whole; its keys and lookups are no longer needed. The
+    /// first reason stays.
+    fn escalate(&mut self, reason: Escalation, origin: Origin);
 }
 
 /// What is counted of one cache.
@@ -212,73 +248,6 @@ impl ChangeSet {
         std::mem::take(&mut self.lookups)
     }
 
-    /// Adds a key, rendered by the caller into the given buffer. Nothing happens if its
-    /// cache is dropped as a whole; an earlier origin stays.
-    pub(super) fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>)) {
-        if self.is_whole(origin.cache) {
-            return;
-        }
-        self.scratch.clear();
-        render(&mut self.scratch);
-        if let EntryRef::Vacant(entry) = self.keys.entry_ref(self.scratch.as_slice()) {
-            entry.insert_with_key(Key::from(self.scratch.as_slice()), origin);
-            self.key_bytes += self.scratch.len();
-            let tally = self.tally(origin.cache);
-            tally.keys += 1;
-            tally.first.get_or_insert(origin);
-        }
-    }
-
-    /// Adds a row of `changed` for a rule's lookup.
-    pub(super) fn add_lookup_row<'v>(
-        &mut self,
-        origin: Origin,
-        values: impl Iterator<Item = Option<&'v str>>,
-    ) {
-        if self.is_whole(origin.cache) {
-            return;
-        }
-        self.scratch.clear();
-        LookupRows::encode(values, &mut self.scratch);
-        let at = match self.lookups.iter().position(|(rule, _)| *rule == origin.rule) {
-            Some(at) => at,
-            None => {
-                self.lookups.push((origin.rule, LookupRows::new(origin)));
-                self.lookups.len() - 1
-            }
-        };
-        let added = self.lookups.get_mut(at).is_some_and(|(_, rows)| rows.insert(&self.scratch));
-        if added {
-            let tally = self.tally(origin.cache);
-            tally.rows += 1;
-            tally.first.get_or_insert(origin);
-        }
-    }
-
-    /// Drops the origin's cache as a whole; its keys and lookups are no longer needed. The
-    /// first reason stays.
-    pub fn escalate(&mut self, reason: Escalation, origin: Origin) {
-        let tally = self.tally(origin.cache);
-        if tally.whole.is_some() {
-            return;
-        }
-        tally.whole = Some((reason, origin));
-        let (keys, rows) = (tally.keys, tally.rows);
-        (tally.keys, tally.rows) = (0, 0);
-        if keys > 0 {
-            let mut freed = 0;
-            self.keys.retain(|key, key_origin| {
-                let stays = key_origin.cache != origin.cache;
-                freed += if stays { 0 } else { key.as_bytes().len() };
-                stays
-            });
-            self.key_bytes = self.key_bytes.saturating_sub(freed);
-        }
-        if rows > 0 {
-            self.lookups.retain(|(_, rows)| rows.origin().cache != origin.cache);
-        }
-    }
-
     /// Past `max` keys and lookup rows, drops whole caches instead, the largest first.
     /// Costs nothing worth mentioning while under it.
     pub fn limit(&mut self, max: usize) {
@@ -351,6 +320,19 @@ impl ChangeSet {
         self.tally(cache).rows += added;
     }
 
+    /// The rows of the origin's rule.
+    #[expect(clippy::indexing_slicing, reason = "the place has just been found or made")]
+    fn lookup_rows(&mut self, origin: Origin) -> &mut LookupRows {
+        let at = match self.lookups.iter().position(|(rule, _)| *rule == origin.rule) {
+            Some(at) => at,
+            None => {
+                self.lookups.push((origin.rule, LookupRows::new(origin)));
+                self.lookups.len() - 1
+            }
+        };
+        &mut self.lookups[at].1
+    }
+
     fn recount_keys(&mut self) {
         self.key_bytes = 0;
         self.tallies.iter_mut().for_each(|tally| tally.keys = 0);
@@ -360,11 +342,7 @@ impl ChangeSet {
         }
     }
 
-    pub(super) fn is_whole(&self, cache: CacheId) -> bool {
-        self.tallies.get(usize::from(cache.0)).is_some_and(|tally| tally.whole.is_some())
-    }
-
-    pub(super) fn count(&mut self, table: TableId, operation: Operation) {
+    fn count_rows(&mut self, table: TableId, operation: Operation, rows: u64) {
         let counts = grown(&mut self.counts, usize::from(table.0));
         let index = match operation {
             Operation::Insert => 0,
@@ -373,12 +351,79 @@ impl ChangeSet {
             Operation::Truncate => 3,
         };
         if let Some(count) = counts.get_mut(index) {
-            *count += 1;
+            *count += rows;
         }
     }
 
     fn tally(&mut self, cache: CacheId) -> &mut Tally {
         grown(&mut self.tallies, usize::from(cache.0))
+    }
+}
+
+impl ChangeSink for ChangeSet {
+    fn is_whole(&self, cache: CacheId) -> bool {
+        self.tallies.get(usize::from(cache.0)).is_some_and(|tally| tally.whole.is_some())
+    }
+
+    fn count(&mut self, table: TableId, operation: Operation) {
+        self.count_rows(table, operation, 1);
+    }
+
+    fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_whole(origin.cache) {
+            return;
+        }
+        self.scratch.clear();
+        render(&mut self.scratch);
+        if let EntryRef::Vacant(entry) = self.keys.entry_ref(self.scratch.as_slice()) {
+            entry.insert_with_key(Key::from(self.scratch.as_slice()), origin);
+            self.key_bytes += self.scratch.len();
+            let tally = self.tally(origin.cache);
+            tally.keys += 1;
+            tally.first.get_or_insert(origin);
+        }
+    }
+
+    fn add_lookup_row<'v>(
+        &mut self,
+        origin: Origin,
+        values: impl Iterator<Item = Option<&'v str>>,
+    ) {
+        if self.is_whole(origin.cache) {
+            return;
+        }
+        self.scratch.clear();
+        LookupRows::encode(values, &mut self.scratch);
+        let scratch = std::mem::take(&mut self.scratch);
+        let added = self.lookup_rows(origin).insert(&scratch);
+        self.scratch = scratch;
+        if added {
+            let tally = self.tally(origin.cache);
+            tally.rows += 1;
+            tally.first.get_or_insert(origin);
+        }
+    }
+
+    fn escalate(&mut self, reason: Escalation, origin: Origin) {
+        let tally = self.tally(origin.cache);
+        if tally.whole.is_some() {
+            return;
+        }
+        tally.whole = Some((reason, origin));
+        let (keys, rows) = (tally.keys, tally.rows);
+        (tally.keys, tally.rows) = (0, 0);
+        if keys > 0 {
+            let mut freed = 0;
+            self.keys.retain(|key, key_origin| {
+                let stays = key_origin.cache != origin.cache;
+                freed += if stays { 0 } else { key.as_bytes().len() };
+                stays
+            });
+            self.key_bytes = self.key_bytes.saturating_sub(freed);
+        }
+        if rows > 0 {
+            self.lookups.retain(|(_, rows)| rows.origin().cache != origin.cache);
+        }
     }
 }
 

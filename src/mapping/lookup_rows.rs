@@ -80,6 +80,12 @@ impl LookupRows {
         new
     }
 
+    /// Adds an encoded row that is known to be a new one.
+    pub(super) fn insert_new(&mut self, row: Box<[u8]>) {
+        self.bytes += row.len();
+        self.rows.insert(row);
+    }
+
     /// Adds the rows of a later set; how many were new.
     pub(super) fn merge(&mut self, mut later: LookupRows) -> usize {
         let before = self.rows.len();

@@ -39,6 +39,8 @@ pub struct Mapping {
     pub(super) table_by_name: HashMap<TableName, TableId>,
     pub(super) overlaps: Vec<(CacheId, CacheId)>,
     pub(super) fingerprint: Fingerprint,
+    pub(super) organization_parameter: Box<str>,
+    pub(super) user_parameter: Box<str>,
 }
 
 /// One kind of entries.
@@ -321,6 +323,18 @@ impl Mapping {
     #[must_use]
     pub fn overlaps(&self) -> &[(CacheId, CacheId)] {
         &self.overlaps
+    }
+
+    /// The parameter of keys that names an organization.
+    #[must_use]
+    pub fn organization_parameter(&self) -> &str {
+        &self.organization_parameter
+    }
+
+    /// The parameter of keys that names a user.
+    #[must_use]
+    pub fn user_parameter(&self) -> &str {
+        &self.user_parameter
     }
 
     /// See [`Fingerprint`].

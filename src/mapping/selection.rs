@@ -8,9 +8,6 @@ use std::collections::BTreeSet;
 use super::Mapping;
 use super::model::CacheId;
 
-/// The parameter that makes a cache one of a user.
-const USER: &str = "user_id";
-
 impl Mapping {
     /// The caches of a `cache_type`: `all`, the name of a cache, the name of a group
     /// (`strategic`, `api`), or `user`: those whose keys name a user.
@@ -29,7 +26,8 @@ impl Mapping {
             .filter(|(_, cache)| {
                 cache_type == "all"
                     || cache.group.as_deref() == Some(cache_type)
-                    || (cache_type == "user" && cache.template.parameters().any(|p| p == USER))
+                    || (cache_type == "user"
+                        && cache.template.parameters().any(|p| p == self.user_parameter()))
             })
             .map(|(id, _)| id)
             .collect();

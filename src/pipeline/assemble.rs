@@ -1,27 +1,62 @@
 //! From messages to transactions: keeps what a transaction touches while its rows go by.
 //! Pure: bytes in, transactions out.
+//!
+//! Two ways lead here. A transaction that comes after its commit, as a whole, is simply
+//! added up. One that comes in blocks while it is in progress is in [`streams`](super::streams)
+//! until its end is known.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use hashbrown::HashMap;
-
 use super::lookups::LookupPlans;
+pub use super::relations::Unbelieved;
+use super::relations::{Relations, Table};
+use super::streams::{Limits, OutOfPlace, Stream, Streams};
 use super::transaction::Transaction;
-use crate::config::model::Operation;
+use crate::config::model::{Operation, StreamInProgress};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::ChangeSet;
-use crate::mapping::plan::TablePlan;
-use crate::mapping::types::TypeNames;
+use crate::mapping::changes::{ChangeSet, ChangeSink};
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{
-    Begin, Commit, Message, OldTuple, Relation, ReplicaIdentity, Tuple,
-};
+use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
+use crate::snapshot::Xid;
 
-/// The protocol that the pipeline asks for.
-pub const PROTOCOL: Protocol = Protocol::V1;
+/// What is asked of the server, and so what may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// The version of the protocol.
+    pub protocol: Protocol,
+    /// Whether large transactions come while they are in progress.
+    pub streaming: Streaming,
+}
+
+impl Dialect {
+    /// Every transaction comes after its commit.
+    pub const WHOLE: Dialect = Dialect { protocol: Protocol::V1, streaming: Streaming::Off };
+
+    /// The best that a server of this version (`server_version_num`) offers, as far as it is
+    /// wanted.
+    #[must_use]
+    pub fn of_server(version_num: u32, wanted: StreamInProgress) -> Dialect {
+        match wanted {
+            StreamInProgress::Off => Dialect::WHOLE,
+            StreamInProgress::On if version_num >= 160_000 => {
+                Dialect { protocol: Protocol::V4, streaming: Streaming::Parallel }
+            }
+            StreamInProgress::On => Dialect { protocol: Protocol::V2, streaming: Streaming::On },
+        }
+    }
+}
+
+/// How much may be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Past this many keys a transaction drops whole caches.
+    pub transaction: usize,
+    /// Past this many keys of all transactions in progress, the largest does.
+    pub in_progress: usize,
+}
 
 /// Why the stream cannot be followed any further.
 #[derive(Debug, thiserror::Error)]
@@ -46,44 +81,15 @@ pub enum StreamError {
     },
 }
 
-/// How far the old rows of partitioned tables can be believed (see
-/// [`partitions`](crate::postgres::partitions)): up to a position, only what they do hold.
-/// What they lack, or hold as null, is unknown.
-///
-/// A partition whose identity is mended stays unbelieved for what was written before; so
-/// at a start nothing older than the start is believed, and where a mismatch stands,
-/// nothing at all.
-#[derive(Debug, Clone, Default)]
-pub struct Unbelieved(pub HashMap<u32, Lsn>);
-
 /// Assembles the transactions of one replication connection.
 pub struct Assembler {
-    mapping: Arc<Mapping>,
     max_keys: usize,
-    unbelieved: Unbelieved,
     decoder: Decoder,
-    types: TypeNames,
-    relations: HashMap<u32, Table, foldhash::fast::RandomState>,
-    plans: Arc<LookupPlans>,
+    relations: Relations,
+    /// A transaction that has committed and of which rows still come.
     open: Option<Open>,
-}
-
-struct Table {
-    relation: Relation,
-    /// `None`: no rule cares.
-    plan: Option<TablePlan>,
-    /// Of a partitioned table: trusts no null and no absence in an old row, up to this position.
-    cautious: Option<(Lsn, TablePlan)>,
-}
-
-impl Table {
-    /// What applies to a transaction that ends at `at`, and whether its old rows count.
-    fn plan(&self, at: Lsn) -> (Option<&TablePlan>, bool) {
-        match &self.cautious {
-            Some((until, plan)) if at < *until => (Some(plan), false),
-            _ => (self.plan.as_ref(), true),
-        }
-    }
+    /// Those in progress.
+    streams: Streams,
 }
 
 struct Open {
@@ -91,171 +97,223 @@ struct Open {
     changes: ChangeSet,
 }
 
+/// A row's change, as one message has it.
+struct Row<'a> {
+    relation: u32,
+    operation: Operation,
+    old: Option<OldTuple<'a>>,
+    new: Option<Tuple<'a>>,
+}
+
 impl Assembler {
-    /// For a new connection. A transaction past `max_keys` keys drops whole caches.
+    /// For a new connection.
     #[must_use]
-    pub fn new(mapping: Arc<Mapping>, max_keys: usize, unbelieved: Unbelieved) -> Self {
+    pub fn new(
+        mapping: Arc<Mapping>,
+        dialect: Dialect,
+        bounds: Bounds,
+        unbelieved: Unbelieved,
+    ) -> Self {
         Assembler {
-            mapping,
-            max_keys,
-            unbelieved,
-            decoder: Decoder::new(PROTOCOL, Streaming::Off),
-            types: TypeNames::default(),
-            relations: HashMap::default(),
-            plans: Arc::default(),
+            max_keys: bounds.transaction,
+            decoder: Decoder::new(dialect.protocol, dialect.streaming),
+            relations: Relations::new(mapping, unbelieved),
             open: None,
+            streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
         }
     }
 
-    /// Whether a transaction has begun and not ended.
+    /// Whether a transaction that has committed has begun to come and not ended.
     #[must_use]
     pub fn is_inside_transaction(&self) -> bool {
         self.open.is_some()
     }
 
-    /// What is wrong with the tables as they are now: mapped columns that are gone.
+    /// How many transactions in progress there are of which blocks have come, and how many
+    /// keys they hold.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let plans = self.relations.values().filter_map(|table| table.plan.as_ref());
-        plans.flat_map(|plan| plan.problems().iter().cloned()).collect()
+    pub fn in_progress(&self) -> (usize, usize) {
+        (self.streams.len(), self.streams.held())
+    }
+
+    /// What is wrong with the tables as they are now: mapped columns that are gone. `None`:
+    /// the same as when this was last asked.
+    pub fn news_of_problems(&mut self) -> Option<Vec<String>> {
+        self.relations.take_news().then(|| self.relations.problems())
     }
 
     /// Takes one message. `Some`: a transaction is complete.
-    pub fn take(&mut self, lsn: Lsn, data: &[u8]) -> Result<Step, StreamError> {
+    pub fn take(&mut self, lsn: Lsn, data: &[u8]) -> Result<Option<Transaction>, StreamError> {
         let decoded =
             self.decoder.decode(data).map_err(|source| StreamError::Malformed { lsn, source })?;
-        let out_of_place = |what| Err(StreamError::OutOfPlace { lsn, what });
-        match decoded.message {
+        let xid = decoded.xid;
+        let taken = match decoded.message {
             Message::Insert(row) => {
-                self.row(lsn, row.relation, Operation::Insert, None, Some(row.new))?
+                let (operation, new) = (Operation::Insert, Some(row.new));
+                self.row(lsn, xid, Row { relation: row.relation, operation, old: None, new })
             }
             Message::Update(row) => {
-                self.row(lsn, row.relation, Operation::Update, row.old, Some(row.new))?
+                let (operation, new) = (Operation::Update, Some(row.new));
+                self.row(lsn, xid, Row { relation: row.relation, operation, old: row.old, new })
             }
             Message::Delete(row) => {
-                self.row(lsn, row.relation, Operation::Delete, Some(row.old), None)?
+                let (operation, old) = (Operation::Delete, Some(row.old));
+                self.row(lsn, xid, Row { relation: row.relation, operation, old, new: None })
             }
-            Message::Truncate(truncate) => {
-                for relation in truncate.relations.iter() {
-                    let (table, open) = self.place(lsn, relation)?;
-                    if let Some(plan) = &table.plan {
-                        plan.truncate(&mut open.changes);
-                    }
+            Message::Truncate(truncate) => self.truncate(xid, truncate),
+            Message::Begin(begin) => self.begin(begin),
+            Message::Commit(commit) => match self.open.take() {
+                Some(open) => return Ok(Some(self.complete(open, commit))),
+                None => Err("a transaction ends that never began"),
+            },
+            Message::Relation(relation) => {
+                match self.streams.block() {
+                    Some(stream) => self.relations.describe_in(&mut stream.tables, relation),
+                    None => self.relations.describe(relation),
                 }
+                Ok(())
             }
-            Message::Begin(begin) => {
-                if self.open.is_some() {
-                    return out_of_place("a transaction begins inside of another");
-                }
-                self.open = Some(Open { begin, changes: ChangeSet::default() });
+            Message::Type(named) => {
+                self.relations.name_type(named);
+                Ok(())
             }
-            Message::Commit(commit) => {
-                let Some(open) = self.open.take() else {
-                    return out_of_place("a transaction ends that never began");
-                };
-                return Ok(Step::Transaction(self.complete(open, commit)));
+            Message::StreamStart(_) if self.open.is_some() => {
+                Err("a block begins inside of a transaction")
             }
-            Message::Relation(relation) => return Ok(self.describe(relation)),
-            Message::Type(r#type) => self.types.insert(r#type.id, r#type.namespace, r#type.name),
-            Message::Origin(_) | Message::Logical(_) => {}
-            _ => {
-                return out_of_place(
-                    "a message of a streamed or prepared transaction, which was not asked for",
-                );
+            Message::StreamStart(start) => {
+                let plans = self.relations.tables().plans();
+                self.streams.start(start.xid, start.first_segment, plans)
             }
-        }
-        Ok(Step::Nothing)
+            Message::StreamStop => self.streams.stop(),
+            Message::StreamAbort(abort) => {
+                self.streams.abort(abort.xid, abort.subxid);
+                Ok(())
+            }
+            Message::StreamCommit(commit) => match self.complete_stream(commit) {
+                Ok(transaction) => return Ok(Some(transaction)),
+                Err(what) => Err(what),
+            },
+            Message::Origin(_) | Message::Logical(_) => Ok(()),
+            Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared(_)
+            | Message::RollbackPrepared(_)
+            | Message::StreamPrepare(_) => {
+                Err("a message of a prepared transaction, which was not asked for")
+            }
+        };
+        taken.map(|()| None).map_err(|what| StreamError::OutOfPlace { lsn, what })
     }
 
-    fn row(
-        &mut self,
-        lsn: Lsn,
-        relation: u32,
-        operation: Operation,
-        old: Option<OldTuple<'_>>,
-        new: Option<Tuple<'_>>,
-    ) -> Result<(), StreamError> {
-        let max_keys = self.max_keys;
-        let (table, open) = self.place(lsn, relation)?;
-        let fits = |tuple: Tuple<'_>| tuple.len() == table.relation.columns.len();
-        if !(new.is_none_or(fits) && old.is_none_or(|old| fits(old.tuple()))) {
-            return Err(StreamError::OutOfPlace {
-                lsn,
-                what: "a row with another number of columns than its table",
-            });
+    fn begin(&mut self, begin: Begin) -> Result<(), OutOfPlace> {
+        if self.open.is_some() {
+            return Err("a transaction begins inside of another");
         }
-        let (plan, old_counts) = table.plan(open.begin.final_lsn);
-        if let Some(plan) = plan {
-            // A DELETE needs an old row, if only to say that all of it is unknown.
-            let old = match (old, operation) {
-                (Some(old), _) if old_counts => Some(old),
-                (Some(old), Operation::Delete) => Some(OldTuple::Key(old.tuple())),
-                _ => None,
-            };
-            plan.apply(operation, old, new, &mut open.changes);
-            open.changes.limit(max_keys);
+        self.open = Some(Open { begin, changes: ChangeSet::default() });
+        Ok(())
+    }
+
+    /// `xid`: of whom it is, inside of a block.
+    fn row(&mut self, lsn: Lsn, xid: Option<Xid>, row: Row<'_>) -> Result<(), OutOfPlace> {
+        match xid {
+            Some(xid) => {
+                let relations = &self.relations;
+                self.streams.change(|Stream { changes, tables }| {
+                    let table = tables.get(row.relation);
+                    let table = table.or_else(|| relations.tables().get(row.relation));
+                    let table = table.ok_or(NOT_DESCRIBED)?;
+                    row.check(table)?;
+                    changes.written_by(xid);
+                    // Where it commits is not known yet: further on than it was written.
+                    row.apply(table, lsn, changes);
+                    Ok(())
+                })
+            }
+            None => {
+                let table = self.relations.tables().get(row.relation).ok_or(NOT_DESCRIBED)?;
+                let open = self.open.as_mut().ok_or("a row outside of a transaction")?;
+                row.check(table)?;
+                row.apply(table, open.begin.final_lsn, &mut open.changes);
+                open.changes.limit(self.max_keys);
+                Ok(())
+            }
+        }
+    }
+
+    fn truncate(&mut self, xid: Option<Xid>, truncate: Truncate<'_>) -> Result<(), OutOfPlace> {
+        let known = self.relations.tables();
+        for oid in truncate.relations.iter() {
+            if let Some(xid) = xid {
+                self.streams.change(|Stream { changes, tables }| {
+                    let table = tables.get(oid).or_else(|| known.get(oid)).ok_or(NOT_DESCRIBED)?;
+                    changes.written_by(xid);
+                    table.plan.iter().for_each(|plan| plan.truncate(changes));
+                    Ok(())
+                })?;
+            } else {
+                let table = known.get(oid).ok_or(NOT_DESCRIBED)?;
+                let open = self.open.as_mut().ok_or("a row outside of a transaction")?;
+                table.plan.iter().for_each(|plan| plan.truncate(&mut open.changes));
+            }
         }
         Ok(())
     }
 
-    /// The table that a change is of, and the transaction that it is in.
-    fn place(&mut self, lsn: Lsn, relation: u32) -> Result<(&Table, &mut Open), StreamError> {
-        let Some(table) = self.relations.get(&relation) else {
-            return Err(StreamError::OutOfPlace {
-                lsn,
-                what: "a row of a table that was not described",
-            });
-        };
-        let Some(open) = &mut self.open else {
-            return Err(StreamError::OutOfPlace { lsn, what: "a row outside of a transaction" });
-        };
-        Ok((table, open))
-    }
-
     fn complete(&self, open: Open, commit: Commit) -> Transaction {
-        Transaction {
-            xid: open.begin.xid,
-            commit_lsn: commit.commit_lsn,
-            end_lsn: commit.end_lsn,
-            committed_at: commit.commit_time,
-            received_at: Instant::now(),
-            changes: open.changes,
-            plans: Arc::clone(&self.plans),
-            share: None,
-        }
+        let plans = Arc::clone(self.relations.tables().plans());
+        transaction(open.begin.xid, commit, open.changes, plans)
     }
 
-    /// A table's shape. The server repeats it for many reasons; only another one matters.
-    fn describe(&mut self, relation: Relation) -> Step {
-        if self.relations.get(&relation.id).is_some_and(|known| known.relation == relation) {
-            return Step::Nothing;
-        }
-        let plan = self.mapping.plan(&relation, &self.types);
-        let cautious = self.unbelieved.0.get(&relation.id).and_then(|until| {
-            let mut blind = relation.clone();
-            blind.identity = ReplicaIdentity::Nothing;
-            blind.columns.iter_mut().for_each(|column| column.key = false);
-            Some((*until, self.mapping.plan(&blind, &self.types)?))
-        });
-        if let Some(plan) = &plan {
-            Arc::make_mut(&mut self.plans).replace(plan.lookups());
-        }
-        self.relations.insert(relation.id, Table { relation, plan, cautious });
-        Step::Described
+    fn complete_stream(&mut self, commit: StreamCommit) -> Result<Transaction, OutOfPlace> {
+        let StreamCommit { xid, flags, commit_lsn, end_lsn, commit_time } = commit;
+        let (changes, tables) = self.streams.commit(xid)?;
+        let plans = Arc::clone(tables.plans());
+        self.relations.adopt(tables);
+        let commit = Commit { flags, commit_lsn, end_lsn, commit_time };
+        Ok(transaction(xid, commit, changes, plans))
     }
 }
 
-/// What a message led to.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives on the stack for a moment; a box would cost an allocation a transaction"
-)]
-pub enum Step {
-    /// Nothing to hand on.
-    Nothing,
-    /// A table has a new shape: [`Assembler::problems`] may have changed.
-    Described,
-    /// A transaction is complete.
-    Transaction(Transaction),
+const NOT_DESCRIBED: &str = "a row of a table that was not described";
+
+impl Row<'_> {
+    fn check(&self, table: &Table) -> Result<(), OutOfPlace> {
+        let fits = |tuple: Tuple<'_>| tuple.len() == table.relation.columns.len();
+        if self.new.is_none_or(fits) && self.old.is_none_or(|old| fits(old.tuple())) {
+            return Ok(());
+        }
+        Err("a row with another number of columns than its table")
+    }
+
+    /// `at` is where it was committed, or as far as that is not known, written.
+    fn apply(self, table: &Table, at: Lsn, out: &mut impl ChangeSink) {
+        let (plan, old_counts) = table.plan(at);
+        let Some(plan) = plan else { return };
+        // A DELETE needs an old row, if only to say that all of it is unknown.
+        let old = match (self.old, self.operation) {
+            (Some(old), _) if old_counts => Some(old),
+            (Some(old), Operation::Delete) => Some(OldTuple::Key(old.tuple())),
+            _ => None,
+        };
+        plan.apply(self.operation, old, self.new, out);
+    }
+}
+
+fn transaction(
+    xid: Xid,
+    commit: Commit,
+    changes: ChangeSet,
+    plans: Arc<LookupPlans>,
+) -> Transaction {
+    Transaction {
+        xid,
+        commit_lsn: commit.commit_lsn,
+        end_lsn: commit.end_lsn,
+        committed_at: commit.commit_time,
+        sent_after: 0,
+        received_at: Instant::now(),
+        changes,
+        plans,
+        share: None,
+    }
 }

@@ -280,7 +280,7 @@ impl Chain {
     }
 }
 
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 type Pauses = backon::ExponentialBackoff;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chain::LONGEST_PAUSE;
 use super::end::End;
 use super::status::Status;
 use super::without::Without;
@@ -19,6 +20,7 @@ use crate::rules::Rules;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
+use crate::warm::Warming;
 
 /// What every run needs.
 pub struct Context {
@@ -36,6 +38,8 @@ pub struct Context {
     pub status: Arc<Status>,
     /// What this process holds of the cache itself.
     pub held: Arc<Held>,
+    /// What waits to be filled: it outlives the runs.
+    pub warming: Warming,
     /// Nothing, but in tests.
     pub without: Without,
 }
@@ -91,6 +95,14 @@ impl Context {
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
         ))
+    }
+
+    /// The longest that a loop of the pipeline waits for one thing: an answer of Postgres, or
+    /// one of Redis and the pause after it.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        let postgres = self.config.postgres.statement_timeout.get() + Duration::from_secs(5);
+        postgres.max(self.config.redis.timeout.get() + LONGEST_PAUSE)
     }
 
     /// Waits for an answer, but not for ever: a server that froze in the middle of a start

@@ -21,8 +21,8 @@ use super::batch::{Batch, Cause, Trace};
 use super::end::End;
 use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
-use super::rewrites::{self, Rewrites};
-use super::status::Status;
+use super::rewrites::{self, Decided, Rewrites};
+use super::status::{Loop, Status};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
@@ -116,12 +116,15 @@ impl Gate {
         let mut written = self.waiting.watermark();
         let mut open = true;
         while open {
+            self.status.beat(Loop::Gate);
             let before = self.waiting.len();
             let patience = self.patience();
             tokio::select! {
                 biased;
                 _ = watch.tick() => {
-                    if let Some(batch) = self.watch().await? {
+                    // Several questions, each with a bound.
+                    let status = Arc::clone(&self.status);
+                    if let Some(batch) = status.attending(Loop::Gate, self.watch()).await? {
                         open &= self.hand_on(batch).await;
                     }
                     continue;
@@ -208,7 +211,7 @@ impl Gate {
             self.waiting.admit(&snapshot)
         };
         self.waiting.park(self.max_parked_keys);
-        self.status.parked(self.waiting.len(), self.suspects.len());
+        self.note_parked();
         if admitted.transactions.is_empty() {
             self.status.put_back();
             return Ok(None);
@@ -241,6 +244,8 @@ impl Gate {
                 xid: transaction.xid,
                 end_lsn: transaction.end_lsn,
                 committed_at: transaction.committed_at,
+                sent_after: transaction.sent_after,
+                received_at: transaction.received_at,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());
@@ -261,8 +266,9 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let Some((plans, mut changes)) = together else { return Ok(()) };
-        let outcomes =
-            self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes).await?;
+        let looking_up =
+            self.lookups.run(self.snapshots.client(), &self.mapping, &plans, &mut changes);
+        let outcomes = self.status.attending(Loop::Gate, looking_up).await?;
         self.status.looked_up(outcomes);
         batch.add(&mut changes, batch.transactions.len().saturating_sub(1));
         Ok(())
@@ -273,7 +279,8 @@ impl Gate {
         if batch.since.is_none() {
             self.status.taken_up(Instant::now());
         }
-        self.batches.send(batch).await.is_ok()
+        // Apply answers for how long that takes.
+        self.status.attending(Loop::Gate, self.batches.send(batch)).await.is_ok()
     }
 
     /// Looks at what the stream does not tell: the publication, the suspects, the slot, the
@@ -309,12 +316,15 @@ impl Gate {
         let files = client.answered(files(client, &self.relations)).await?;
         let inserted = client.answered(wal_insert(client)).await?;
         self.rewrites.look(files, inserted);
-        let Some((rewritten, known)) = self.rewrites.decide(self.waiting.passed()) else {
+        let Some(Decided { rewritten, known, seen }) = self.rewrites.decide(self.waiting.passed())
+        else {
             return Ok(None);
         };
         let mut batch = Batch {
             watermark: self.waiting.watermark(),
             files: Some(rewrites::write(known)),
+            // The stream has no commit of it that the frontier could be raised to.
+            seen: Some(seen),
             ..Batch::default()
         };
         for table in rewritten.iter().filter_map(|table| self.tables.get(table)) {
@@ -354,8 +364,13 @@ impl Gate {
                 }
             }
         }
-        self.status.parked(self.waiting.len(), self.suspects.len());
+        self.note_parked();
         Ok(())
+    }
+
+    fn note_parked(&self) {
+        let oldest = self.waiting.oldest_from(0);
+        self.status.parked(self.waiting.len(), oldest, self.suspects.len());
     }
 
     async fn watch_slot(&mut self) -> Result<(), End> {

@@ -16,7 +16,7 @@ use tokio_postgres::Statement;
 use tracing::warn;
 
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, Escalation};
+use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation};
 use crate::mapping::lookup::LookupPlan;
 use crate::mapping::lookup_rows::LookupRows;
 use crate::mapping::model::RuleId;

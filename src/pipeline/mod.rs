@@ -14,7 +14,8 @@
 //! [`stream`] makes the stream ours, [`settle`] decides whether what is cached still stands or
 //! is dropped, [`run`] wires the four tasks and ends them. What decides is
 //! apart and pure: [`waiting`] (order and watermark), [`gap`] (does the state stand),
-//! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions), [`batch`].
+//! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions, [`streams`] for those
+//! that come while in progress), [`batch`].
 
 pub mod apply;
 pub mod assemble;
@@ -29,11 +30,13 @@ pub mod gate;
 mod invalidate;
 pub mod lookups;
 pub mod receive;
+mod relations;
 pub mod rewrites;
 pub mod run;
 pub mod settle;
 pub mod status;
 pub mod stream;
+mod streams;
 pub mod suspects;
 mod touched;
 pub mod transaction;

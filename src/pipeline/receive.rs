@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembler, Step};
+use super::assemble::Assembler;
 use super::end::End;
 use super::status::Status;
 use super::transaction::Transaction;
@@ -66,18 +66,13 @@ impl Receiver {
             let mut server_end = Lsn::ZERO;
             while let Some(frame) = self.reader.next().map_err(End::of_stream)? {
                 match frame {
-                    Frame::XLogData { wal_start, wal_end, data, .. } => {
+                    Frame::XLogData { wal_start, wal_end, clock, data } => {
                         server_end = server_end.max(wal_end);
-                        match self.assembler.take(wal_start, data)? {
-                            Step::Nothing => {}
-                            Step::Described => {
-                                self.status.table_problems(self.assembler.problems())
-                            }
-                            Step::Transaction(transaction) => {
-                                received = transaction.end_lsn;
-                                if self.hand_on(transaction).await {
-                                    return Ok(true);
-                                }
+                        if let Some(mut transaction) = self.assembler.take(wal_start, data)? {
+                            transaction.sent_after = clock.saturating_sub(transaction.committed_at);
+                            received = transaction.end_lsn;
+                            if self.hand_on(transaction).await {
+                                return Ok(true);
                             }
                         }
                     }
@@ -87,7 +82,7 @@ impl Receiver {
                             self.asked.notify_one();
                         }
                         // All that committed before this position has been sent, except
-                        // where a transaction is being sent right now.
+                        // where one that has committed is being sent right now.
                         if wal_end > progress && !self.assembler.is_inside_transaction() {
                             progress = wal_end;
                             received = wal_end;
@@ -101,6 +96,10 @@ impl Receiver {
                     }
                 }
             }
+            if let Some(problems) = self.assembler.news_of_problems() {
+                self.status.table_problems(problems);
+            }
+            self.status.in_progress(self.assembler.in_progress());
             self.status.heard(received, server_end);
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(true),

@@ -18,6 +18,17 @@ const REMEMBERED: usize = 1000;
 /// The files as they were when all that depends on the tables was last known good.
 pub type Known = BTreeMap<u32, BTreeMap<u32, u32>>;
 
+/// What came of a question.
+#[derive(Debug)]
+pub struct Decided<'a> {
+    /// The tables that were rewritten.
+    pub rewritten: BTreeSet<u32>,
+    /// The files that are known from here on.
+    pub known: &'a Known,
+    /// A WAL position past the transactions that gave them.
+    pub seen: Lsn,
+}
+
 /// Compares what is with what was.
 #[derive(Debug)]
 pub struct Rewrites {
@@ -77,10 +88,10 @@ impl Rewrites {
         }
     }
 
-    /// The stream has passed `passed`: the tables that were rewritten, if that can be
-    /// told now, and what is known from here on.
-    pub fn decide(&mut self, passed: Lsn) -> Option<(BTreeSet<u32>, &Known)> {
-        let (_, files) = self.question.take_if(|(asked, _)| *asked <= passed)?;
+    /// The stream has passed `passed`: what was asked about the files, if that can be told
+    /// now.
+    pub fn decide(&mut self, passed: Lsn) -> Option<Decided<'_>> {
+        let (seen, files) = self.question.take_if(|(asked, _)| *asked <= passed)?;
         let is = known(&files);
         let explained = |table: &u32| {
             let was = self.known.get(table);
@@ -97,7 +108,7 @@ impl Rewrites {
         let rewritten =
             differing(&self.known, &is).into_iter().filter(|table| !explained(table)).collect();
         self.known = is;
-        Some((rewritten, &self.known))
+        Some(Decided { rewritten, known: &self.known, seen })
     }
 }
 
@@ -112,7 +123,10 @@ mod tests {
     fn rewritten(rewrites: &mut Rewrites, files: &[File]) -> Option<Vec<u32>> {
         rewrites.look(files.to_vec(), Lsn(10));
         assert!(rewrites.decide(Lsn(9)).is_none(), "before the stream has passed");
-        rewrites.decide(Lsn(10)).map(|(tables, _)| tables.into_iter().collect())
+        rewrites.decide(Lsn(10)).map(|decided| {
+            assert_eq!(decided.seen, Lsn(10));
+            decided.rewritten.into_iter().collect()
+        })
     }
 
     #[test]

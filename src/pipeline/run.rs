@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::apply::Applier;
-use super::assemble::Assembler;
+use super::assemble::{Assembler, Bounds};
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -34,7 +34,6 @@ use super::waiting::Waiting;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
-use crate::warm::rewarm::Rewarmer;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
@@ -125,7 +124,11 @@ async fn follow(
             reader,
             assembler: Assembler::new(
                 Arc::clone(&context.rules.mapping),
-                config.max_keys_per_transaction,
+                stream.dialect,
+                Bounds {
+                    transaction: config.max_keys_per_transaction,
+                    in_progress: config.max_keys_ahead.max(config.max_keys_per_transaction),
+                },
                 stream.unbelieved(),
             ),
             arrivals: to_gate,
@@ -167,16 +170,7 @@ async fn follow(
         }
         .run(),
     );
-    let rewarmer = Rewarmer::new(
-        &context.config.warm,
-        Arc::clone(&context.rules.mapping),
-        context.status.metrics.clone(),
-    );
-    // Beside the pipeline, not of it: it ends with the run, and what it had not filled yet
-    // the next readers fill.
-    let filler = Arc::new(context.filler()?);
-    let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
-    let _warming = AbortOnDrop(tokio::spawn(warming));
+    tasks.spawn("warm", warm(context, stop.clone())?);
     let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     tasks.spawn(
         "apply",
@@ -188,8 +182,9 @@ async fn follow(
             frontier,
             max_keys_per_script: config.max_keys_per_script,
             applied,
-            rewarmer,
             held: Arc::clone(&context.held),
+            rewarmer: context.warming.rewarmer.clone(),
+            warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
@@ -197,6 +192,22 @@ async fn follow(
     context.status.enter(Phase::Streaming);
     info!(slot = postgres.slot, %watermark, "streaming");
     tasks.until_all_end(context, stop).await
+}
+
+/// Beside the pipeline, not of it: it ends with the run, and what it had not filled yet waits
+/// for the next.
+fn warm(
+    context: &Context,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
+    let timeout = context.config.postgres.statement_timeout.get();
+    let warming = context.warming.clone().run(context.filler()?, context.connect.clone(), timeout);
+    Ok(async move {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = Box::pin(warming) => ended.map_err(End::Broken),
+        }
+    })
 }
 
 /// The tasks of a run, by name. Dropping it ends them.

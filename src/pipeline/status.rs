@@ -13,6 +13,7 @@ use super::gap::GapReason;
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
+use crate::store::session::CERTIFICATE_LIFE;
 
 /// What the pipeline is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,6 +72,7 @@ struct Inner {
     pending: VecDeque<Instant>,
     heard: Option<Instant>,
     parked: usize,
+    parked_since: Option<Instant>,
     suspects: usize,
     last_gap: Option<(SystemTime, GapReason)>,
     /// The gap that has not come to its end yet.
@@ -78,8 +80,33 @@ struct Inner {
     drops: Drops,
     /// How many runs have begun.
     runs: u64,
-    /// Until when the last certificate lives.
-    certified_until: Option<Instant>,
+    /// When Redis was asked to take the certificate that it took last.
+    certified: Option<Instant>,
+    /// When each loop last went round.
+    beats: [Instant; Loop::ALL.len()],
+}
+
+/// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
+/// least once a second, or waits for something that has a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// The gate.
+    Gate,
+    /// The one that changes Redis.
+    Apply,
+}
+
+impl Loop {
+    const ALL: [Loop; 2] = [Loop::Gate, Loop::Apply];
+
+    /// Its name in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Loop::Gate => "gate",
+            Loop::Apply => "apply",
+        }
+    }
 }
 
 /// Shared by all tasks. Locked for moments only, never across an await.
@@ -151,12 +178,14 @@ impl Status {
                 pending: VecDeque::new(),
                 heard: None,
                 parked: 0,
+                parked_since: None,
                 suspects: 0,
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
                 runs: 0,
-                certified_until: None,
+                certified: None,
+                beats: [Instant::now(); Loop::ALL.len()],
             }),
             metrics,
             max_lag,
@@ -171,9 +200,55 @@ impl Status {
 
     /// Notes what the pipeline does now.
     pub fn enter(&self, phase: Phase) {
+        if phase == Phase::Connecting {
+            self.in_progress((0, 0));
+        }
         let mut inner = self.lock();
-        inner.has_streamed |= phase == Phase::Streaming;
+        if phase == Phase::Streaming {
+            inner.has_streamed = true;
+            inner.beats = [Instant::now(); Loop::ALL.len()];
+        }
         inner.phase = phase;
+    }
+
+    /// A loop has gone round, or has had an answer.
+    pub fn beat(&self, of: Loop) {
+        let mut inner = self.lock();
+        for (each, at) in Loop::ALL.into_iter().zip(&mut inner.beats) {
+            if each == of {
+                *at = Instant::now();
+            }
+        }
+    }
+
+    /// Awaits work of a loop that may take long although each wait in it has a bound of its
+    /// own, or is another loop's to answer for. The loop beats meanwhile.
+    pub async fn attending<T>(&self, of: Loop, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            match tokio::time::timeout(BEAT, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.beat(of),
+            }
+        }
+    }
+
+    /// The loop that should have gone round within `tolerance` and has not. Judged only
+    /// while changes flow: before that the daemon waits for others, as long as it takes, and
+    /// a drain has its own bound.
+    #[must_use]
+    pub fn stuck(&self, tolerance: Duration) -> Option<Loop> {
+        let inner = self.lock();
+        if inner.phase != Phase::Streaming {
+            return None;
+        }
+        let mut beats = Loop::ALL.into_iter().zip(&inner.beats);
+        beats.find(|(_, at)| at.elapsed() > tolerance).map(|(of, _)| of)
+    }
+
+    /// Redis has taken the certificate, which it was asked to at that moment.
+    pub fn certified(&self, asked: Instant) {
+        self.lock().certified = Some(asked);
     }
 
     /// Whether changes have flowed in this life: from then on nothing is hopeless.
@@ -185,6 +260,8 @@ impl Status {
     /// Notes how the last attempt to reach Redis went. Says whether that is news.
     pub fn redis(&self, health: Health) -> bool {
         self.metrics.service_up.with_label_values(&["redis"]).set((health == Health::Up).into());
+        // Redis has answered or failed to: either way its loop is not stuck.
+        self.beat(Loop::Apply);
         let mut inner = self.lock();
         std::mem::replace(&mut inner.redis, health.clone()) != health
     }
@@ -226,6 +303,7 @@ impl Status {
         inner.watermark = watermark;
         inner.pending.clear();
         inner.parked = 0;
+        inner.parked_since = None;
         inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
@@ -259,12 +337,22 @@ impl Status {
         self.lock().received
     }
 
-    /// Notes how many transactions are parked, and how many suspects are watched.
-    pub fn parked(&self, parked: usize, suspects: usize) {
+    /// Notes how many transactions are parked, since when the oldest of them waits, and how
+    /// many suspects are watched.
+    pub fn parked(&self, parked: usize, oldest: Option<Instant>, suspects: usize) {
         self.metrics.parked_transactions.set(i64::try_from(parked).unwrap_or(i64::MAX));
         let mut inner = self.lock();
         inner.parked = parked;
+        inner.parked_since = oldest;
         inner.suspects = suspects;
+    }
+
+    /// Notes how many transactions come while they are in progress, and how many keys they
+    /// hold.
+    pub fn in_progress(&self, (transactions, keys): (usize, usize)) {
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.streamed_transactions.set(gauge(transactions));
+        self.metrics.streamed_keys.set(gauge(keys));
     }
 
     /// A batch was taken up; its oldest transaction arrived at `since`.
@@ -291,15 +379,10 @@ impl Status {
         self.watermarks.send_replace(watermark);
     }
 
-    /// Redis has acknowledged a certificate that was asked for at `asked` and lives for `life`.
-    pub fn certified(&self, asked: Instant, life: Duration) {
-        self.lock().certified_until = Some(asked + life);
-    }
-
     /// Whether the last certificate of this process still lives.
     #[must_use]
     pub fn is_certified(&self) -> bool {
-        self.lock().certified_until.is_some_and(|until| until > Instant::now())
+        self.lock().certified.is_some_and(|asked| asked.elapsed() < CERTIFICATE_LIFE)
     }
 
     /// The watermark, as it moves.
@@ -334,6 +417,8 @@ impl Status {
         self.metrics.gaps.with_label_values(&[reason.as_str()]).inc();
         self.metrics.last_gap_timestamp.set(i64::try_from(unix(now)).unwrap_or(i64::MAX));
         inner.last_gap = Some((now, reason));
+        // The state is invalid from here on, and the certificate went with it.
+        inner.certified = None;
         true
     }
 
@@ -352,7 +437,15 @@ impl Status {
 
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
-        let (bytes, seconds) = self.lock().lag();
+        let ((bytes, seconds), parked, certified) = {
+            let inner = self.lock();
+            let parked = inner.parked_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+            let certified = inner.certified.is_some_and(|at| at.elapsed() < CERTIFICATE_LIFE);
+            (inner.lag(), parked, certified)
+        };
+        self.metrics.parked_seconds.set(parked);
+        self.metrics.certified.set(certified.into());
+        self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);
     }
@@ -419,6 +512,9 @@ impl Status {
 /// status interval.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
+/// How often a loop beats while it waits.
+const BEAT: Duration = Duration::from_secs(1);
+
 impl Inner {
     /// WAL that is written and not applied, and the age of the oldest change that waits.
     fn lag(&self) -> (u64, f64) {
@@ -462,7 +558,7 @@ mod tests {
         let status = status();
         status.begin_run(Lsn(7), 0);
         assert!(status.may_certify());
-        status.parked(3, 0);
+        status.parked(3, Some(Instant::now()), 0);
         assert!(status.may_certify(), "parked transactions are seen by nobody");
         status.taken_up(Instant::now());
         assert!(!status.may_certify());
@@ -490,5 +586,15 @@ mod tests {
         assert!(!told("no owner") && told("no grant"));
         status.begin_run(Lsn(1), 0);
         assert!(!told("no grant"));
+    }
+
+    #[tokio::test]
+    async fn who_attends_to_long_work_beats_meanwhile_and_others_do_not() {
+        let status = status();
+        status.enter(Phase::Streaming);
+        let before = Instant::now();
+        status.attending(Loop::Gate, tokio::time::sleep(BEAT * 3 / 2)).await;
+        let [gate, apply] = status.lock().beats;
+        assert!(gate > before && apply < before);
     }
 }

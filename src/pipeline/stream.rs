@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::assemble::Unbelieved;
+use super::assemble::{Dialect, Unbelieved};
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -29,7 +29,7 @@ use crate::postgres::feedback::FeedbackWriter;
 use crate::postgres::frames::FrameReader;
 use crate::postgres::partitions::partitioned;
 use crate::postgres::publication::Publication;
-use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
+use crate::postgres::replication::{PgoutputOptions, ReplicationConnection};
 use crate::postgres::server::{ServerFacts, counts_as_standby, new_slots_begin_whole, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot, writers};
 use crate::postgres::storage::files;
@@ -39,6 +39,8 @@ use crate::store::state::{Identity, State};
 pub struct Stream {
     /// The reading and the writing half, until they are taken.
     pub halves: Option<(FrameReader, FeedbackWriter)>,
+    /// What was asked of it.
+    pub dialect: Dialect,
     /// An ordinary connection to the same server.
     pub client: SqlClient,
     /// How long the server waits for a sign of life; `None`: for ever.
@@ -149,10 +151,11 @@ pub async fn stream(
         create_slot(context, &client, &mut replication).await?;
     }
     let pid = replication.backend_pid();
+    let dialect = Dialect::of_server(facts.version_num, config.streaming);
     let options = PgoutputOptions {
-        protocol: super::assemble::PROTOCOL.number(),
+        protocol: dialect.protocol.number(),
         publications: vec![config.publication.clone()],
-        streaming: Streaming::Off,
+        streaming: dialect.streaming.into(),
         messages: false,
         binary: false,
     };
@@ -192,6 +195,7 @@ pub async fn stream(
     let state = chain.state().await?;
     Ok(Stream {
         halves: Some((reader, writer)),
+        dialect,
         client,
         wal_sender_timeout: facts.wal_sender_timeout,
         found,

@@ -15,6 +15,7 @@ use super::frames::FrameReader;
 use super::socket::Stream;
 use super::wire::{Wire, tag};
 use crate::lsn::Lsn;
+use crate::pgoutput::decode;
 
 /// The most that one query may return. What is asked here answers in a few rows.
 const RESULT_LIMIT: usize = 16 << 20;
@@ -78,6 +79,16 @@ pub enum Streaming {
     On,
     /// Yes, with what a parallel apply needs to know.
     Parallel,
+}
+
+impl From<decode::Streaming> for Streaming {
+    fn from(streaming: decode::Streaming) -> Self {
+        match streaming {
+            decode::Streaming::Off => Streaming::Off,
+            decode::Streaming::On => Streaming::On,
+            decode::Streaming::Parallel => Streaming::Parallel,
+        }
+    }
 }
 
 impl ReplicationConnection {

@@ -105,12 +105,17 @@ SELECT pg_catalog.pg_drop_replication_slot(slot_name)
 /// Who is writing in a transaction that is still open, the oldest first: whom the making of
 /// a slot waits for. What the role may not see is left out.
 pub async fn writers(client: &SqlClient) -> Result<Vec<String>, PgError> {
+    // A prepared transaction has no process, and may have been forgotten by whoever made it.
     const WRITERS: &str = "\
-SELECT format('PID %s (%s), open for %s s', pid, coalesce(usename, '?'),
-              coalesce(extract(epoch FROM now() - xact_start)::int8::text, '?'))
-  FROM pg_catalog.pg_stat_activity
- WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
- ORDER BY xact_start LIMIT 5";
+SELECT format('%s, open for %s s', who, coalesce(extract(epoch FROM now() - since)::int8::text, '?'))
+  FROM (SELECT format('PID %s (%s)', pid, coalesce(usename, '?')) AS who, xact_start AS since
+          FROM pg_catalog.pg_stat_activity
+         WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+         UNION ALL
+        SELECT format('the prepared transaction %L (%s, database %I), which COMMIT PREPARED or ROLLBACK PREPARED ends',
+                      gid, owner, database), prepared
+          FROM pg_catalog.pg_prepared_xacts) AS open
+ ORDER BY since LIMIT 5";
     let rows = client.query(WRITERS, &[]).await?;
     rows.iter().map(|row| row.try_get(0).map_err(PgError::from)).collect()
 }

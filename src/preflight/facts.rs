@@ -69,8 +69,11 @@ pub struct Role {
     pub exists: bool,
     /// LOGIN
     pub login: bool,
-    /// REPLICATION, or superuser.
+    /// REPLICATION, or superuser, or what the server's provider has in its place.
     pub replication: bool,
+    /// The server's provider gives REPLICATION by membership in this role: nobody may set
+    /// the attribute (Amazon RDS and Aurora).
+    pub replication_by: Option<String>,
     /// CONNECT on the database.
     pub connect: bool,
     /// TEMPORARY on the database.
@@ -95,15 +98,17 @@ pub struct Own {
 const ROLES: &str = "\
 SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, pg_encoding_max_length(d.encoding),
        r.oid IS NOT NULL, coalesce(r.rolcanlogin, false),
-       coalesce(r.rolreplication OR r.rolsuper, false),
+       coalesce(r.rolreplication OR r.rolsuper OR pg_has_role(r.oid, by.oid, 'USAGE'), false),
        coalesce(has_database_privilege(r.oid, d.oid, 'CONNECT'), false),
        coalesce(has_database_privilege(r.oid, d.oid, 'TEMPORARY'), false),
        own.rolname::text, own.rolsuper,
        has_database_privilege(d.oid, 'CREATE'), has_database_privilege(d.oid, 'TEMPORARY'),
-       ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles m WHERE pg_has_role(m.oid, 'USAGE'))
+       ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles m WHERE pg_has_role(m.oid, 'USAGE')),
+       by.rolname::text
   FROM pg_catalog.pg_database d
   JOIN pg_catalog.pg_roles own ON own.rolname = current_user
   LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name
+  LEFT JOIN pg_catalog.pg_roles by ON by.rolname = 'rds_replication'
  WHERE d.datname = current_database()";
 
 const REPLICATION: &str = "\
@@ -159,6 +164,7 @@ impl Facts {
             exists: row.try_get(3)?,
             login: row.try_get(4)?,
             replication: row.try_get(5)?,
+            replication_by: row.try_get(13)?,
             connect: row.try_get(6)?,
             temporary: row.try_get(7)?,
         };

@@ -103,7 +103,10 @@ pub fn role_steps(facts: &Facts) -> Vec<Step> {
     let step =
         |why: &str, sql: String, by: By| Step { why: why.to_owned(), sql, how: How::AtOnce, by };
     if !role.exists {
-        let sql = format!("CREATE ROLE {name} LOGIN REPLICATION");
+        let sql = match &role.replication_by {
+            Some(by) => format!("CREATE ROLE {name} LOGIN IN ROLE {}", Quoted(by)),
+            None => format!("CREATE ROLE {name} LOGIN REPLICATION"),
+        };
         return vec![step("does not exist", sql, By::Superuser)];
     }
     let mut steps = Vec::new();
@@ -111,8 +114,11 @@ pub fn role_steps(facts: &Facts) -> Vec<Step> {
         steps.push(step("may not log in", format!("ALTER ROLE {name} LOGIN"), By::Superuser));
     }
     if !role.replication {
-        let sql = format!("ALTER ROLE {name} REPLICATION");
-        steps.push(step("lacks the attribute REPLICATION", sql, By::Superuser));
+        let (why, sql) = match &role.replication_by {
+            Some(by) => ("may not replicate", format!("GRANT {} TO {name}", Quoted(by))),
+            None => ("lacks the attribute REPLICATION", format!("ALTER ROLE {name} REPLICATION")),
+        };
+        steps.push(step(why, sql, By::Superuser));
     }
     if !role.connect {
         let sql = format!("GRANT CONNECT ON DATABASE {} TO {name}", Quoted(&facts.database.name));

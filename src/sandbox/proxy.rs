@@ -198,8 +198,13 @@ async fn connection(
                 pump(from_server, to_client, modes, true),
             )
         };
-        // An error on one side must not look like an orderly end on the other.
-        !matches!(cut.run_until_cancelled(both).await, Some(Ok(_)))
+        tokio::select! {
+            // What was held back when it was cut must not go through, whatever comes after.
+            biased;
+            () = cut.cancelled() => true,
+            // An error on one side must not look like an orderly end on the other.
+            ended = both => ended.is_err(),
+        }
     };
     if reset {
         let _closed = client.set_zero_linger();

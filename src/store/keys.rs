@@ -40,4 +40,23 @@ impl ControlKeys {
         key.extend_from_slice(prefix);
         key
     }
+
+    /// The key that a lease is of; `None`: that is no lease's key.
+    #[must_use]
+    pub fn key_of<'l>(&self, lease: &'l [u8]) -> Option<&'l [u8]> {
+        lease.strip_prefix(self.lease_prefix.as_bytes())?.strip_prefix(b"{")?.strip_suffix(b"}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_tells_its_key() {
+        let keys = ControlKeys::new("s");
+        assert_eq!(keys.key_of(&keys.lease_of(b"p:1:{x}")), Some(&b"p:1:{x}"[..]));
+        assert_eq!(keys.key_of(b"unstale:s:state"), None);
+        assert_eq!(keys.key_of(b"unstale:other:lease:{p}"), None);
+    }
 }

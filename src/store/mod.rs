@@ -28,6 +28,7 @@ pub mod keys;
 mod lines;
 pub mod purge;
 pub mod reader;
+pub mod remove;
 pub mod scan;
 mod script;
 pub mod session;

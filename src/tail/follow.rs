@@ -15,7 +15,7 @@ use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::name::{Quoted, TableName};
 use crate::pgoutput::message::{Relation, ReplicaIdentity};
-use crate::pipeline::assemble::{PROTOCOL, StreamError};
+use crate::pipeline::assemble::{Dialect, StreamError};
 use crate::pipeline::lookups::Lookups;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
@@ -25,7 +25,7 @@ use crate::postgres::frames::{Frame, FrameReader};
 use crate::postgres::gate::Gate;
 use crate::postgres::publication::Publication;
 use crate::postgres::relation::TableShape;
-use crate::postgres::replication::{PgoutputOptions, ReplicationConnection, Streaming};
+use crate::postgres::replication::{PgoutputOptions, ReplicationConnection};
 use crate::postgres::server::ServerFacts;
 use crate::postgres::slot::writers;
 use crate::snapshot::Xid;
@@ -98,9 +98,9 @@ impl Follow {
         let slot = format!("unstale_tail_{}_{:08x}", std::process::id(), fastrand::u32(..));
         let from = create_slot(&client, &mut replication, &slot, &say).await?;
         let options = PgoutputOptions {
-            protocol: PROTOCOL.number(),
+            protocol: Dialect::WHOLE.protocol.number(),
             publications: vec![self.publication.clone()],
-            streaming: Streaming::Off,
+            streaming: Dialect::WHOLE.streaming.into(),
             messages: false,
             binary: false,
         };

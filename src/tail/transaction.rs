@@ -14,9 +14,9 @@ use crate::mapping::changes::ChangeSet;
 use crate::mapping::name::TableName;
 use crate::mapping::plan::TablePlan;
 use crate::mapping::types::TypeNames;
-use crate::pgoutput::decode::{Decoder, Streaming};
+use crate::pgoutput::decode::Decoder;
 use crate::pgoutput::message::{Message, OldTuple, Relation, Tuple};
-use crate::pipeline::assemble::{PROTOCOL, StreamError};
+use crate::pipeline::assemble::{Dialect, StreamError};
 use crate::pipeline::lookups::LookupPlans;
 
 /// What is printed, and how.
@@ -88,7 +88,7 @@ impl Printer {
             mapping,
             selection,
             max_keys,
-            decoder: Decoder::new(PROTOCOL, Streaming::Off),
+            decoder: Decoder::new(Dialect::WHOLE.protocol, Dialect::WHOLE.streaming),
             types: TypeNames::default(),
             relations: HashMap::default(),
             plans: Arc::default(),

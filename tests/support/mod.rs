@@ -119,6 +119,8 @@ impl World {
                 "log.level=info,unstale=debug".to_owned(),
                 // What is removed stays away, so that it can be seen. Tests of warming say otherwise.
                 "warm.enabled=false".to_owned(),
+                // And only what a test is about is filled then.
+                "warm.after_gap=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
                 // Nor does everybody serve at the same address.

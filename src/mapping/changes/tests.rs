@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What can happen to a set. Rule `n` reaches cache `n % 3`; even rules have keys, odd
 /// ones lookups.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     Add { rule: u16, value: u8 },
     Escalate { rule: u16 },
 }
 
-fn origin(rule: u16) -> Origin {
+pub(super) fn origin(rule: u16) -> Origin {
     Origin { rule: RuleId(rule), cache: CacheId(rule % 3), operation: Operation::Update }
 }
 
-fn take(set: &mut ChangeSet, step: Step) {
+pub(super) fn take(set: &mut impl ChangeSink, step: Step) {
     match step {
         Step::Add { rule, value } if rule % 2 == 0 => {
             let key = format!("{}:{value}", rule % 3);
@@ -39,7 +39,7 @@ fn merged(mut earlier: ChangeSet, later: ChangeSet) -> ChangeSet {
 }
 
 /// Everything that a set holds but the origins.
-fn content(set: &ChangeSet) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(super) fn content(set: &ChangeSet) -> impl PartialEq + std::fmt::Debug + use<> {
     let keys: BTreeSet<String> = set.keys().map(|(key, _)| key.to_string()).collect();
     let whole: BTreeSet<CacheId> = set.whole().map(|(cache, ..)| cache).collect();
     let mut rows: BTreeMap<RuleId, BTreeSet<String>> = BTreeMap::new();
@@ -51,7 +51,7 @@ fn content(set: &ChangeSet) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 /// What is counted must be what is there.
-fn check(set: &ChangeSet) {
+pub(super) fn check(set: &ChangeSet) {
     let rows: usize = set.lookups().map(|(_, rows)| rows.len()).sum();
     assert_eq!(set.len(), set.keys().count() + rows);
     for (cache, tally) in (0..).map(CacheId).zip(&set.tallies) {

@@ -30,6 +30,8 @@ impl Mapping {
             table_by_name: HashMap::new(),
             overlaps: Vec::new(),
             fingerprint: fingerprint::of(config),
+            organization_parameter: config.caches.organization_parameter.as_str().into(),
+            user_parameter: config.caches.user_parameter.as_str().into(),
         };
         for (index, table) in config.tables.iter().enumerate() {
             let path = ConfigPath::root().child("tables").child(index);

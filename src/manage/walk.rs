@@ -1,0 +1,37 @@
+//! Looking through keys without hurry: as long as Redis has worked for us, it is left to others.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+
+use crate::store::error::StoreError;
+use crate::store::scan::Scan;
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_millis(50);
+
+/// A paced [`Scan`].
+pub(super) struct Walk {
+    scan: Scan,
+    took: Duration,
+}
+
+impl Walk {
+    pub(super) fn new(prefixes: Vec<Vec<u8>>) -> Self {
+        Walk { scan: Scan::new(prefixes), took: Duration::ZERO }
+    }
+
+    /// The next keys, which may be none; `None` once all were seen.
+    pub(super) async fn next(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
+        if !self.took.is_zero() {
+            tokio::time::sleep(self.took.min(LONGEST)).await;
+        }
+        let start = Instant::now();
+        let keys = self.scan.next(connection).await?;
+        self.took = start.elapsed();
+        Ok(keys)
+    }
+}
