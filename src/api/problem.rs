@@ -17,7 +17,7 @@ pub struct Problem {
     /// What it is, this time.
     pub detail: Cow<'static, str>,
     /// The parameter that is wrong.
-    pub parameter: Option<String>,
+    pub parameter: Option<Box<str>>,
     /// The `error` of `WWW-Authenticate` (RFC 6750, section 3.1); empty: no token was sent.
     pub challenge: Option<&'static str>,
     /// When to try again, in seconds.
@@ -121,7 +121,7 @@ impl Problem {
     pub fn parameter(name: &str, detail: impl Into<Cow<'static, str>>) -> Problem {
         let problem =
             Problem::new(StatusCode::BAD_REQUEST, "invalid-parameter", "Invalid parameter", detail);
-        Problem { parameter: Some(name.to_owned()), ..problem }
+        Problem { parameter: Some(name.into()), ..problem }
     }
 
     /// 413
