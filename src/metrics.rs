@@ -42,6 +42,11 @@ pub struct Metrics {
     pub invalidated_present: IntCounterVec,
     /// From the commit's time (the server's clock) to the acknowledgement by Redis.
     pub commit_to_invalidated: Histogram,
+    /// For how long entries had been inconsistent when they were removed, by cache: from the
+    /// first change that they lacked to the acknowledgement by Redis, at most. (An entry that was
+    /// filled in between may have had the change. What went with a whole cache or in a gap is
+    /// not in it.)
+    pub inconsistent: HistogramVec,
     /// Whole caches dropped, by cache and reason.
     pub escalations: IntCounterVec,
     /// Gaps declared, by reason.
@@ -58,6 +63,10 @@ pub struct Metrics {
     pub warm_queue: IntGaugeVec,
     /// Entries that were given up because too many waited, by priority.
     pub warm_dropped: IntCounterVec,
+    /// Entries that were not filled again for another reason, by cache and reason.
+    pub warm_given_up: IntCounterVec,
+    /// Warm-ups, by why they were due and how they ended.
+    pub warm_ups: IntCounterVec,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
     /// Loads that could be from the replica, by what came of it.
@@ -68,6 +77,12 @@ pub struct Metrics {
     pub service_up: IntGaugeVec,
     /// The watermark.
     pub applied_lsn: Gauge,
+    /// Requests to the read API, by endpoint and status.
+    pub requests: IntCounterVec,
+    /// Values read for them, by cache and where they came from.
+    pub cache_reads: IntCounterVec,
+    /// How long answering took, by endpoint.
+    pub request_seconds: HistogramVec,
     /// Whether `/readyz` says yes.
     pub ready: IntGauge,
     /// Whether the certificate lives.
@@ -99,6 +114,7 @@ impl Metrics {
             invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
             invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
             commit_to_invalidated: make.histogram("commit_to_invalidated_seconds", "From the commit (the server's clock) to Redis' acknowledgement.")?,
+            inconsistent: make.inconsistent()?,
             escalations: make.counters("escalations_total", "Whole caches dropped.", &["cache", "reason"])?,
             gaps: make.counters("gaps_total", "Gaps declared: everything managed was dropped.", &["reason"])?,
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
@@ -107,11 +123,16 @@ impl Metrics {
             leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
+            warm_given_up: make.counters("warm_given_up_total", "Entries that were not filled again: their query fails (error), others kept their lease (held), they would have ended by now (expired), or everything was dropped (gap).", &["cache", "reason"])?,
+            warm_ups: make.counters("warm_ups_total", "Warm-ups, by why they were due (schedule, gap, drop, start) and how they ended (done, failed, cut_off).", &["reason", "result"])?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
             replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
+            requests: make.counters("requests_total", "Requests to the read API.", &["endpoint", "status"])?,
+            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, error.", &["cache", "result"])?,
+            request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
             ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
             certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
             registry: make.0,
@@ -161,6 +182,26 @@ impl Maker {
     ) -> Result<HistogramVec, MetricsError> {
         let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 17)?;
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+    fn fast_histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, MetricsError> {
+        // From what a hit costs to the request's timeout.
+        let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 18)?;
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+    fn inconsistent(&self) -> Result<HistogramVec, MetricsError> {
+        // Those that operators ask for are among them: 100 ms, 1 s, 1 min, 5 min.
+        let buckets = vec![
+            0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+            60.0, 300.0, 900.0, 3600.0,
+        ];
+        let help = "For how long entries that were removed had been inconsistent, at most: from the commit of the first change that they lacked.";
+        let options = HistogramOpts::new("inconsistent_seconds", help).buckets(buckets);
+        self.register(HistogramVec::new(options, &["cache"])?)
     }
     fn histogram(&self, name: &str, help: &str) -> Result<Histogram, MetricsError> {
         // From a quarter of a millisecond (a round trip) to minutes (a standby that hangs).

@@ -62,6 +62,7 @@ fn every_subcommand_has_a_page_with_all_its_options() {
         for option in options(&[name]) {
             assert!(text.contains(&option), "{name} {option}: {text}");
         }
+        assert!(stdout(&["man", name]).is_ascii(), "{name}");
         assert_eq!(stdout(&["man", name]), std::fs::read_to_string(path).unwrap());
     }
     assert!(folder.path().join("unstale-config-schema.1").exists());

@@ -221,6 +221,9 @@ async fn keys_memory_leases_and_coverage_are_counted() {
     assert_eq!(coverage["caches"]["api_search"], json!({"expected": null, "cached": 1}));
     assert_eq!((&coverage["expected"], &coverage["cached"]), (&json!(13), &json!(3)));
 
+    let (code, status) = json(&world, "status", &["--organization", "nobody"]).await;
+    assert_eq!((code, &status["coverage"]["known"]), (1, &json!(false)));
+    assert!(problems(&status).contains("exact name or its id"), "{status}");
     let (_, status) = json(&world, "status", &["--user-id", "11"]).await;
     assert_eq!(
         (&status["coverage"]["expected"], &status["coverage"]["cached"]),

@@ -13,9 +13,10 @@ use crate::demo::{self, DemoError, Options, Screen};
 
 /// See it at work: private servers, live load, and a comparison of every cached value
 ///
-/// Starts a Postgres and a Redis of its own and the daemon between them, fills the caches,
-/// writes to the database in ways that an application's own invalidation misses, and
-/// compares what is cached with the database, again and again. Touches nothing else:
+/// Starts a Postgres and a Redis of its own and the daemon between them. Readers read through
+/// the caches all the time and fill what they miss, while others write to the database in ways
+/// that an application's own invalidation misses; again and again, all that is cached is
+/// compared with the database. Touches nothing else:
 /// neither --config nor UNSTALE_… settings count. Needs Postgres' and Redis' programs.
 #[derive(Debug, Args)]
 pub(super) struct Demo {

@@ -83,7 +83,21 @@ fn name(command: &Command) -> &str {
 fn page(command: &Command) -> Result<String, String> {
     let mut bytes = Vec::new();
     write(command, &mut bytes).map_err(|e| format!("cannot make the page: {e}"))?;
-    String::from_utf8(bytes).map_err(|e| format!("cannot make the page: {e}"))
+    let text = String::from_utf8(bytes).map_err(|e| format!("cannot make the page: {e}"))?;
+    Ok(ascii(&text))
+}
+
+/// In characters that every troff reads, whatever encoding it takes a page for.
+fn ascii(text: &str) -> String {
+    let mut page = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            page.push(c);
+        } else {
+            page.push_str(&format!("\\[u{:04X}]", u32::from(c)));
+        }
+    }
+    page
 }
 
 fn write(command: &Command, to: &mut Vec<u8>) -> io::Result<()> {

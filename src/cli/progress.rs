@@ -49,8 +49,11 @@ impl audit::run::Progress for Bar {
 }
 
 impl warm::once::Progress for Bar {
-    fn cache(&self, name: &str) {
+    fn cache(&self, name: &str, entries: usize) {
         self.0.set_message(name.to_owned());
+        let entries = entries as u64;
+        // All that went before is done.
+        audit::run::Progress::expect(self, self.0.position() + entries);
     }
 
     fn one(&self) {

@@ -62,7 +62,7 @@ pub(super) fn tell(
         }
     }
     match (&request.organization, organization) {
-        (Some(given), Some(Organization { known: false, .. })) if total.is_empty() => {
+        (Some(given), Some(Organization { known: Some(false), .. })) if total.is_empty() => {
             error(&format!(
                 "the database knows no organization {given:?}, and nothing is cached under such an id: give its exact name or its id"
             ));

@@ -208,7 +208,10 @@ fn print_coverage(covered: &Covered) {
             Some(true) => {
                 format!("organization {organization} (id {})", covered.organization_ids.join(", "))
             }
-            _ => format!("organization {organization}, which the database does not know"),
+            Some(false) => {
+                format!("organization {organization}, which the database does not know")
+            }
+            None => format!("organization {organization}"),
         });
     }
     whose.extend(covered.user_id.iter().map(|user| format!("user {user}")));

@@ -25,8 +25,10 @@ use crate::store::error::StoreError;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
-use crate::warm::once::{Counts, Plan, Warmed};
+use crate::warm::filling::Filling;
+use crate::warm::once::{self, Counts, Plan, Warmed};
 use crate::warm::population::Whose;
+use crate::warm::turns::Turns;
 
 /// Fill the entries that are not there
 ///
@@ -136,11 +138,15 @@ impl WarmCommand {
             user: self.user_id.as_deref(),
             only: &only,
         };
-        let bar = Arc::new(Bar::new("warming"));
-        let filler = Arc::new(means.filler);
-        plan.run(&filler, &rules.mapping, &client, &config.warm, whose, bar)
-            .await
-            .map_err(unreachable)
+        let turns = Turns::new(&config.warm);
+        let means = once::Means {
+            filling: &Filling::new(means.filler),
+            client: &client,
+            turns: &turns,
+            workers: config.warm.concurrency,
+            patient: false,
+        };
+        plan.run(means, whose, &Bar::new("warming")).await.map_err(unreachable)
     }
 
     fn tell(&self, plan: &Plan, warmed: &Warmed, seconds: f64) -> Exit {

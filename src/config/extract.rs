@@ -7,15 +7,30 @@ use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
+use super::api::Api;
+use super::endpoints::Endpoint;
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
     Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
+    warm_every_four_hours,
 };
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
-const SECTIONS: &[&str] =
-    &["postgres", "redis", "pipeline", "warm", "audit", "admin", "log", "caches", "tables"];
+const SECTIONS: &[&str] = &[
+    "postgres",
+    "redis",
+    "pipeline",
+    "warm",
+    "schedule",
+    "audit",
+    "admin",
+    "api",
+    "log",
+    "caches",
+    "tables",
+    "endpoints",
+];
 
 /// What could be read.
 pub(super) struct Extracted {
@@ -58,21 +73,34 @@ impl Reader<'_> {
         }
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
+        let schedule = match values.get("schedule") {
+            None => warm_every_four_hours(),
+            given => self.list(given, &root.child("schedule"), Reader::entry),
+        };
         let audit: Option<Audit> = self.optional(values, "audit");
         let admin: Option<Admin> = self.optional(values, "admin");
+        let mut api: Option<Api> = self.optional(values, "api");
+        if let Some(api) = &mut api {
+            api.jwt.secret = api.jwt.secret.take().filter(given);
+        }
         let log: Option<Log> = self.optional(values, "log");
         let caches = self.caches(values.get("caches"));
         let tables = self.list(values.get("tables"), &root.child("tables"), Reader::table);
+        let endpoints =
+            self.list(values.get("endpoints"), &root.child("endpoints"), Reader::entry::<Endpoint>);
         Some(Config {
             postgres: postgres?,
             redis: redis?,
             pipeline: pipeline.unwrap_or_default(),
             warm: warm.unwrap_or_default(),
+            schedule,
             audit: audit.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
+            api: api.unwrap_or_default(),
             log: log.unwrap_or_default(),
             caches,
             tables,
+            endpoints,
         })
     }
 
@@ -182,6 +210,14 @@ impl Reader<'_> {
                         "a list of tables",
                         "write [[tables]] in the file, in double brackets, once for each",
                     ),
+                    Some("endpoints") => (
+                        "a list of endpoints",
+                        "write [[endpoints]] in the file, in double brackets, once for each",
+                    ),
+                    Some("schedule") => (
+                        "a list of schedules",
+                        "write [[schedule]] in the file, in double brackets, once for each, or schedule = [] above the first section for none",
+                    ),
                     _ => ("a list of rules", "write invalidates = [{ cache = \"org_data\" }]"),
                 };
                 self.expected(shape, other, path.clone());
@@ -213,15 +249,21 @@ impl Reader<'_> {
         // A struct would also be read from a list, by position.
         let mut values = self.dict(value, path)?.clone();
         let mut taken = Taken::default();
+        let mut stood_in = BTreeSet::new();
         loop {
             let error = match Value::from(values.clone()).deserialize::<T>() {
                 Ok(entry) => return Some(entry),
                 Err(error) => error,
             };
             let at = error.path.clone();
+            // No text stands in for a length of time, say. It is reported that it is missing.
+            if stood_in.contains(&at) {
+                return None;
+            }
             if let Kind::MissingField(name) = &error.kind {
                 let mut missing = at.clone();
                 missing.push(name.to_string());
+                stood_in.insert(missing.clone());
                 let full = taken.original(path, &missing);
                 self.stand_ins.push(full.clone());
                 if !taken.values.contains(&missing) && !taken.meant_for(&missing) {
@@ -337,8 +379,12 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
     let what = match name {
         "key" => "`key`, the template of the cache's key,",
         "name" => "`name`, the table's name,",
-        "cache" => "`cache`, the cache that the rule is about,",
+        "cache" => "`cache`, the cache that it is about,",
+        "path" => "`path`, where it is served,",
+        "envelope" => "`envelope`, the name of the value in the answer,",
         "file" => "`file`, the path of the SQL file,",
+        "task" => "`task`, what is to be done,",
+        "every" => "`every`, how often it is done,",
         other => &format!("`{other}`"),
     };
     let example = match name {
@@ -346,6 +392,10 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
         "name" => "name = \"deals_deal\"",
         "cache" => "cache = \"org_data\"",
         "file" => "query = { file = \"../sql/org_data.sql\" }",
+        "path" => "path = \"/api/cached/organizations/{id}/info/\"",
+        "envelope" => "envelope = \"organization\"",
+        "task" => "task = \"warm\"",
+        "every" => "every = \"4h\"",
         _ => example(entry.last_key().unwrap_or_default()),
     };
     let slip = siblings.keys().find(|key| nearest(key, [name]).is_some());

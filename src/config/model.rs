@@ -12,7 +12,9 @@ use secrecy::SecretString;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::api::Api;
 use super::duration::Span;
+use super::endpoints::Endpoint;
 use super::keyword::keywords;
 
 /// Everything that `unstale.toml` may hold.
@@ -32,12 +34,19 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
+    /// What the daemon does now and then by itself. Default: it warms all caches every 4 h.
+    /// `schedule = []`, above the first section of the file: nothing.
+    #[serde(default = "warm_every_four_hours")]
+    pub schedule: Vec<Schedule>,
     /// Comparing what is cached with the database, all the time.
     #[serde(default)]
     pub audit: Audit,
     /// The operator's listener: metrics, health, `why`.
     #[serde(default)]
     pub admin: Admin,
+    /// The read API.
+    #[serde(default)]
+    pub api: Api,
     /// What the daemon says, and where.
     #[serde(default)]
     pub log: Log,
@@ -47,6 +56,9 @@ pub struct Config {
     /// The tables whose changes matter, and what they reach.
     #[serde(default)]
     pub tables: Vec<Table>,
+    /// What the read API serves.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// `[postgres]`
@@ -69,8 +81,9 @@ pub struct Postgres {
     pub password_file: Option<PathBuf>,
     /// A standby of that database, as `url` is written; what is loaded to be cached is then
     /// loaded from there whenever it has replayed enough, else from the primary. One server,
-    /// without a pooler or a balancer between. Its role needs REPLICATION; the password comes
-    /// from where that of `url` does. A query may take half of `statement_timeout` there.
+    /// without a pooler or a balancer between. Its role needs REPLICATION, and it one more of
+    /// `max_wal_senders`; the password comes from where that of `url` does. A query may take
+    /// half of `statement_timeout` there.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("pattern" = "^postgres(ql)?://"))]
     pub replica_url: Option<SecretString>,
@@ -183,9 +196,38 @@ pub struct Warm {
     pub max_per_second: u32,
     /// How many entries may wait to be filled. Past it the lowest priority is dropped first.
     pub max_queue: usize,
-    /// Of how many users of each organization `unstale warm` fills the entries, at the most:
+    /// Of how many users of each organization a warm-up fills the entries, at the most:
     /// those who logged in last.
     pub users: u32,
+    /// Warm up after a gap, and a cache that was dropped as a whole. A first start is a gap, too.
+    pub after_gap: bool,
+    /// Warm up at every start. One that finds the cache lost is a gap: this is for those that
+    /// find it as it was, less what has expired meanwhile.
+    pub on_start: bool,
+}
+
+/// `[[schedule]]`: something that the daemon does now and then by itself.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// What.
+    pub task: Task,
+    /// How often, a tenth more or less by chance. The first time is that long after the start.
+    pub every: Span,
+    /// Which caches: `all`, `user`, a group (`strategic`, `api`), or a cache's name.
+    #[serde(default = "all")]
+    pub cache_type: String,
+    /// Only this organization, by name or id. Default: all that are active.
+    #[serde(default)]
+    pub organization: Option<Scalar>,
+}
+
+/// What a schedule may be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Fill what is not there, as `unstale warm` does.
+    Warm,
 }
 
 /// `[audit]`
@@ -470,6 +512,7 @@ impl Operation {
 
 keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
+keywords!(Task { "warm" => Warm });
 keywords!(Priority { "high" => High, "medium" => Medium, "low" => Low });
 keywords!(Rewarm { "never" => Never, "if_cached" => IfCached, "always" => Always });
 keywords!(OnChange { "drop" => Drop, "refresh" => Refresh });
@@ -548,7 +591,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-fn socket_address<'de, D: Deserializer<'de>>(
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<std::net::SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -563,6 +606,9 @@ fn socket_address<'de, D: Deserializer<'de>>(
 
 fn unstale() -> String {
     "unstale".to_owned()
+}
+fn all() -> String {
+    "all".to_owned()
 }
 fn utc() -> String {
     "UTC".to_owned()
@@ -607,8 +653,22 @@ impl Default for Pipeline {
 
 impl Default for Warm {
     fn default() -> Self {
-        Warm { enabled: true, concurrency: 2, max_per_second: 200, max_queue: 10_000, users: 100 }
+        Warm {
+            enabled: true,
+            concurrency: 2,
+            max_per_second: 200,
+            max_queue: 10_000,
+            users: 100,
+            after_gap: true,
+            on_start: false,
+        }
     }
+}
+
+/// What holds if no schedule is given.
+pub(super) fn warm_every_four_hours() -> Vec<Schedule> {
+    let every = Span::seconds(4 * 3600);
+    vec![Schedule { task: Task::Warm, every, cache_type: all(), organization: None }]
 }
 
 impl Default for Audit {

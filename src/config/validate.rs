@@ -9,7 +9,9 @@ use std::ops::RangeInclusive;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::duration::Span;
-use super::model::{Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Warm};
+use super::model::{
+    Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
+};
 use super::problem::{ConfigPath, Problem, nearest};
 
 /// Names that commands give to several caches at once.
@@ -24,8 +26,12 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
     checks.warm(&config.warm);
+    for (index, schedule) in config.schedule.iter().enumerate() {
+        checks.schedule(config, schedule, &ConfigPath::root().child("schedule").child(index));
+    }
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
+    checks.api(config, &config.api);
     checks.log_level(&config.log.level);
     let caches = &config.caches;
     for (key, text, example) in [
@@ -53,12 +59,18 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.problems
 }
 
-struct Checks {
+/// Collects what is wrong.
+pub(super) struct Checks {
     problems: Vec<Problem>,
 }
 
 impl Checks {
-    fn add(&mut self, path: ConfigPath, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        path: ConfigPath,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.problems.push(Problem::new(path, message).hint(hint));
     }
 
@@ -130,6 +142,26 @@ impl Checks {
         self.number(at("concurrency"), warm.concurrency, 1..=100);
         self.number(at("max_queue"), warm.max_queue, 1..=10_000_000);
         self.number(at("users"), usize::try_from(warm.users).unwrap_or(usize::MAX), 0..=1_000_000);
+    }
+
+    fn schedule(&mut self, config: &Config, schedule: &Schedule, path: &ConfigPath) {
+        let year = Span::seconds(365 * 86_400);
+        self.span(path.child("every"), schedule.every, Span::seconds(1)..=year);
+        let caches = &config.caches.by_name;
+        let groups = caches.values().filter_map(|cache| cache.group.as_deref());
+        let known: BTreeSet<&str> =
+            caches.keys().map(String::as_str).chain(groups).chain(SETS).collect();
+        let named = schedule.cache_type.as_str();
+        if !known.contains(named) {
+            let near = nearest(named, known.iter().copied());
+            let near = near.map(|near| format!("did you mean \"{near}\"? ")).unwrap_or_default();
+            let all: Vec<&str> = known.into_iter().collect();
+            self.add(
+                path.child("cache_type"),
+                format!("{named:?} is no cache and no group"),
+                format!("{near}known here: {}", all.join(", ")),
+            );
+        }
     }
 
     fn log_level(&mut self, level: &str) {
@@ -377,7 +409,7 @@ impl Checks {
         self.span(path, ttl, Span::seconds(1)..=Span::seconds(366 * 86_400));
     }
 
-    fn span(&mut self, path: ConfigPath, span: Span, allowed: RangeInclusive<Span>) {
+    pub(super) fn span(&mut self, path: ConfigPath, span: Span, allowed: RangeInclusive<Span>) {
         if !allowed.contains(&span) {
             let message = format!("{span} is out of range");
             self.add(
@@ -388,7 +420,12 @@ impl Checks {
         }
     }
 
-    fn number(&mut self, path: ConfigPath, number: usize, allowed: RangeInclusive<usize>) {
+    pub(super) fn number(
+        &mut self,
+        path: ConfigPath,
+        number: usize,
+        allowed: RangeInclusive<usize>,
+    ) {
         if !allowed.contains(&number) {
             let message = format!("{number} is out of range");
             self.add(

@@ -73,7 +73,8 @@ pub(super) struct Population {
 impl Population {
     pub(super) async fn read(client: &Client) -> Result<Population, tokio_postgres::Error> {
         let ids = async |table: &str| -> Result<Vec<i64>, tokio_postgres::Error> {
-            let rows = client.query(&format!("select id::bigint from {table}"), &[]).await?;
+            let sql = format!("select id::bigint from {table} order by id");
+            let rows = client.query(&sql, &[]).await?;
             rows.iter().map(|row| row.try_get(0)).collect()
         };
         let permissions = client.query("select id from auth_permission", &[]).await?;
@@ -90,10 +91,24 @@ impl Population {
         })
     }
 
-    /// Any user.
+    /// Any user, but some more than others.
     pub(super) fn user(&self) -> i64 {
-        any(&self.users)
+        any_but_rather(&self.users, HOT_USERS)
     }
+
+    fn organization(&self) -> i64 {
+        any_but_rather(&self.organizations, HOT_ORGANIZATIONS)
+    }
+}
+
+/// The first so many ids, to which half of all writes go and half of all reads: where both meet
+/// is where caches go stale.
+pub(super) const HOT_ORGANIZATIONS: usize = 3;
+/// As [`HOT_ORGANIZATIONS`].
+pub(super) const HOT_USERS: usize = 20;
+
+fn any_but_rather(all: &[i64], hot: usize) -> i64 {
+    any(all.get(..hot).filter(|_| fastrand::bool()).unwrap_or(all))
 }
 
 fn any<T: Copy + Default>(all: &[T]) -> T {
@@ -115,17 +130,16 @@ impl Change {
         client: &mut Client,
         all: &Population,
     ) -> Result<String, tokio_postgres::Error> {
-        let organization = any(&all.organizations);
+        let organization = all.organization();
         let number = fastrand::u32(1000..1_000_000);
         Ok(match self {
             Change::SuperuserToggled => toggle_superuser(client, all.user()).await?,
             Change::DealPriced => {
-                let from = any_uuid();
                 client
                     .execute(
                         "update deals_deal set deal_value = deal_value + 1 \
-                          where id = (select id from deals_deal where id >= $1::text::uuid order by id limit 1)",
-                        &[&from],
+                          where id = (select id from deals_deal where organization_id = $1 limit 1)",
+                        &[&organization],
                     )
                     .await?;
                 "UPDATE deals_deal: one deal's value".to_owned()

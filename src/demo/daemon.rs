@@ -52,7 +52,6 @@ pub(super) struct Readiness {
     pub(super) ready: bool,
     pub(super) problems: Vec<String>,
     pub(super) applied_lsn: String,
-    pub(super) lag_bytes: u64,
 }
 
 /// What the daemon has counted since it started.
@@ -63,6 +62,8 @@ pub(super) struct Counters {
     pub(super) invalidated: u64,
     pub(super) present: u64,
     pub(super) rewarmed: u64,
+    /// Fills of its own that were refused, since a change came in between.
+    pub(super) overtaken: u64,
     pub(super) whole_caches: u64,
     pub(super) gaps: u64,
 }
@@ -141,17 +142,18 @@ impl Daemon {
     pub(super) async fn counters(&self) -> Result<Counters, DemoError> {
         let text = self.get("/metrics").await?;
         let total = |name| sum(&text, name);
-        let stored: String = text
-            .lines()
-            .filter(|line| line.contains("\"stored\""))
-            .flat_map(|line| [line, "\n"])
-            .collect();
+        let fills = |outcome: &str| {
+            let outcome = format!("\"{outcome}\"");
+            let lines = text.lines().filter(|line| line.contains(&outcome));
+            sum(&lines.flat_map(|line| [line, "\n"]).collect::<String>(), "unstale_fills_total")
+        };
         Ok(Counters {
             transactions: total("unstale_transactions_total"),
             changes: total("unstale_changes_total"),
             invalidated: total("unstale_invalidations_total"),
             present: total("unstale_invalidated_present_total"),
-            rewarmed: sum(&stored, "unstale_fills_total"),
+            rewarmed: fills("stored"),
+            overtaken: fills("voided"),
             whole_caches: total("unstale_escalations_total"),
             gaps: total("unstale_gaps_total"),
         })

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitStatus;
 
+use crate::fill::filler::ReadError;
 use crate::sandbox::SandboxError;
 
 /// Why the demo could not go on.
@@ -34,6 +35,14 @@ pub enum DemoError {
         doing: String,
         /// What it said.
         source: redis::RedisError,
+    },
+    /// A reader got no value.
+    #[error("a reader got no value of {cache}: {source}")]
+    Read {
+        /// The cache.
+        cache: String,
+        /// Why not.
+        source: ReadError,
     },
     /// The configuration cannot be used.
     #[error("the configuration cannot be used:\n{0}")]

@@ -1,10 +1,10 @@
 //! `unstale demo`: private servers, the real daemon, and proof.
 //!
-//! Round after round: the [`filler`] fills all caches while nothing is written; the
-//! [`writer`] then writes, in ways that an application's own invalidation misses, while
-//! nothing is filled; when the daemon says that it has applied everything, the [`checker`]
-//! compares every value that is still cached with what its query gives now. One that
-//! differs is a failure of the demo.
+//! The [`readers`] read through the cache all the time, and fill what they miss by lease, as an
+//! application does; the daemon rewarms what changes removed. Meanwhile the [`writer`] writes, in
+//! ways that an application's own invalidation misses. Now and then it pauses; when the
+//! daemon says that it has applied everything, the [`checker`] compares every value that is
+//! cached with what its query gives now. One that differs is a failure of the demo.
 //!
 //! The daemon is a process of its own that knows nothing of the demo: it has a
 //! configuration file, a Postgres and a Redis, as it has anywhere.
@@ -14,7 +14,7 @@ mod checker;
 mod daemon;
 mod entries;
 mod error;
-mod filler;
+mod readers;
 mod screen;
 mod truth;
 mod world;
@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 pub use error::DemoError;
@@ -32,7 +32,7 @@ pub use screen::Screen;
 
 use checker::{Checker, Verdict};
 use daemon::{Counters, Daemon};
-use filler::{Filler, Ledger};
+use readers::{Readers, Reads};
 use truth::Truth;
 use world::World;
 use writer::{Latencies, Writer};
@@ -58,9 +58,11 @@ pub struct Outcome {
     transactions: u64,
     changes: u64,
     invalidated: u64,
-    refilled: usize,
     rewarmed: u64,
+    filled: u64,
+    voided: u64,
     gaps: u64,
+    compared: usize,
     stale: Vec<String>,
     took: Duration,
 }
@@ -75,9 +77,9 @@ impl Outcome {
             }
             None if self.changes == 0 => Some("no change has flowed".to_owned()),
             None if self.invalidated == 0 => Some("no key was invalidated".to_owned()),
-            None if self.refilled == 0 && self.rewarmed == 0 => {
-                Some("no key was filled again".to_owned())
-            }
+            None if self.rewarmed == 0 => Some("the daemon filled no key again".to_owned()),
+            None if self.filled == 0 => Some("no reader filled a key".to_owned()),
+            None if self.compared == 0 => Some("nothing was cached that could be stale".to_owned()),
             None if self.gaps > 0 => {
                 Some("everything was dropped though nothing was wrong".to_owned())
             }
@@ -94,11 +96,14 @@ impl fmt::Display for Outcome {
         }
         write!(
             f,
-            " transactions={} changes={} invalidated={} rewarmed={} stale={} seconds={}",
+            " transactions={} changes={} invalidated={} rewarmed={} filled={} voided={} compared={} stale={} seconds={}",
             self.transactions,
             self.changes,
             self.invalidated,
             self.rewarmed,
+            self.filled,
+            self.voided,
+            self.compared,
             self.stale.len(),
             self.took.as_secs()
         )
@@ -121,22 +126,36 @@ pub async fn run(
     daemon.until_ready().await?;
     introduce(&world, &daemon, screen);
 
+    let client = world.application().await?;
+    let readers = Readers::new(&world, &client).await?;
+    screen.step("readers ask for every entry once, and fill it by lease …");
+    let filled = readers.read_all().await?;
+    let before = (daemon.counters().await?, readers.reads());
+    screen.step(&format!(
+        "{filled} entries were filled by readers, {} by the daemon's own warm-up",
+        before.0.rewarmed
+    ));
+    let mut reading = readers.start();
     let latencies = Latencies::default();
-    let before = daemon.counters().await?;
     let mut outcome = Outcome::default();
-    let rounds = Box::pin(rounds(options, &world, &daemon, &latencies, screen, stop, &mut outcome));
-    let cache = world.cache().await?;
+    let rounds = Rounds { world: &world, daemon: &daemon, readers: &readers, screen, stop };
+    let rounds = Box::pin(rounds.go_on(options.duration, &latencies, &client, &mut outcome));
     tokio::select! {
         ended = rounds => ended?,
-        never = screen.every_second(&daemon, cache, &latencies) => match never {},
+        error = reading.failed() => return Err(error),
+        never = screen.every_second(&daemon, &readers, &latencies) => match never {},
     }
-    let Counters { transactions, changes, invalidated, rewarmed, gaps, .. } =
+    let Counters { transactions, changes, invalidated, rewarmed, overtaken, gaps, .. } =
         daemon.counters().await?;
-    outcome.transactions = transactions - before.transactions;
-    outcome.changes = changes - before.changes;
-    outcome.invalidated = invalidated - before.invalidated;
-    outcome.rewarmed = rewarmed - before.rewarmed;
-    outcome.gaps = gaps - before.gaps;
+    outcome.transactions = transactions - before.0.transactions;
+    outcome.changes = changes - before.0.changes;
+    outcome.invalidated = invalidated - before.0.invalidated;
+    outcome.rewarmed = rewarmed - before.0.rewarmed;
+    outcome.gaps = gaps - before.0.gaps;
+    let Reads { filled, voided, .. } = readers.reads();
+    outcome.filled = filled - before.1.filled;
+    outcome.voided = voided + overtaken - before.1.voided - before.0.overtaken;
+    drop(reading);
     daemon.stop().await?;
     outcome.took = start.elapsed();
     Ok(outcome)
@@ -157,91 +176,99 @@ fn introduce(world: &World, daemon: &Daemon, screen: &Screen) {
         format!("    unstale why {}v1:org:data:1", world.config.redis.key_prefix),
         format!("    curl http://{}/readyz", world.admin),
         String::new(),
+        "  A line a second: transactions, and the keys that they invalidated; what the daemon"
+            .to_owned(),
+        "  rewarmed; what readers read, found and filled; the fills that were refused (voided),"
+            .to_owned(),
+        "  since a change came in between; and how long the old value could still be read."
+            .to_owned(),
+        String::new(),
     ] {
         screen.line(&line);
     }
 }
 
-async fn rounds(
-    options: &Options,
-    world: &World,
-    daemon: &Daemon,
-    latencies: &Latencies,
-    screen: &Screen,
-    stop: &CancellationToken,
-    outcome: &mut Outcome,
-) -> Result<(), DemoError> {
-    let timezone = &world.config.caches.timezone;
-    let truth = Truth::new(&world.mapping, &world.queries, timezone)?;
-    let mut filler = Filler {
-        mapping: &world.mapping,
-        truth: &truth,
-        key_prefix: &world.config.redis.key_prefix,
-        timezone,
-        client: world.application().await?,
-        cache: world.cache().await?,
-        generations: std::collections::BTreeMap::new(),
-    };
-    let checker = Checker {
-        mapping: &world.mapping,
-        truth: &truth,
-        client: world.application().await?,
-        cache: world.cache().await?,
-    };
-    let mut writer = Writer::new(world, latencies).await?;
-    let mut ledger: Ledger = HashMap::new();
-    let mut end = None;
-    let mut first = true;
-    loop {
-        let filled = filler.fill(&mut ledger).await?;
-        if first {
-            // The clock starts with the first write: a busy machine shall not write less.
-            end = options.duration.map(|duration| Instant::now() + duration);
-        } else {
-            outcome.refilled += filled.stored;
-        }
-        screen.step(&format!("filled {} entries, {} are cached", filled.stored, filled.cached));
-        let over = stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
-        if over && !first {
-            // The last word is on full caches.
-            let verdict = check(world, daemon, &checker, &mut ledger).await?;
+/// What the rounds are played with.
+struct Rounds<'a> {
+    world: &'a World,
+    daemon: &'a Daemon,
+    readers: &'a Readers,
+    screen: &'a Screen,
+    stop: &'a CancellationToken,
+}
+
+impl Rounds<'_> {
+    /// Writes and compares by turns, while others read.
+    async fn go_on(
+        &self,
+        duration: Option<Duration>,
+        latencies: &Latencies,
+        client: &Client,
+        outcome: &mut Outcome,
+    ) -> Result<(), DemoError> {
+        let Rounds { world, daemon, readers, screen, stop } = *self;
+        let rules = &world.rules;
+        let truth = Truth::new(&rules.mapping, &rules.queries, rules.timezone())?;
+        let cache = world.cache().await?;
+        let checker = Checker { mapping: &rules.mapping, truth: &truth, client, cache };
+        let mut writer = Writer::new(world, latencies).await?;
+        let end = duration.map(|duration| Instant::now() + duration);
+        loop {
+            let round = Instant::now() + ROUND;
+            writer.write(daemon, screen, end.map_or(round, |end| end.min(round)), stop).await?;
+            daemon.until_applied(world.end_of_wal(client).await?).await?;
+            let Verdict { cached, stale } = checker.check().await?;
+            let found = stale.len();
             screen.step(&format!(
-                "compared all {} cached values once more: {} stale",
-                verdict.cached,
-                verdict.stale.len()
+                "nobody writes for a moment: compared all {cached} cached values with the database, {found} stale"
             ));
-            outcome.stale = verdict.stale;
-            return Ok(());
-        }
-        first = false;
-        let round = Instant::now() + ROUND;
-        writer.write(daemon, screen, end.map_or(round, |end| end.min(round)), stop).await?;
-        let verdict = check(world, daemon, &checker, &mut ledger).await?;
-        screen.step(&format!(
-            "{} values had changed, {} were dropped; compared the other {}: {} stale",
-            verdict.changed,
-            verdict.gone,
-            verdict.cached,
-            verdict.stale.len()
-        ));
-        if !verdict.stale.is_empty() {
-            for key in verdict.stale.iter().take(SHOWN) {
+            for key in stale.iter().take(SHOWN) {
                 let why = daemon.why(key).await?;
                 screen.step(&format!("stale: {key}; the daemon says of it: {why}"));
             }
-            outcome.stale = verdict.stale;
-            return Ok(());
+            outcome.compared = cached;
+            let over = stop.is_cancelled() || end.is_some_and(|end| Instant::now() >= end);
+            if over || found > 0 {
+                outcome.stale = stale;
+                return Ok(());
+            }
+            readers.look_around(world, client).await?;
         }
     }
 }
 
-/// Waits until all is applied, then compares.
-async fn check(
-    world: &World,
-    daemon: &Daemon,
-    checker: &Checker<'_>,
-    ledger: &mut Ledger,
-) -> Result<Verdict, DemoError> {
-    daemon.until_applied(world.end_of_wal(&checker.client).await?).await?;
-    checker.check(ledger).await
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Outcome {
+        Outcome {
+            transactions: 9,
+            changes: 9,
+            invalidated: 9,
+            rewarmed: 9,
+            filled: 9,
+            compared: 9,
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn what_has_not_happened_proves_nothing() {
+        assert_eq!(good().failure(), None);
+        let lacking: [fn(&mut Outcome); 7] = [
+            |outcome| outcome.changes = 0,
+            |outcome| outcome.invalidated = 0,
+            |outcome| outcome.rewarmed = 0,
+            |outcome| outcome.filled = 0,
+            |outcome| outcome.compared = 0,
+            |outcome| outcome.gaps = 1,
+            |outcome| outcome.stale.push("v1:org:data:1".to_owned()),
+        ];
+        for (at, lack) in lacking.iter().enumerate() {
+            let mut outcome = good();
+            lack(&mut outcome);
+            assert!(outcome.to_string().starts_with("demo FAILED: "), "case {at}: {outcome}");
+        }
+    }
 }

@@ -3,23 +3,23 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-
 use super::daemon::{Counters, Daemon};
+use super::readers::{Readers, Reads};
 use super::writer::Latencies;
 
 /// The names of the columns are repeated after so many lines.
 const PAGE: usize = 20;
-const COLUMNS: [(&str, usize); 9] = [
-    ("second", 7),
+const COLUMNS: [(&str, usize); 10] = [
+    ("second", 6),
     ("transactions", 13),
-    ("changes", 8),
     ("invalidated", 12),
-    ("present", 8),
-    ("cached", 7),
-    ("lag", 8),
-    ("p50", 8),
-    ("p99", 8),
+    ("rewarmed", 9),
+    ("reads", 6),
+    ("hits", 5),
+    ("filled", 7),
+    ("voided", 7),
+    ("p50", 7),
+    ("p99", 7),
 ];
 
 /// Where lines go.
@@ -64,35 +64,35 @@ impl Screen {
     pub(super) async fn every_second(
         &self,
         daemon: &Daemon,
-        mut cache: MultiplexedConnection,
+        readers: &Readers,
         latencies: &Latencies,
     ) -> std::convert::Infallible {
         let start = Instant::now();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tick.tick().await;
-        let mut before = daemon.counters().await.unwrap_or_default();
+        let mut before = (daemon.counters().await.unwrap_or_default(), readers.reads());
         loop {
             tick.tick().await;
             // The daemon may be gone: whoever waits for it says so.
-            let (Ok(now), Ok(readiness)) = (daemon.counters().await, daemon.readiness().await)
-            else {
-                continue;
-            };
-            let cached: u64 =
-                redis::cmd("DBSIZE").query_async(&mut cache).await.unwrap_or_default();
+            let Ok(counters) = daemon.counters().await else { continue };
+            let now = (counters, readers.reads());
             let mut sample = latencies.take();
             sample.sort_unstable();
-            let since = |f: fn(&Counters) -> u64| f(&now).saturating_sub(f(&before)).to_string();
+            let since =
+                |f: fn(&Counters) -> u64| f(&now.0).saturating_sub(f(&before.0)).to_string();
+            let read = |f: fn(&Reads) -> u64| f(&now.1).saturating_sub(f(&before.1));
+            let overtaken = now.0.overtaken.saturating_sub(before.0.overtaken);
+            let hits = (read(|r| r.hits) * 100).checked_div(read(|r| r.all));
             self.columns(&[
                 start.elapsed().as_secs().to_string(),
                 since(|c| c.transactions),
-                since(|c| c.changes),
                 since(|c| c.invalidated),
-                since(|c| c.present),
-                // Without the daemon's own two.
-                cached.saturating_sub(2).to_string(),
-                bytes(readiness.lag_bytes),
+                since(|c| c.rewarmed),
+                read(|r| r.all).to_string(),
+                hits.map_or_else(|| "-".to_owned(), |percent| format!("{percent}%")),
+                read(|r| r.filled).to_string(),
+                (read(|r| r.voided) + overtaken).to_string(),
                 milliseconds(percentile(&sample, 50)),
                 milliseconds(percentile(&sample, 99)),
             ]);
@@ -127,14 +127,6 @@ fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
 
 fn milliseconds(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "-".to_owned(), |d| format!("{:.1}ms", d.as_secs_f64() * 1e3))
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        0..10_000 => format!("{count}B"),
-        10_000..10_000_000 => format!("{}kB", count / 1000),
-        _ => format!("{}MB", count / 1_000_000),
-    }
 }
 
 #[cfg(test)]

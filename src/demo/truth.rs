@@ -28,8 +28,6 @@ struct Statement {
     sql: String,
     /// How many parameters it takes, each a list.
     lists: usize,
-    /// Its value changes at midnight even if no row does.
-    of_the_day: bool,
 }
 
 impl Truth {
@@ -42,10 +40,8 @@ impl Truth {
         for (id, cache) in mapping.caches() {
             let Some(query) = queries.get(&*cache.name) else { continue };
             let names = names(cache);
-            let mut of_the_day = false;
             let query = with_parameters(query, |name| {
                 if name == "timezone" {
-                    of_the_day = true;
                     return format!("'{}'", timezone.replace('\'', "''"));
                 }
                 format!("unstale_entry.\"{name}\"")
@@ -59,19 +55,9 @@ impl Truth {
                   cross join lateral ({query}\n) as unstale_value(json)",
                 lists.join(", ")
             );
-            statements.insert(id, Statement { sql, lists: names.len(), of_the_day });
+            statements.insert(id, Statement { sql, lists: names.len() });
         }
         Ok(Truth { statements })
-    }
-
-    /// Whether the cache has a query at all.
-    pub(super) fn knows(&self, cache: CacheId) -> bool {
-        self.statements.contains_key(&cache)
-    }
-
-    /// Whether the cache's entries are of one day only.
-    pub(super) fn is_of_the_day(&self, cache: CacheId) -> bool {
-        self.statements.get(&cache).is_some_and(|statement| statement.of_the_day)
     }
 
     /// The value of each entry; one that is missing has none.
@@ -123,7 +109,7 @@ impl Statement {
 }
 
 /// The query with each `$name` replaced.
-fn with_parameters(sql: &str, mut by: impl FnMut(&str) -> String) -> Result<String, DemoError> {
+fn with_parameters(sql: &str, by: impl Fn(&str) -> String) -> Result<String, DemoError> {
     let tokens = tokens(sql).map_err(|error| DemoError::Config(error.message))?;
     let mut out = String::with_capacity(sql.len());
     let mut copied = 0;

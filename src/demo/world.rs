@@ -1,9 +1,9 @@
 //! Where the demo plays: a private Postgres and Redis, loaded, and a configuration that
 //! says where they are.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
@@ -14,10 +14,17 @@ use toml_edit::{DocumentMut, value};
 use super::daemon::{self, Daemon};
 use super::error::DemoError;
 use crate::config::model::Config;
-use crate::config::{Diagnostics, File, Layers, Style, queries};
+use crate::config::{Diagnostics, File, Layers, Style};
+use crate::fill::filler::Filler;
+use crate::loader::load::{Bounds, Loader};
 use crate::lsn::Lsn;
-use crate::mapping::Mapping;
+use crate::metrics::Metrics;
+use crate::postgres::conninfo::ConnectOptions;
+use crate::rules::Rules;
 use crate::sandbox::{Postgres, Redis};
+use crate::store::fills::Fills;
+use crate::store::keys::ControlKeys;
+use crate::store::session::Address;
 
 const SCHEMA: &str = include_str!("../../sql/demo/schema.sql");
 const DATA: &str = include_str!("../../sql/demo/data.sql");
@@ -50,8 +57,7 @@ pub(super) struct World {
     pub(super) redis: Redis,
     pub(super) admin: SocketAddr,
     pub(super) config: Config,
-    pub(super) mapping: Mapping,
-    pub(super) queries: BTreeMap<String, String>,
+    pub(super) rules: Rules,
     folder: TempDir,
 }
 
@@ -78,11 +84,8 @@ impl World {
         let refuse =
             |diagnostics: Diagnostics| DemoError::Config(diagnostics.render(100, Style::Plain));
         let loaded = layers.load().map_err(refuse)?;
-        let found = |problems| refuse(loaded.source.diagnostics(problems));
-        let mapping = Mapping::new(&loaded.config).map_err(found)?;
-        let queries = queries(&loaded.config, loaded.source.base_dir()).map_err(found)?;
-        let world =
-            World { postgres, redis, admin, config: loaded.config, mapping, queries, folder };
+        let rules = Rules::compile(&loaded).map_err(refuse)?;
+        let world = World { postgres, redis, admin, config: loaded.config, rules, folder };
         world.load().await?;
         Ok(world)
     }
@@ -116,6 +119,23 @@ impl World {
     /// A connection to the Redis database that the caches live in.
     pub(super) async fn cache(&self) -> Result<MultiplexedConnection, DemoError> {
         Ok(self.redis.connection_db(REDIS_DATABASE).await?)
+    }
+
+    /// One way through the cache, with a connection to each server of its own.
+    pub(super) fn filler(&self, metrics: Metrics) -> Result<Filler, DemoError> {
+        let refused = |error: &dyn std::fmt::Display| DemoError::Config(error.to_string());
+        let connect = ConnectOptions::load(&self.database_url(), None);
+        let statement_timeout = self.config.postgres.statement_timeout.get();
+        let bounds = Bounds { connections: 1, statement_timeout, wait: statement_timeout };
+        let loader = Loader::new(&self.rules, connect.map_err(|e| refused(&e))?, bounds);
+        let address = Address::new(&self.config.redis).map_err(|e| refused(&e))?;
+        Ok(Filler::new(
+            Fills::new(address, ControlKeys::new(&self.config.postgres.slot)),
+            loader.map_err(|e| refused(&e))?,
+            Arc::clone(&self.rules.mapping),
+            &self.config.redis.key_prefix,
+            metrics,
+        ))
     }
 
     pub(super) fn start_daemon(&self) -> Result<Daemon, DemoError> {
@@ -175,13 +195,14 @@ fn lead_to(
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| DemoError::Config(error.to_string()))?;
     for (table, name, setting) in [
-        ("postgres", "url", postgres.url_for(DAEMON, DATABASE)),
-        ("redis", "url", redis.url_db(REDIS_DATABASE)),
-        ("admin", "listen", admin.to_string()),
+        ("postgres", "url", value(postgres.url_for(DAEMON, DATABASE))),
+        ("redis", "url", value(redis.url_db(REDIS_DATABASE))),
+        ("admin", "listen", value(admin.to_string())),
+        ("api", "enabled", value(false)),
     ] {
         let table = document.entry(table).or_insert_with(toml_edit::table);
         match table.as_table_like_mut() {
-            Some(table) => _ = table.insert(name, value(setting)),
+            Some(table) => _ = table.insert(name, setting),
             None => return Err(DemoError::Config(format!("{name} stands in no table"))),
         }
     }

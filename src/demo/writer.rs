@@ -21,11 +21,12 @@ use crate::mapping::Mapping;
 /// How many write at once.
 const WRITERS: usize = 3;
 const STORIES_A_ROUND: usize = 4;
-/// A key that is not gone by then is left to the checker.
-const STOPWATCH_BOUND: Duration = Duration::from_secs(5);
+/// A value that is still the old one by then is left to the checker. (Or another writer has
+/// changed the same user back.)
+const STOPWATCH_BOUND: Duration = Duration::from_secs(2);
 
-/// How long it took from a commit's return until the key was gone, as a client of both
-/// servers sees it; what has not been shown yet.
+/// How long it took from a commit's return until nobody found the old value any more, as a
+/// client of both servers sees it; what has not been shown yet.
 #[derive(Debug, Default)]
 pub(super) struct Latencies(Mutex<Vec<Duration>>);
 
@@ -83,7 +84,7 @@ impl<'w> Writer<'w> {
         let (world, all, latencies) = (self.world, &self.all, self.latencies);
         let writers = self.clients.iter_mut().map(|client| {
             let stopwatch =
-                Stopwatch { mapping: &world.mapping, cache: self.cache.clone(), latencies };
+                Stopwatch { mapping: &world.rules.mapping, cache: self.cache.clone(), latencies };
             write_on(client, all, &world.config.redis.key_prefix, stopwatch, until, stop)
         });
         try_join_all(writers).await.map(drop)
@@ -151,7 +152,8 @@ struct Stopwatch<'w> {
 }
 
 impl Stopwatch<'_> {
-    /// Changes a user, and if the user's identity was cached, waits until it is gone.
+    /// Changes a user, and if the user's identity was cached, waits until the old one is gone:
+    /// there may be a new one by then.
     async fn toggle(
         &mut self,
         client: &Client,
@@ -159,22 +161,26 @@ impl Stopwatch<'_> {
         key_prefix: &str,
     ) -> Result<Result<(), tokio_postgres::Error>, DemoError> {
         let key = self.identity(user, key_prefix);
-        let asked = || DemoError::redis("say whether a key is there");
-        let watched = match &key {
-            Some(key) => self.cache.exists(key).await.map_err(asked())?,
-            None => false,
+        let old = match &key {
+            Some(key) => self.value(key).await?,
+            None => None,
         };
         if let Err(error) = change::toggle_superuser(client, user).await {
             return Ok(Err(error));
         }
         let committed = Instant::now();
-        while watched && committed.elapsed() < STOPWATCH_BOUND {
-            if !self.cache.exists::<_, bool>(&key).await.map_err(asked())? {
+        let Some((key, old)) = key.zip(old) else { return Ok(Ok(())) };
+        while committed.elapsed() < STOPWATCH_BOUND {
+            if self.value(&key).await?.as_ref() != Some(&old) {
                 self.latencies.note(committed.elapsed());
                 break;
             }
         }
         Ok(Ok(()))
+    }
+
+    async fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, DemoError> {
+        self.cache.get(key).await.map_err(DemoError::redis("say what is cached"))
     }
 
     fn identity(&self, user: i64, key_prefix: &str) -> Option<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! Why a value could not be loaded.
 
-use crate::postgres::error::{Class, PgError};
+use crate::postgres::error::{Class, Kind, PgError};
 
 /// Why there is no value.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,6 +43,13 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether the server refused a value: none of the type, or out of its range.
+    #[must_use]
+    pub fn is_data_exception(&self) -> bool {
+        let LoadError::Postgres { source, .. } = self else { return false };
+        source.sqlstate().is_some_and(|state| state.starts_with("22"))
+    }
+
     /// Whether no other value could be loaded either: the server is away, takes no more
     /// connections, or refuses this login. Everything else is the matter of one query.
     #[must_use]
@@ -53,6 +60,18 @@ impl LoadError {
         match source.sqlstate() {
             Some(state) => ALL.iter().any(|class| state.starts_with(class)),
             None => source.class() != Class::Bug,
+        }
+    }
+
+    /// Whether the database did not answer in time: it, or this query, is slow.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            LoadError::Busy(_) => true,
+            LoadError::Postgres { source, .. } => {
+                matches!(source.kind(), Kind::Timeout | Kind::Canceled)
+            }
+            _ => false,
         }
     }
 }

@@ -17,8 +17,9 @@ pub struct Organization {
     /// Its ids, as they stand in keys: one, unless one's name is another's id. Of one that the
     /// database does not know: what was given.
     pub ids: BTreeSet<String>,
-    /// Whether the database knows it. One that was deleted may still have entries.
-    pub known: bool,
+    /// Whether the database knows it. One that was deleted may still have entries. `None`: no
+    /// population takes `$organization`, so nobody can say.
+    pub known: Option<bool>,
 }
 
 /// Asks for an organization by its name or id.
@@ -49,10 +50,11 @@ pub async fn find(
         let named = rows.into_iter().flatten().filter(|(name, _)| name == parameter);
         let ids: BTreeSet<String> = named.map(|(_, value)| value).collect();
         if !ids.is_empty() {
-            return Ok(Organization { ids, known: true });
+            return Ok(Organization { ids, known: Some(true) });
         }
     }
-    Ok(Organization { ids: BTreeSet::from([given.to_owned()]), known: false })
+    let known = (!populations.is_empty()).then_some(false);
+    Ok(Organization { ids: BTreeSet::from([given.to_owned()]), known })
 }
 
 /// All that a population gives, where that is little.

@@ -131,7 +131,7 @@ pub struct Covered {
     pub organization: Option<String>,
     /// Its ids in keys.
     pub organization_ids: Vec<String>,
-    /// Whether the database knows it.
+    /// Whether the database knows it; `null`: nobody can say.
     pub known: Option<bool>,
     /// As it was given.
     pub user_id: Option<String>,
@@ -292,7 +292,7 @@ impl Covered {
             organization_ids: organization
                 .map(|organization| organization.ids.iter().cloned().collect())
                 .unwrap_or_default(),
-            known: organization.map(|organization| organization.known),
+            known: organization.and_then(|organization| organization.known),
             user_id: request.user.clone(),
             ..Covered::default()
         };
@@ -345,6 +345,12 @@ impl Status {
             problems.push(
                 "nobody certifies the cache now, so what is in it may be stale: start `unstale run`, or see /readyz and the log of the one that runs".into(),
             );
+        }
+        if let Some(Covered { organization: Some(given), known: Some(false), .. }) = &self.coverage
+        {
+            problems.push(format!(
+                "the database knows no organization {given:?}: give its exact name or its id"
+            ));
         }
         problems.extend(self.replication.iter().flat_map(Replication::problems));
         if let Some(daemon) = &self.daemon {

@@ -20,18 +20,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use super::batch::Batch;
+use super::batch::{Batch, Trace};
 use super::chain::{Chain, Keys};
 use super::drops::Drop;
 use super::end::End;
 use super::status::{Loop, Status};
 use super::touched::{Touch, Touched};
+use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
 use crate::store::session::NOT_THERE;
 use crate::store::state;
+use crate::warm::attend::WarmUps;
 use crate::warm::rewarm::Rewarmer;
 
 /// How often the certificate is renewed, and the chain looked at on an idle database.
@@ -55,8 +57,21 @@ pub struct Applier {
     pub applied: watch::Sender<Lsn>,
     /// Told what was removed.
     pub rewarmer: Rewarmer,
+    /// Told what is about to be removed.
+    pub held: Arc<Held>,
+    /// Told what was dropped as a whole.
+    pub warm_ups: WarmUps,
     /// What is known.
     pub status: Arc<Status>,
+}
+
+/// What a batch removed of one cache.
+#[derive(Default)]
+struct Removed {
+    all: u64,
+    present: u64,
+    /// For how many seconds the entries had been inconsistent, at most.
+    inconsistent: Vec<f64>,
 }
 
 impl Applier {
@@ -68,9 +83,9 @@ impl Applier {
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
-                    let certify = self.certifies();
+                    let (asked, certify) = (Instant::now(), self.certifies());
                     self.chain.renew(certify).await?;
-                    self.note_certified(certify);
+                    self.note_certified(asked, certify);
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.apply(batch).await?,
@@ -84,15 +99,19 @@ impl Applier {
         self.status.may_certify().then_some(self.watermark)
     }
 
-    fn note_certified(&self, certify: Option<Lsn>) {
+    fn note_certified(&self, asked: Instant, certify: Option<Lsn>) {
         if certify.is_some() {
-            self.status.certified();
+            self.status.certified(asked);
         }
     }
 
     async fn apply(&mut self, mut batch: Batch) -> Result<(), End> {
+        let before = self.watermark;
         self.frontier = self.frontier.max(batch.frontier().unwrap_or(Lsn::ZERO));
         let frontier = state::frontier(self.frontier);
+        // What this process holds goes first, and stays closed until Redis has done the same.
+        let (keys, whole) = (batch.keys.iter().map(|(key, _)| key.as_bytes()), &batch.whole);
+        let closed = self.held.removing(keys, !whole.is_empty());
         if !batch.whole.is_empty() {
             self.drop_whole(&batch, frontier.clone()).await?;
         }
@@ -110,12 +129,13 @@ impl Applier {
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(last, &fields, certify).await?);
-        self.note_certified(certify);
+        self.held.removed(closed);
+        self.note_certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
         // Counted before `/readyz` tells of it: who waits for a position finds its changes
         // in the metrics and its keys in `why`.
-        self.count(&batch, &touched, &lives);
+        self.count(&batch, before, &touched, &lives);
         for (touch, life) in touched.each().zip(&lives) {
             let (key, cache) = (touch.key.as_bytes(), touch.cause.origin.cache);
             match touch.stays {
@@ -151,6 +171,7 @@ impl Applier {
         let purging = self.chain.purge_then(&prefixes, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
+        self.warm_ups.dropped(&batch.whole.keys().copied().collect());
         let at = SystemTime::now();
         self.status.with_drops(|drops| {
             for (escalation, cause) in batch.whole.values() {
@@ -165,28 +186,33 @@ impl Applier {
         Ok(())
     }
 
-    fn count(&self, batch: &Batch, touched: &Touched, lives: &[i64]) {
+    /// `before`: the watermark that the batch found.
+    fn count(&self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
         metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
         for ((table, operation), rows) in &batch.counts {
             let name = self.mapping.table_name(*table);
             metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
         }
-        let now = clock_now();
+        let (clock, now) = (clock_now(), Instant::now());
+        let age = |trace: &Trace| trace.age(clock, now).as_secs_f64();
         for trace in &batch.transactions {
-            let micros = now.saturating_sub(trace.committed_at).max(0);
-            #[expect(clippy::cast_precision_loss, reason = "a histogram's value is a float")]
-            metrics.commit_to_invalidated.observe(micros as f64 / 1e6);
+            metrics.commit_to_invalidated.observe(age(trace));
         }
-        let mut by_cache = hashbrown::HashMap::<CacheId, (u64, u64)>::new();
+        let mut by_cache = hashbrown::HashMap::<CacheId, Removed>::new();
         let at = SystemTime::now();
         self.status.with_drops(|drops| {
             for (Touch { key, cause, stays }, life) in touched.each().zip(lives) {
                 let present = *life > NOT_THERE;
-                let counts = by_cache.entry(cause.origin.cache).or_default();
-                counts.0 += 1;
-                counts.1 += u64::from(present);
+                let removed = by_cache.entry(cause.origin.cache).or_default();
+                removed.all += 1;
+                removed.present += u64::from(present);
                 if let Some(trace) = batch.transactions.get(cause.transaction) {
+                    // What is streamed again was removed before: this is another entry. What
+                    // stays for a while is bounded by its cache's `max_staleness`.
+                    if present && stays.is_none() && trace.end_lsn > before {
+                        removed.inconsistent.push(age(trace));
+                    }
                     drops.note(
                         key.as_bytes(),
                         Drop {
@@ -201,10 +227,12 @@ impl Applier {
                 }
             }
         });
-        for (cache, (all, present)) in by_cache {
+        for (cache, removed) in by_cache {
             let Some(cache) = self.mapping.cache(cache) else { continue };
-            metrics.invalidations.with_label_values(&[&cache.name]).inc_by(all);
-            metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(present);
+            metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
+            metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(removed.present);
+            let inconsistent = metrics.inconsistent.with_label_values(&[&*cache.name]);
+            removed.inconsistent.into_iter().for_each(|seconds| inconsistent.observe(seconds));
         }
         debug!(
             transactions = batch.transactions.len(),

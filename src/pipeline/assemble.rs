@@ -310,6 +310,7 @@ fn transaction(
         commit_lsn: commit.commit_lsn,
         end_lsn: commit.end_lsn,
         committed_at: commit.commit_time,
+        sent_after: 0,
         received_at: Instant::now(),
         changes,
         plans,

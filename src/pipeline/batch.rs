@@ -1,6 +1,6 @@
 //! What goes to Redis in one go: the keys of many transactions, each once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,6 +20,27 @@ pub struct Trace {
     pub end_lsn: Lsn,
     /// The server's clock at the commit: microseconds since 2000-01-01 UTC.
     pub committed_at: i64,
+    /// How long after that it was sent, by the same clock; in microseconds.
+    pub sent_after: i64,
+    /// When its commit was read from the stream.
+    pub received_at: Instant,
+}
+
+impl Trace {
+    /// How long ago it was committed; `clock` is what this machine's clock says, in the same
+    /// unit.
+    ///
+    /// Two clocks disagree, and either may be set while the daemon runs. What passed on the
+    /// server until it was sent, and here since it was read, needs no comparing of the two: it
+    /// is never less than that, and so never negative. Where this machine's clock is ahead of the
+    /// server's it is too long by the difference.
+    #[must_use]
+    pub fn age(&self, clock: i64, now: Instant) -> Duration {
+        let across = clock.saturating_sub(self.committed_at);
+        let micros = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        let apart = micros(self.sent_after) + now.saturating_duration_since(self.received_at);
+        micros(across).max(apart)
+    }
 }
 
 /// A change of a key, and which of the batch's transactions it was.
@@ -87,5 +108,25 @@ impl Batch {
     #[must_use]
     pub fn frontier(&self) -> Option<Lsn> {
         self.transactions.iter().map(|trace| trace.end_lsn).chain(self.seen).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_negative_and_never_less_than_what_surely_passed() {
+        const SECOND: i64 = 1_000_000;
+        let received_at = Instant::now();
+        let now = received_at + Duration::from_secs(2);
+        let age = |clock: i64, sent_after: i64| {
+            let (xid, end_lsn, committed_at) = (Xid(1), Lsn(1), 100 * SECOND);
+            Trace { xid, end_lsn, committed_at, sent_after, received_at }.age(clock, now).as_secs()
+        };
+        assert_eq!(age(105 * SECOND, SECOND), 5, "clocks agree: it lay two seconds unread, too");
+        assert_eq!(age(40 * SECOND, SECOND), 3, "this machine's clock is behind");
+        assert_eq!(age(40 * SECOND, -50 * SECOND), 2, "the server's was set back");
+        assert_eq!(age(i64::MIN, i64::MIN), 2);
     }
 }

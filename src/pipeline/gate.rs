@@ -244,6 +244,8 @@ impl Gate {
                 xid: transaction.xid,
                 end_lsn: transaction.end_lsn,
                 committed_at: transaction.committed_at,
+                sent_after: transaction.sent_after,
+                received_at: transaction.received_at,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());

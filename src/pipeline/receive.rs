@@ -66,9 +66,10 @@ impl Receiver {
             let mut server_end = Lsn::ZERO;
             while let Some(frame) = self.reader.next().map_err(End::of_stream)? {
                 match frame {
-                    Frame::XLogData { wal_start, wal_end, data, .. } => {
+                    Frame::XLogData { wal_start, wal_end, clock, data } => {
                         server_end = server_end.max(wal_end);
-                        if let Some(transaction) = self.assembler.take(wal_start, data)? {
+                        if let Some(mut transaction) = self.assembler.take(wal_start, data)? {
+                            transaction.sent_after = clock.saturating_sub(transaction.committed_at);
                             received = transaction.end_lsn;
                             if self.hand_on(transaction).await {
                                 return Ok(true);

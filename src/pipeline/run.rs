@@ -34,10 +34,14 @@ use super::waiting::Waiting;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
-use crate::warm::rewarm::Rewarmer;
+use crate::warm::filling::Filling;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
+
+/// How long a shutdown waits for fills that have begun: a lease that is left behind keeps
+/// readers waiting.
+const LAST_FILLS: Duration = Duration::from_secs(2);
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -109,6 +113,8 @@ async fn follow(
         () = stop.cancelled() => return Ok(()),
     };
     *forced = None;
+    // Everything that changes from here on is told there first.
+    let _held = context.held.open();
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
@@ -169,16 +175,7 @@ async fn follow(
         }
         .run(),
     );
-    let rewarmer = Rewarmer::new(
-        &context.config.warm,
-        Arc::clone(&context.rules.mapping),
-        context.status.metrics.clone(),
-    );
-    // Beside the pipeline, not of it: it ends with the run, and what it had not filled yet
-    // the next readers fill.
-    let filler = Arc::new(context.filler()?);
-    let warming = rewarmer.clone().run(context.config.warm.clone(), filler);
-    let _warming = AbortOnDrop(tokio::spawn(warming));
+    tasks.spawn("warm", warm(context, stop.clone())?);
     let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     tasks.spawn(
         "apply",
@@ -190,7 +187,9 @@ async fn follow(
             frontier,
             max_keys_per_script: config.max_keys_per_script,
             applied,
-            rewarmer,
+            held: Arc::clone(&context.held),
+            rewarmer: context.warming.rewarmer.clone(),
+            warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
@@ -198,6 +197,26 @@ async fn follow(
     context.status.enter(Phase::Streaming);
     info!(slot = postgres.slot, %watermark, "streaming");
     tasks.until_all_end(context, stop).await
+}
+
+/// Beside the pipeline, not of it: it ends with the run, and what it had not filled yet waits
+/// for the next.
+fn warm(
+    context: &Context,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
+    let timeout = context.config.postgres.statement_timeout.get();
+    let filling = Filling::new(context.filler()?);
+    let warming = context.warming.clone().run(filling.clone(), context.connect.clone(), timeout);
+    Ok(async move {
+        tokio::select! {
+            () = stop.cancelled() => {
+                filling.finished(LAST_FILLS).await;
+                Ok(())
+            }
+            ended = Box::pin(warming) => ended.map_err(End::Broken),
+        }
+    })
 }
 
 /// The tasks of a run, by name. Dropping it ends them.

@@ -86,6 +86,7 @@ async fn resume(
         let files = state::files(rewrites::write(&stream.files));
         chain.purge_then(&prefixes, &[state::closed(&[]), files]).await?;
     }
+    context.warming.warm_ups.dropped(&doomed);
     info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
     Ok(Footing { watermark: state.watermark, frontier: state.frontier, suspects })
 }
@@ -116,6 +117,7 @@ async fn start_anew(
         suspects: suspects.write(),
     };
     chain.purge_then(&as_slices(&prefixes), &state.fields()).await?;
+    context.warming.gap();
     info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
     Ok(Footing { watermark: state.watermark, frontier, suspects })
 }

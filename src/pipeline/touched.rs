@@ -8,8 +8,9 @@ use super::chain::Keys;
 use crate::mapping::Mapping;
 use crate::mapping::changes::Key;
 
-/// A refreshed key costs Redis about as much as so many that are removed.
-const WEIGHT: usize = 2;
+/// A refreshed key costs Redis about as much as so many that are removed (3.4 µs and 1.3 µs where
+/// it was measured).
+const WEIGHT: usize = 3;
 
 /// The keys of a batch.
 #[derive(Debug, Default)]
@@ -95,11 +96,11 @@ mod tests {
     fn few_keys_go_in_one_step_and_many_in_steps_of_bounded_cost() {
         for (removed, refreshed, expected) in [
             (0, 0, vec![(0, 0)]),
-            (4, 3, vec![(4, 3)]),
+            (4, 2, vec![(4, 2)]),
             (10, 0, vec![(10, 0)]),
             (11, 0, vec![(10, 0), (1, 0)]),
-            (0, 6, vec![(0, 5), (0, 1)]),
-            (12, 7, vec![(10, 0), (2, 0), (0, 5), (0, 2)]),
+            (0, 4, vec![(0, 3), (0, 1)]),
+            (12, 7, vec![(10, 0), (2, 0), (0, 3), (0, 3), (0, 1)]),
         ] {
             let touched = touched(removed, refreshed);
             let (mut steps, last) = touched.steps(10);

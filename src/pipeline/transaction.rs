@@ -21,6 +21,8 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// The server's clock at the commit: microseconds since 2000-01-01 UTC.
     pub committed_at: i64,
+    /// How long after that it was sent, by the same clock; in microseconds.
+    pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
     /// What it touches.

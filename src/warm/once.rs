@@ -1,19 +1,18 @@
 //! Filling what is not there, once, on demand: whole caches, highest priority first.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use futures_util::future::try_join_all;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior};
 
-use super::population::{Population, PopulationError, Values, Whose};
-use crate::config::model::{Priority, Warm};
-use crate::fill::filler::{Filler, How, ReadError};
+use super::filling::Filling;
+use super::population::{Entries, Population, PopulationError, Whose};
+use super::turns::Turns;
+use crate::config::model::Priority;
+use crate::fill::filler::{How, ReadError};
 use crate::loader::load::LoadError;
-use crate::mapping::Mapping;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
@@ -22,15 +21,27 @@ use crate::rules::Rules;
 /// How often an entry that changes while it is computed is computed again.
 const TRIES: u32 = 3;
 
-/// How many entries are listed ahead of those that are filled.
-const AHEAD: usize = 256;
-
 /// What to fill, in the order in which it is done.
 #[derive(Debug)]
 pub struct Plan {
-    caches: Vec<(CacheId, Population)>,
+    caches: Vec<(CacheId, String, Population)>,
     /// The caches that were asked for and cannot be warmed, each with the reason.
     pub left_out: Vec<(String, &'static str)>,
+}
+
+/// What a warm-up needs.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Fills one entry.
+    pub filling: &'a Filling,
+    /// Lists them.
+    pub client: &'a SqlClient,
+    /// Says when.
+    pub turns: &'a Turns,
+    /// How many are filled at once.
+    pub workers: usize,
+    /// Whether a service that is away is waited for; else it is an error.
+    pub patient: bool,
 }
 
 /// What came of the entries of one cache.
@@ -83,8 +94,8 @@ pub struct Warmed {
 
 /// Told as it goes on.
 pub trait Progress: Send + Sync {
-    /// A cache is begun.
-    fn cache(&self, name: &str);
+    /// A cache is begun that has so many entries.
+    fn cache(&self, name: &str, entries: usize);
     /// One more entry was dealt with.
     fn one(&self);
 }
@@ -111,7 +122,8 @@ impl Plan {
                     "it has no query in the configuration"
                 }
                 Some(text) => {
-                    plan.caches.push((id, Population::new(cache, text)?));
+                    let name = cache.name.to_string();
+                    plan.caches.push((id, name, Population::new(cache, text)?));
                     continue;
                 }
             };
@@ -120,58 +132,40 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The caches, in the order in which they are done.
+    pub fn caches(&self) -> impl Iterator<Item = (CacheId, &str)> {
+        self.caches.iter().map(|(id, name, _)| (*id, name.as_str()))
+    }
+
     /// Fills what is not there.
     ///
     /// # Errors
     /// If Postgres cannot be reached, or refuses a population.
     pub async fn run(
         &self,
-        filler: &Arc<Filler>,
-        mapping: &Arc<Mapping>,
-        client: &SqlClient,
-        config: &Warm,
+        means: Means<'_>,
         whose: Whose<'_>,
-        progress: Arc<dyn Progress>,
+        progress: &dyn Progress,
     ) -> Result<Warmed, PgError> {
         let mut warmed = Warmed::default();
-        let pace = (config.max_per_second > 0).then(|| {
-            let mut pace = tokio::time::interval(Duration::from_secs(1) / config.max_per_second);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            pace
-        });
-        let pace = Arc::new(tokio::sync::Mutex::new(pace));
-        for (id, population) in &self.caches {
-            let Some(cache) = mapping.cache(*id) else { continue };
-            progress.cache(&cache.name);
-            let found = Arc::new(Mutex::new(Found::default()));
-            let (entries, waiting) = mpsc::channel::<Values>(AHEAD);
-            let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
-            let mut workers = JoinSet::new();
-            for _ in 0..config.concurrency.max(1) {
-                let worker = Worker {
-                    filler: Arc::clone(filler),
-                    cache: *id,
-                    pace: Arc::clone(&pace),
-                    found: Arc::clone(&found),
-                    progress: Arc::clone(&progress),
-                };
-                workers.spawn(worker.work(Arc::clone(&waiting)));
-            }
-            drop(waiting);
-            let listed = population.each(client, whose, &entries, |values| values).await;
-            drop(entries);
-            while let Some(worked) = workers.join_next().await {
-                worked.unwrap_or_else(|failed| {
-                    Err(PgError::lost(format!("a warming task ended by itself: {failed}")))
-                })?;
-            }
-            listed.map_err(|error| {
-                error.during(&format!("listing the population of {}", cache.name))
-            })?;
-            let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-            warmed.caches.push((cache.name.to_string(), found.counts));
-            let failure = found.failure.map(|failure| format!("{}: {failure}", cache.name));
+        for (id, name, population) in &self.caches {
+            let entries = population.list(means.client, whose).await;
+            let entries = entries
+                .map_err(|error| error.during(&format!("listing the population of {name}")))?;
+            progress.cache(name, entries.len());
+            let warmer = Warmer {
+                means,
+                cache: *id,
+                entries,
+                next: AtomicUsize::new(0),
+                found: Mutex::default(),
+                progress,
+            };
+            try_join_all((0..means.workers.max(1)).map(|_| warmer.work())).await?;
+            let found = warmer.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let failure = found.failure.map(|failure| format!("{name}: {failure}"));
             warmed.failures.extend(failure);
+            warmed.caches.push((name.clone(), found.counts));
         }
         Ok(warmed)
     }
@@ -183,23 +177,20 @@ struct Found {
     failure: Option<String>,
 }
 
-struct Worker {
-    filler: Arc<Filler>,
+/// Fills the entries of one cache.
+struct Warmer<'a> {
+    means: Means<'a>,
     cache: CacheId,
-    pace: Arc<tokio::sync::Mutex<Option<Interval>>>,
-    found: Arc<Mutex<Found>>,
-    progress: Arc<dyn Progress>,
+    entries: Entries<'a>,
+    /// The first entry that nobody has taken up.
+    next: AtomicUsize,
+    found: Mutex<Found>,
+    progress: &'a dyn Progress,
 }
 
-impl Worker {
-    async fn work(
-        self,
-        entries: Arc<tokio::sync::Mutex<mpsc::Receiver<Values>>>,
-    ) -> Result<(), PgError> {
-        loop {
-            let Some(values) = entries.lock().await.recv().await else { return Ok(()) };
-            let values: Vec<(&str, &str)> =
-                values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+impl Warmer<'_> {
+    async fn work(&self) -> Result<(), PgError> {
+        while let Some(values) = self.entries.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let how = match self.fill(&values).await {
                 Err(ReadError::Load(error)) if error.concerns_all() => match error {
                     LoadError::Postgres { source, .. } => return Err(source),
@@ -207,44 +198,64 @@ impl Worker {
                 },
                 how => how,
             };
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            let counts = &mut found.counts;
-            match how {
-                Ok(How::Stored) => counts.stored += 1,
-                Ok(How::Hit) => counts.present += 1,
-                Ok(How::Absent) => counts.absent += 1,
-                Ok(How::Voided) => counts.voided += 1,
-                Ok(How::Unleased) => counts.unleased += 1,
-                Ok(How::TooLarge) => counts.too_large += 1,
-                Ok(How::Unstored) => {
-                    counts.failed += 1;
-                    found.failure.get_or_insert_with(|| {
-                        "Redis could not be reached, or refused to store a value (is it full?)"
-                            .to_owned()
-                    });
-                }
-                Err(error) => {
-                    counts.failed += 1;
-                    found.failure.get_or_insert_with(|| error.to_string());
-                }
-            }
-            drop(found);
+            self.note(how);
             self.progress.one();
+        }
+        Ok(())
+    }
+
+    fn note(&self, how: Result<How, ReadError>) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &mut found.counts;
+        match how {
+            Ok(How::Stored) => counts.stored += 1,
+            Ok(How::Hit) => counts.present += 1,
+            Ok(How::Absent) => counts.absent += 1,
+            Ok(How::Voided) => counts.voided += 1,
+            Ok(How::Unleased) => counts.unleased += 1,
+            Ok(How::TooLarge) => counts.too_large += 1,
+            Ok(How::Unstored) => {
+                counts.failed += 1;
+                found.failure.get_or_insert_with(|| {
+                    "Redis could not be reached, or refused to store a value (is it full?)"
+                        .to_owned()
+                });
+            }
+            Err(error) => {
+                counts.failed += 1;
+                found.failure.get_or_insert_with(|| error.to_string());
+            }
         }
     }
 
     async fn fill(&self, values: &[(&str, &str)]) -> Result<How, ReadError> {
+        let patient = self.means.patient;
         let mut tries = 0;
         loop {
-            if let Some(pace) = &mut *self.pace.lock().await {
-                pace.tick().await;
-            }
-            tries += 1;
+            let turn = self.means.turns.warm().await;
             // A whole life: nothing remained of an entry that was not there.
-            let how = self.filler.warm(self.cache, values, None).await?;
-            if how != How::Voided || tries >= TRIES {
-                return Ok(how);
+            let how = self.means.filling.warm(self.cache, values, None).await;
+            match &how {
+                Ok(How::Voided) => {
+                    turn.worked();
+                    tries += 1;
+                    if tries < TRIES {
+                        continue;
+                    }
+                }
+                Ok(How::Hit | How::Unleased) => turn.unused(),
+                Ok(How::Unstored) if patient => {
+                    turn.trouble(&"Redis is not available, or refuses to store");
+                    continue;
+                }
+                Err(ReadError::Load(error)) if patient && error.concerns_all() => {
+                    turn.trouble(error);
+                    continue;
+                }
+                Err(ReadError::Load(error)) if patient && error.is_timeout() => turn.trouble(error),
+                Ok(_) | Err(_) => turn.worked(),
             }
+            return how;
         }
     }
 }

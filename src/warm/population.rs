@@ -14,7 +14,7 @@ use crate::mapping::template::GENERATION;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 
-/// The parameters of one entry: names and values.
+/// Parameters of entries: names and values.
 pub type Values = Vec<(String, String)>;
 
 /// A population, ready to be asked.
@@ -54,10 +54,11 @@ impl Whose<'_> {
     /// More users than any organization has, as an int of Postgres.
     pub const EVERYBODY: u32 = i32::MAX.unsigned_abs();
 
-    fn means(&self, values: &Values) -> bool {
-        self.only.iter().all(|(name, value)| {
-            values.iter().filter(|(known, _)| known == name).all(|(_, found)| found == value)
-        })
+    fn means<'v>(&self, values: impl IntoIterator<Item = (&'v str, &'v str)>) -> bool {
+        let is_other = |(name, found): (&str, &str)| {
+            self.only.iter().any(|(known, value)| *known == name && *value != found)
+        };
+        !values.into_iter().any(is_other)
     }
 }
 
@@ -142,17 +143,12 @@ impl Population {
         &self.columns
     }
 
-    /// Hands out every entry; says how many there were, or ends when nobody listens any more.
+    /// All entries. They are read at once, however long what is done with them takes: a
+    /// statement that waited for its reader would run into its timeout, and hold back vacuum.
     ///
     /// # Errors
     /// If the database does not answer, or refuses the query.
-    pub async fn each<T>(
-        &self,
-        client: &SqlClient,
-        whose: Whose<'_>,
-        to: &mpsc::Sender<T>,
-        entry: impl Fn(Values) -> T,
-    ) -> Result<u64, PgError> {
+    pub async fn list(&self, client: &SqlClient, whose: Whose<'_>) -> Result<Entries<'_>, PgError> {
         let users = whose.users.to_string();
         let given: Vec<Option<Text<'_>>> = self
             .given
@@ -167,31 +163,100 @@ impl Population {
         let given = given.iter().map(|value| value as &(dyn ToSql + Sync));
         let rows = client.query_raw(&statement, given).await?;
         pin_mut!(rows);
-        let mut handed_out = 0;
-        while let Some(row) = rows.try_next().await? {
-            let mut values = Values::with_capacity(self.columns.len());
+        let variants = self.variants.iter().filter(|values| whose.means(pairs(values))).collect();
+        let (text, ends) = (String::new(), Vec::new());
+        let mut entries = Entries { of: self, variants, rows: 0, text, ends };
+        'rows: while let Some(row) = rows.try_next().await? {
+            let known = (entries.text.len(), entries.ends.len());
             for (at, name) in self.columns.iter().enumerate() {
+                let value = row.try_get::<_, Option<&str>>(at)?;
                 // A null parameter yields no key.
-                if let Some(value) = row.try_get::<_, Option<String>>(at)? {
-                    values.push((name.clone(), value));
-                }
+                let Some(value) = value.filter(|value| whose.means([(&**name, *value)])) else {
+                    entries.text.truncate(known.0);
+                    entries.ends.truncate(known.1);
+                    continue 'rows;
+                };
+                entries.text.push_str(value);
+                entries.ends.push(entries.text.len());
             }
-            if values.len() < self.columns.len() {
-                continue;
+            entries.rows += 1;
+        }
+        Ok(entries)
+    }
+
+    /// Hands out every entry; says how many there were, or ends when nobody listens any more.
+    ///
+    /// # Errors
+    /// As [`Population::list`].
+    pub async fn each<T>(
+        &self,
+        client: &SqlClient,
+        whose: Whose<'_>,
+        to: &mpsc::Sender<T>,
+        entry: impl Fn(Values) -> T,
+    ) -> Result<u64, PgError> {
+        let entries = self.list(client, whose).await?;
+        let mut handed_out = 0;
+        for index in 0..entries.len() {
+            let Some(values) = entries.get(index) else { continue };
+            let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            if to.send(entry(values.into_iter().map(owned).collect())).await.is_err() {
+                break;
             }
-            for variant in &self.variants {
-                let values = values.iter().chain(variant).cloned().collect();
-                if !whose.means(&values) {
-                    continue;
-                }
-                if to.send(entry(values)).await.is_err() {
-                    return Ok(handed_out);
-                }
-                handed_out += 1;
-            }
+            handed_out += 1;
         }
         Ok(handed_out)
     }
+}
+
+/// The entries of a population. Kept small: there may be millions.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    of: &'a Population,
+    /// Those of the population's that are meant.
+    variants: Vec<&'a Values>,
+    rows: usize,
+    /// The values of all rows, one after the other.
+    text: String,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Entries<'_> {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows * self.variants.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The parameters of one, with their names.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Vec<(&str, &str)>> {
+        let row = index.checked_div(self.variants.len()).filter(|row| *row < self.rows)?;
+        let variant = self.variants.get(index % self.variants.len())?;
+        let columns = self.of.columns.len();
+        let mut values = Vec::with_capacity(columns + variant.len());
+        for (at, name) in self.of.columns.iter().enumerate() {
+            let at = row * columns + at;
+            let start = match at.checked_sub(1) {
+                Some(before) => *self.ends.get(before)?,
+                None => 0,
+            };
+            values.push((name.as_str(), self.text.get(start..*self.ends.get(at)?)?));
+        }
+        values.extend(pairs(variant));
+        Some(values)
+    }
+}
+
+fn pairs(values: &Values) -> impl Iterator<Item = (&str, &str)> {
+    values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
 /// All combinations of the enumerated parameters' values; one empty one if there are none.

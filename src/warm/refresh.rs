@@ -19,8 +19,8 @@
 //! One refresh of a key is under way at a time. A change that comes meanwhile is not in it for
 //! sure: what it stores is due again at once, by the time of the first such change. A refreshed
 //! entry keeps the life that it had before its first change, or an entry that nobody reads
-//! would live for ever on writes. What is known here is lost with the run; an entry that was due
-//! then goes at its due, and its next reader fills it.
+//! would live for ever on writes. What is known here outlives the runs of the pipeline but not
+//! the daemon; an entry that was due then goes at its due, and its next reader fills it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -78,6 +78,7 @@ fn transaction(tx: usize, at: Lsn, end_lsn: RealLsn) -> Transaction {
         commit_lsn: RealLsn(at.into()),
         end_lsn,
         committed_at: 0,
+        sent_after: 0,
         received_at: Instant::now(),
         changes: ChangeSet::default(),
         plans: Arc::new(LookupPlans::default()),
