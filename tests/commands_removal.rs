@@ -212,7 +212,7 @@ async fn one_that_was_deleted_goes_by_its_id_and_a_wrong_name_is_told() {
 #[tokio::test]
 async fn a_user_a_group_a_cache_and_days_narrow_it() {
     let world = world().await;
-    let cases: [(&[&str], Gone); 6] = [
+    let cases: [(&[&str], Gone<'_>); 6] = [
         (&["--user-id", "11"], &|key| key.contains(":11")),
         (&["--user-id", "11", "--cache-type", "identity"], &|key| key == "v1:identity:11"),
         (&["--cache-type", "user"], &|key| {
