@@ -29,7 +29,8 @@ use unstale::sandbox::{Postgres, Proxy, Redis};
 pub mod api;
 
 /// How long anything may take that is expected to happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration =
+    Duration::from_secs(if cfg!(feature = "long-tests") { 300 } else { 30 });
 
 /// Waits until `condition` gives something, and fails with `what` if it never does.
 pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
