@@ -178,6 +178,25 @@ async fn a_position_that_never_comes_is_answered_from_the_database() {
 }
 
 #[tokio::test]
+async fn what_is_refreshed_is_not_asked_for_an_own_write() {
+    let mut site = Site::new().await;
+    site.world.set("caches.org_data.on_change=refresh");
+    site.world.set("caches.org_data.max_staleness=20s");
+    let _daemon = site.daemon().await;
+    let authorization = bearer(SUPERUSER);
+    let before = site.get(INFO, &[("Authorization", &authorization)]).await;
+    assert_eq!(before.json()["organization"]["name"], "one");
+    site.world.rename(1).await;
+    site.world.settle().await;
+    let any = site.get(INFO, &[("Authorization", &authorization)]).await;
+    assert_eq!(any.json()["organization"]["name"], "one", "the old value may stay for a while");
+    let own = [("Authorization", authorization.as_str()), ("Unstale-Min-LSN", "0/1")];
+    let own = site.get(INFO, &own).await;
+    assert_eq!(cache_status(&own), "unstale; fwd=bypass; detail=min-lsn");
+    assert_eq!(own.json()["organization"]["name"], "one+");
+}
+
+#[tokio::test]
 async fn a_reload_serves_other_endpoints_and_other_queries() {
     let mut site = Site::new().await;
     let shipped = std::fs::read_to_string(support::root().join("config/unstale.toml")).unwrap();
