@@ -11,10 +11,11 @@ use tracing::{info, warn};
 use super::access::may;
 use super::endpoints::{Endpoint, Matched, Target};
 use super::identity::Identity;
+use super::own::Own;
 use super::parameters::Query;
 use super::problem::Problem;
 use super::reading::{Bypass, Course, Wanted};
-use super::respond::{Answer, METHODS, problem};
+use super::respond::{Answer, METHODS, document, problem};
 use super::service::{Api, Serving};
 use super::trace::Trace;
 use crate::config::api::AccessLog;
@@ -40,17 +41,31 @@ impl Api {
         let trace = Trace::of(&head.headers);
         let mut noted = Noted::default();
         let serving = self.serving();
+        let own = Own::find(head.uri.path());
         let matched = serving
             .as_ref()
             .and_then(|serving| Some((serving, serving.endpoints.find(head.uri.path())?)));
-        let template = matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template);
+        let template = match own {
+            Some(own) => own.template(),
+            None => matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template),
+        };
         let query = head.uri.query().unwrap_or_default();
         let answered = async {
             self.within_limits(&head.headers)?;
+            if let Some(own) = own {
+                let serving = serving.as_ref().ok_or_else(Problem::unusable)?;
+                return match (own, &head.method) {
+                    (_, &Method::OPTIONS) => Ok(self.options(&head.headers)),
+                    (Own::OpenApi, &Method::GET | &Method::HEAD) => {
+                        Ok(document(&serving.openapi, &head.headers))
+                    }
+                    (Own::OpenApi, _) => Err(Problem::method_not_allowed(METHODS)),
+                };
+            }
             let Some((serving, matched)) = &matched else {
                 return Err(match serving {
                     Some(_) => Problem::no_such_path(),
-                    None => Problem::unavailable("the configuration cannot be used"),
+                    None => Problem::unusable(),
                 });
             };
             match head.method {

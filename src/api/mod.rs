@@ -49,6 +49,8 @@ pub mod encoding;
 pub mod endpoints;
 mod handle;
 pub mod identity;
+pub mod openapi;
+pub mod own;
 pub mod parameters;
 pub mod problem;
 mod reading;

@@ -196,6 +196,12 @@ impl Problem {
         Problem { retry_after: Some(1), ..problem }
     }
 
+    /// 503: after a reload that went wrong.
+    #[must_use]
+    pub fn unusable() -> Problem {
+        Problem::unavailable("the configuration cannot be used")
+    }
+
     /// 500: what only the operator can mend.
     #[must_use]
     pub fn internal() -> Problem {

@@ -34,6 +34,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The methods of every endpoint.
@@ -175,6 +176,25 @@ impl Api {
         }
         answer
     }
+}
+
+/// A text that is the same for all, and asked for again.
+pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
+    let etag = etag(hash(body));
+    let known = request.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let is_known = known.is_some_and(|tags| none_match(tags, &etag));
+    let mut answer =
+        Response::new(if is_known { Full::default() } else { Full::from(body.clone()) });
+    if is_known {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = answer.headers_mut();
+    if !is_known {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    insert(headers, ETAG, &etag);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    answer
 }
 
 /// A problem, as it is sent.

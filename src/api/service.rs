@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use tracing::warn;
 
 use super::endpoints::Endpoints;
+use super::openapi;
 use super::reading::SharedFiller;
 use super::seen::Seen;
 use super::token::Keys;
@@ -37,6 +39,8 @@ pub(super) struct Serving {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) mapping: Arc<Mapping>,
     pub(super) filler: SharedFiller,
+    /// The OpenAPI document.
+    pub(super) openapi: Bytes,
     key_prefix: String,
 }
 
@@ -90,6 +94,7 @@ impl Api {
         };
         let new = new.map(|filler| {
             Arc::new(Serving {
+                openapi: openapi::text(&openapi::document(&context.rules.endpoints)).into(),
                 endpoints: Arc::clone(&context.rules.endpoints),
                 mapping: Arc::clone(&context.rules.mapping),
                 filler: Arc::new(filler),

@@ -19,6 +19,12 @@ pub struct Endpoint {
     pub cache: String,
     /// The name of the value in the answer, beside `cache_info`.
     pub envelope: String,
+    /// What it is, in a few words, for the OpenAPI document.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// What a value looks like, as JSON, for the OpenAPI document.
+    #[serde(default)]
+    pub example: Option<String>,
     /// Who may. Default: superusers alone.
     #[serde(default)]
     pub who: Who,
