@@ -49,6 +49,8 @@ pub struct Endpoint {
     pub cache_control: HeaderValue,
     /// The name of the value in the answer.
     pub envelope: Box<str>,
+    /// Whether the daemon's live figures stand beside the value.
+    pub live: bool,
     /// What it is, in a few words.
     pub summary: Option<Box<str>>,
     /// What a value looks like.
@@ -325,6 +327,7 @@ impl Compiler<'_> {
             user: written.user.as_str().into(),
             cache_control: cache_control.ok()?,
             envelope: written.envelope.as_str().into(),
+            live: written.live,
             summary: written.summary.as_deref().map(Into::into),
             example,
             opening: format!("{{{}:", serde_json::Value::from(&*written.envelope)).into(),

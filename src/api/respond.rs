@@ -156,26 +156,36 @@ impl Api {
     }
 
     /// What an endpoint allows (RFC 9110, section 9.3.7), and before a request across origins.
-    pub(super) fn options(&self, request: &HeaderMap) -> Answer {
+    pub(super) fn options(&self, request: &HeaderMap, methods: &'static str) -> Answer {
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
         headers.insert(CACHE_CONTROL, NO_STORE);
         let asks = request.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if asks && !self.settings.cors_origins.is_empty() && self.allowed_origin(request).is_some()
         {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
             headers.insert(
                 ACCESS_CONTROL_ALLOW_HEADERS,
                 HeaderValue::from_static(
-                    "Authorization, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
+                    "Authorization, Content-Type, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
                 ),
             );
             headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
         answer
     }
+}
+
+/// What is answered of the moment.
+pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Full::from(body.to_string()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    answer
 }
 
 /// A text that is the same for all, and asked for again.

@@ -5,23 +5,27 @@
 //! Values are what the configuration's queries give, so nothing is said of their members but by
 //! each endpoint's `example`.
 
+mod own;
 mod parameters;
 mod parts;
 
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{Endpoint, Endpoints};
+use super::endpoints::Endpoint;
 use crate::config::endpoints::Who;
+use crate::rules::Rules;
 use parts::{header, problems};
 
 /// The document.
 #[must_use]
-pub fn document(endpoints: &Endpoints) -> Value {
+pub fn document(rules: &Rules) -> Value {
+    let endpoints = &rules.endpoints;
     let mut paths = Map::new();
     for endpoint in endpoints.iter() {
         paths.insert(endpoint.template.to_string(), json!({ "get": read(endpoint) }));
     }
-    paths.insert(super::own::OPENAPI.to_owned(), json!({ "get": itself() }));
+    let own = own::paths(&rules.mapping, endpoints.identity.is_some());
+    paths.extend(own.into_iter().map(|(path, operations)| (path.to_owned(), operations)));
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -32,6 +36,7 @@ pub fn document(endpoints: &Endpoints) -> Value {
         "security": [{ "bearer": [] }],
         "tags": [
             { "name": "cached", "description": "Values from the cache, or from the database where the cache cannot be trusted." },
+            { "name": "management", "description": "Warming and invalidating, and how it stands." },
             { "name": "daemon", "description": "What the daemon says of itself." },
         ],
         "paths": paths,
@@ -84,12 +89,20 @@ fn read(endpoint: &Endpoint) -> Value {
 fn value(endpoint: &Endpoint) -> Value {
     let envelope = &*endpoint.envelope;
     let info = json!({ "cached": true, "cache_type": endpoint.cache, "ttl": endpoint.ttl });
-    let of_value = match &endpoint.example {
-        Some(example) => {
-            json!({ "type": type_of(example), "description": "What the cache's query gives." })
-        }
-        None => json!({ "description": "What the cache's query gives." }),
+    let text = "What the cache's query gives.";
+    let mut of_value = match &endpoint.example {
+        Some(example) => json!({ "type": type_of(example), "description": text }),
+        None => json!({ "description": text }),
     };
+    if endpoint.live {
+        of_value = json!({
+            "description": "Live figures; `statistics` is what the cache's query gives.",
+            "type": "object",
+            "required": ["statistics"],
+            "properties": { "statistics": of_value },
+            "allOf": [{ "$ref": "#/components/schemas/Figures" }],
+        });
+    }
     let mut content = json!({
         "schema": {
             "type": "object",
@@ -100,7 +113,8 @@ fn value(endpoint: &Endpoint) -> Value {
             },
         },
     });
-    if let (Some(example), Some(content)) = (&endpoint.example, content.as_object_mut()) {
+    let example = endpoint.example.as_ref().filter(|_| !endpoint.live);
+    if let (Some(example), Some(content)) = (example, content.as_object_mut()) {
         content.insert("example".to_owned(), json!({ envelope: example, "cache_info": info }));
     }
     json!({
@@ -137,31 +151,6 @@ fn headers_of(endpoint: &Endpoint) -> Value {
     });
     headers.insert("Cache-Control".to_owned(), cache_control);
     headers.into()
-}
-
-/// This document.
-fn itself() -> Value {
-    let mut answers = Map::new();
-    answers.insert(
-        "200".to_owned(),
-        json!({
-            "description": "This document.",
-            "headers": { "ETag": header("ETag"), "X-Request-Id": header("X-Request-Id") },
-            "content": { "application/json": { "schema": {
-                "type": "object", "required": ["openapi", "info", "paths"],
-            } } },
-        }),
-    );
-    answers.insert("304".to_owned(), json!({ "description": "It is as the client knows it." }));
-    answers.extend(problems(&[500, 503]));
-    json!({
-        "operationId": "get_openapi",
-        "tags": ["daemon"],
-        "summary": "What is served, in OpenAPI",
-        "security": [],
-        "parameters": [{ "$ref": "#/components/parameters/IfNoneMatch" }],
-        "responses": answers,
-    })
 }
 
 fn who(who: Who) -> &'static str {

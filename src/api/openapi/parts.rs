@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// `components`.
 pub(super) fn components() -> Value {
-    json!({
+    let mut components = json!({
         "securitySchemes": {
             "bearer": {
                 "type": "http",
@@ -19,7 +19,7 @@ pub(super) fn components() -> Value {
                 "in": "header",
                 "required": false,
                 "description": "What `pg_current_wal_flush_lsn()` gave after a commit: the answer is not older than that.",
-                "schema": { "type": "string", "pattern": "^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$" },
+                "schema": { "type": "string", "minLength": 3, "maxLength": 17, "pattern": "^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$" },
                 "example": "0/16B3748",
             },
             "IfNoneMatch": {
@@ -74,7 +74,12 @@ pub(super) fn components() -> Value {
             },
         },
         "responses": PROBLEMS.iter().map(|problem| (problem.name.to_owned(), problem.answer())).collect::<Map<_, _>>(),
-    })
+    });
+    if let Some(schemas) = components.pointer_mut("/schemas").and_then(Value::as_object_mut) {
+        let own = super::own::schemas();
+        schemas.extend(own.into_iter().map(|(name, schema)| (name.to_owned(), schema)));
+    }
+    components
 }
 
 fn headers() -> Value {
@@ -128,7 +133,7 @@ struct Kind {
     headers: &'static [&'static str],
 }
 
-const PROBLEMS: [Kind; 6] = [
+const PROBLEMS: [Kind; 9] = [
     Kind {
         status: 400,
         name: "BadRequest",
@@ -156,6 +161,27 @@ const PROBLEMS: [Kind; 6] = [
         text: "There is nothing by these parameters, or the user belongs to no organization (`no-organization`).",
         r#type: "not-found",
         headers: &[],
+    },
+    Kind {
+        status: 413,
+        name: "TooLarge",
+        text: "The body is larger than `api.max_body_bytes`.",
+        r#type: "body-too-large",
+        headers: &[],
+    },
+    Kind {
+        status: 415,
+        name: "UnsupportedMediaType",
+        text: "The body is not application/json.",
+        r#type: "not-json",
+        headers: &[],
+    },
+    Kind {
+        status: 429,
+        name: "TooManyRequests",
+        text: "More than `api.management_per_minute`, or too many jobs wait.",
+        r#type: "too-many-requests",
+        headers: &["Retry-After"],
     },
     Kind {
         status: 500,
