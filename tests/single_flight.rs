@@ -13,6 +13,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::AsyncCommands;
 use support::reader::Reader;
 use support::{World, until};
 use tokio::task::JoinHandle;
@@ -132,6 +133,26 @@ async fn a_reader_who_goes_away_strands_nobody_and_leaves_no_lease() {
     gate.open().await;
     until("the lease to go", async || leases(&world).await.is_empty().then_some(())).await;
     assert_eq!(reader.read("org_data", &ONE).await.1, How::Hit, "what was begun was of use");
+}
+
+#[tokio::test]
+async fn nothing_is_computed_for_readers_who_have_gone() {
+    let world = world().await;
+    let _daemon = world.daemon().await;
+    let reader = Arc::new(Reader::new(&world));
+    // Somebody else has the lease, and will not be heard of.
+    let mut values = world.values().await;
+    let lease = "unstale:unstale:lease:{prs_cache:1:v1:org:data:1}";
+    let _: () = values.pset_ex(lease, "another's", 30_000).await.unwrap();
+    let waiting = aboard(&reader).await;
+    until("the reader to wait", async || (reader.metrics.leases_waiting.get() == 1).then_some(()))
+        .await;
+    waiting.abort();
+    // Longer than anybody waits for a lease: whoever was still there would load now.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(reader.loads("org_data"), 0);
+    let _: () = values.del(lease).await.unwrap();
+    assert_eq!(reader.read("org_data", &ONE).await.1, How::Stored);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 // clippy.toml lets #[test] functions panic, not what they call.
 #![allow(
+    clippy::cast_possible_truncation,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

@@ -25,6 +25,7 @@ use crate::store::error::StoreError;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
+use crate::warm::filling::Filling;
 use crate::warm::once::{self, Counts, Plan, Warmed};
 use crate::warm::population::Whose;
 use crate::warm::turns::Turns;
@@ -139,7 +140,7 @@ impl WarmCommand {
         };
         let turns = Turns::new(&config.warm);
         let means = once::Means {
-            filler: &means.filler,
+            filling: &Filling::new(means.filler),
             client: &client,
             turns: &turns,
             workers: config.warm.concurrency,

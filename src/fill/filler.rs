@@ -327,7 +327,7 @@ impl Filler {
     }
 
     /// A lease that is not given back only costs the next reader his patience.
-    async fn give_back(&self, lease: Lease) {
+    pub(super) async fn give_back(&self, lease: Lease) {
         if let Err(error) = lease.release().await {
             debug!(%error, "a lease was not given back");
         }

@@ -33,6 +33,9 @@
 //! number, and asked, before. An answer that is still on its way when a reader comes aboard is
 //! thus not for him: the fill may have been accepted, and the key removed since.
 //!
+//! If all readers have gone before there was anything to compute, the flight ends: nobody pays
+//! for what nobody waits for. A load that has begun goes on, and is stored for the next one.
+//!
 //! Whoever was aboard too late is flown again, at once and together with all others of his
 //! kind: the second flight's commands are all sent after he asked. So a reader waits for two
 //! flights at the most, and a thousand readers at once are two flights, not a thousand.
@@ -120,6 +123,13 @@ impl<T> Pilot<T> {
         Mark(self.flight.aboard.load(Ordering::SeqCst))
     }
 
+    /// The mark up to which everybody has gone away, if nobody is left at all.
+    pub(super) fn deserted(&self) -> Option<Mark> {
+        let mark = self.mark();
+        // Whoever came aboard before the mark and is still there has a receiver.
+        (self.flight.landed.receiver_count() == 0).then_some(mark)
+    }
+
     /// Hands the outcome to those who were aboard at that mark. Gives the pilot back if
     /// there are others: they are to be flown again.
     pub(super) fn land(self, Mark(covers): Mark, outcome: T) -> Option<Pilot<T>> {
@@ -196,6 +206,25 @@ mod tests {
         drop(pilot);
         assert_eq!(seat.outcome().now_or_never(), Some(None));
         assert!(flights.board(b"k").1.is_some());
+    }
+
+    #[test]
+    fn a_flight_is_deserted_when_its_last_reader_has_gone() {
+        let flights = flights();
+        let (first, pilot) = flights.board(b"k");
+        let (second, _) = flights.board(b"k");
+        let pilot = pilot.unwrap();
+        drop(first);
+        assert_eq!(pilot.deserted(), None);
+        drop(second);
+        let gone = pilot.deserted().expect("nobody is left");
+        // Who comes aboard after that is flown all the same.
+        let (late, none) = flights.board(b"k");
+        assert!(none.is_none());
+        let pilot = pilot.land(gone, "nothing").expect("somebody is there");
+        let mark = pilot.mark();
+        assert!(pilot.land(mark, "value").is_none());
+        assert_eq!(late.outcome().now_or_never(), Some(Some("value")));
     }
 
     #[test]

@@ -212,6 +212,10 @@ impl Filler {
                     return (mark, Ok(Read::hit(value, remaining)));
                 }
                 Ok(Acquired::Lease(lease)) => {
+                    if let Some(gone) = pilot.deserted() {
+                        self.give_back(lease).await;
+                        return (gone, Err(ReadError::Abandoned));
+                    }
                     let mut fill = None;
                     let mut filling = || fill = Some(pilot.mark());
                     let outcome = self.compute(wanted.id, &values, lease, None, &mut filling).await;
@@ -220,6 +224,9 @@ impl Filler {
                     return (fill.filter(|_| stored).unwrap_or(mark), outcome);
                 }
                 Ok(Acquired::Wait { at_most }) if start.elapsed() < PATIENCE => {
+                    if let Some(gone) = pilot.deserted() {
+                        return (gone, Err(ReadError::Abandoned));
+                    }
                     self.metrics.leases_waiting.inc();
                     tokio::time::sleep(pause.min(at_most)).await;
                     self.metrics.leases_waiting.dec();

@@ -34,9 +34,14 @@ use super::waiting::Waiting;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
+use crate::warm::filling::Filling;
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
+
+/// How long a shutdown waits for fills that have begun: a lease that is left behind keeps
+/// readers waiting.
+const LAST_FILLS: Duration = Duration::from_secs(2);
 
 struct AbortOnDrop(JoinHandle<()>);
 
@@ -198,10 +203,14 @@ fn warm(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
     let timeout = context.config.postgres.statement_timeout.get();
-    let warming = context.warming.clone().run(context.filler()?, context.connect.clone(), timeout);
+    let filling = Filling::new(context.filler()?);
+    let warming = context.warming.clone().run(filling.clone(), context.connect.clone(), timeout);
     Ok(async move {
         tokio::select! {
-            () = stop.cancelled() => Ok(()),
+            () = stop.cancelled() => {
+                filling.finished(LAST_FILLS).await;
+                Ok(())
+            }
             ended = Box::pin(warming) => ended.map_err(End::Broken),
         }
     })

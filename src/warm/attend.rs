@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::agenda::{Agenda, Next, Order, Reason};
+use super::filling::Filling;
 use super::once::{Counts, Means, Plan, Progress, Warmed};
 use super::population::{PopulationError, Whose};
 use super::turns::Turns;
 use crate::config::model::{Config, Scalar, Task, Warm};
-use crate::fill::filler::Filler;
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
 use crate::postgres::client::SqlClient;
@@ -104,7 +104,7 @@ impl WarmUps {
     }
 
     /// Warms up whenever it is time, for ever.
-    pub async fn run(self, filler: Arc<Filler>, connect: ConnectOptions, timeout: Duration) {
+    pub async fn run(self, filling: Filling, connect: ConnectOptions, timeout: Duration) {
         if !self.shared.config.enabled {
             return std::future::pending().await;
         }
@@ -114,7 +114,7 @@ impl WarmUps {
             let next = self.shared.lock().next(Instant::now(), fastrand::f64());
             match next {
                 Next::Now(order) => tokio::select! {
-                    result = self.shared.warm_up(&order, &filler, &connect, timeout) => {
+                    result = self.shared.warm_up(&order, &filling, &connect, timeout) => {
                         self.shared.end(&order, result);
                     }
                     () = self.shared.interrupted() => self.shared.cut_off(),
@@ -156,7 +156,7 @@ impl Shared {
     async fn warm_up(
         &self,
         order: &Order,
-        filler: &Filler,
+        filling: &Filling,
         connect: &ConnectOptions,
         timeout: Duration,
     ) -> Result<(Warmed, Duration), PgError> {
@@ -171,7 +171,7 @@ impl Shared {
         );
         let client = SqlClient::connect_read_only(connect, timeout).await?;
         let means = Means {
-            filler,
+            filling,
             client: &client,
             turns: &self.turns,
             workers: self.config.concurrency,

@@ -15,7 +15,7 @@
 //! silently:
 //!
 //! * *The pipeline's run ends* (Postgres is away, say): jobs wait for the next run, those
-//!   under way go back to the queue, a warm-up begins anew, and passes over what is there.
+//!   under way go back to the queue (their fills come to an end all the same, [`filling`]), a warm-up begins anew, and passes over what is there.
 //! * *A gap*: the jobs go, counted (`gap`); the warm-up that follows is about everything.
 //! * *Redis or Postgres is away*: nobody is asked but by one worker at a time, after growing
 //!   pauses ([`turns`]). No job is counted as tried.
@@ -32,6 +32,7 @@
 
 pub mod agenda;
 pub mod attend;
+pub mod filling;
 pub mod once;
 pub mod population;
 pub mod queue;
@@ -43,10 +44,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::attend::WarmUps;
+use self::filling::Filling;
 use self::rewarm::Rewarmer;
 use self::turns::Turns;
 use crate::config::model::Config;
-use crate::fill::filler::Filler;
 use crate::metrics::Metrics;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
@@ -86,14 +87,13 @@ impl Warming {
     /// If a worker panicked.
     pub async fn run(
         self,
-        filler: Filler,
+        filling: Filling,
         connect: ConnectOptions,
         timeout: Duration,
     ) -> Result<(), String> {
-        let filler = Arc::new(filler);
-        let warm_ups = self.warm_ups.run(Arc::clone(&filler), connect, timeout);
+        let warm_ups = self.warm_ups.run(filling.clone(), connect, timeout);
         tokio::select! {
-            ended = self.rewarmer.run(self.workers, filler) => ended,
+            ended = self.rewarmer.run(self.workers, filling) => ended,
             () = warm_ups => Ok(()),
         }
     }

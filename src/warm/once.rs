@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
+use super::filling::Filling;
 use super::population::{Entries, Population, PopulationError, Whose};
 use super::turns::Turns;
 use crate::config::model::Priority;
-use crate::fill::filler::{Filler, How, ReadError};
+use crate::fill::filler::{How, ReadError};
 use crate::loader::load::LoadError;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::postgres::client::SqlClient;
@@ -32,7 +33,7 @@ pub struct Plan {
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
     /// Fills one entry.
-    pub filler: &'a Filler,
+    pub filling: &'a Filling,
     /// Lists them.
     pub client: &'a SqlClient,
     /// Says when.
@@ -233,7 +234,7 @@ impl Warmer<'_> {
         loop {
             let turn = self.means.turns.warm().await;
             // A whole life: nothing remained of an entry that was not there.
-            let how = self.means.filler.warm(self.cache, values, None).await;
+            let how = self.means.filling.warm(self.cache, values, None).await;
             match &how {
                 Ok(How::Voided) => {
                     turn.worked();

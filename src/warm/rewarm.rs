@@ -19,11 +19,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::filling::Filling;
 use super::queue::{Job, Queue};
 use super::refresh::{Begin, Ended, Refreshes};
 use super::turns::{Turn, Turns};
 use crate::config::model::{Priority, Rewarm, Warm};
-use crate::fill::filler::{Filler, How, ReadError};
+use crate::fill::filler::{How, ReadError};
 use crate::mapping::Mapping;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::metrics::Metrics;
@@ -31,6 +32,9 @@ use crate::store::session::NOT_THERE;
 
 /// A job that failed this often is left to the next reader.
 const TRIES: u32 = 5;
+
+/// And so often if others hold its lease: for longer than any lease lives.
+const TRIES_IF_HELD: u32 = 9;
 
 /// How long a job waits that failed once; twice as long each time after.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
@@ -140,13 +144,13 @@ impl Rewarmer {
     ///
     /// # Errors
     /// If a worker panicked.
-    pub async fn run(self, workers: usize, filler: Arc<Filler>) -> Result<(), String> {
+    pub async fn run(self, workers: usize, filling: Filling) -> Result<(), String> {
         let mut tasks = JoinSet::new();
         let shared = Arc::clone(&self.shared);
         tasks.spawn(async move { shared.await_refreshes().await });
         for _ in 0..workers.max(1) {
-            let (shared, filler) = (Arc::clone(&self.shared), Arc::clone(&filler));
-            tasks.spawn(async move { shared.work(&filler).await });
+            let (shared, filling) = (Arc::clone(&self.shared), filling.clone());
+            tasks.spawn(async move { shared.work(&filling).await });
         }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|failed| format!("a task that fills ended by itself: {failed}"))?;
@@ -263,13 +267,13 @@ impl Shared {
         }
     }
 
-    async fn work(&self, filler: &Filler) {
+    async fn work(&self, filling: &Filling) {
         loop {
             self.until_there_is_one().await;
             let turn = self.turns.rewarm().await;
             // Only now: what came while the turn was waited for may be more urgent.
             let Some(job) = self.pop() else { continue };
-            self.fill(filler, job, turn).await;
+            self.fill(filling, job, turn).await;
         }
     }
 
@@ -288,7 +292,7 @@ impl Shared {
         }
     }
 
-    async fn fill(&self, filler: &Filler, job: Job, turn: Turn<'_>) {
+    async fn fill(&self, filling: &Filling, job: Job, turn: Turn<'_>) {
         let Some((model, values)) = self.parse(&job) else {
             self.refreshes().forget(&job.key);
             return turn.unused();
@@ -300,7 +304,7 @@ impl Shared {
         match begin {
             Begin::Over => turn.unused(),
             Begin::Refresh(remaining) => {
-                self.refresh(filler, job, model, &values, remaining, turn).await;
+                self.refresh(filling, job, model, &values, remaining, turn).await;
             }
             Begin::Other => {
                 let remaining = job.until.map(|until| until.saturating_duration_since(now));
@@ -308,14 +312,14 @@ impl Shared {
                     self.given_up(&job, "expired");
                     return turn.unused();
                 }
-                self.rewarm(filler, job, &values, remaining, turn).await;
+                self.rewarm(filling, job, &values, remaining, turn).await;
             }
         }
     }
 
     async fn rewarm(
         &self,
-        filler: &Filler,
+        filling: &Filling,
         job: Job,
         values: &[(&str, &str)],
         remaining: Option<Duration>,
@@ -323,7 +327,7 @@ impl Shared {
     ) {
         let cache = job.cache;
         let mut under_way = UnderWay { shared: self, job: Some(job), is_refresh: false };
-        let how = filler.warm(cache, values, remaining).await;
+        let how = filling.warm(cache, values, remaining).await;
         let Some(job) = under_way.job.take() else { return };
         match how {
             Ok(How::Stored | How::Absent | How::TooLarge) => turn.worked(),
@@ -360,7 +364,7 @@ impl Shared {
 
     async fn refresh(
         &self,
-        filler: &Filler,
+        filling: &Filling,
         job: Job,
         model: &CacheModel,
         values: &[(&str, &str)],
@@ -369,7 +373,7 @@ impl Shared {
     ) {
         let cache = job.cache;
         let mut under_way = UnderWay { shared: self, job: Some(job), is_refresh: true };
-        let how = filler.refresh(cache, values, remaining).await;
+        let how = filling.refresh(cache, values, remaining).await;
         let Some(job) = under_way.job.take() else { return };
         let ended = match how {
             Ok(How::Stored) => Ended::Stored,
@@ -420,7 +424,8 @@ impl Shared {
     /// The job failed: it is tried again later, but not for ever.
     fn again(&self, mut job: Job, reason: &str, error: &dyn std::fmt::Display) {
         job.failures += 1;
-        let hopeless = job.failures >= TRIES;
+        let tries = if reason == "held" { TRIES_IF_HELD } else { TRIES };
+        let hopeless = job.failures >= tries;
         let cache = self.mapping.cache(job.cache).map_or("", |cache| &*cache.name);
         if reason == "error" {
             warn!(cache, %error, hopeless, "an entry could not be filled again");
