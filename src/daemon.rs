@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admin;
+use crate::api::server;
+use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
@@ -41,6 +43,8 @@ pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
 /// Everything that was checked before any task started.
 pub struct Daemon {
     context: Context,
+    /// None if there is nothing to serve.
+    api: Option<Arc<Api>>,
     reload: Reload,
 }
 
@@ -75,10 +79,13 @@ impl Daemon {
             address,
             rules,
             status: Arc::new(status),
+            held: Arc::default(),
             warming,
             without: Without::from_environment(),
         };
-        Ok(Daemon { context, reload })
+        let serves = context.config.api.enabled && !context.rules.endpoints.is_empty();
+        let api = if serves { Some(Arc::new(Api::new(&context)?)) } else { None };
+        Ok(Daemon { context, api, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
@@ -96,13 +103,32 @@ impl Daemon {
                 mapping: Arc::clone(&mapping),
             },
         ));
+        let api = match &self.api {
+            None => None,
+            Some(api) => match server::bind(self.context.config.api.listen).await {
+                Ok(listener) => {
+                    let serving = server::serve(listener, Arc::clone(api), stop.clone());
+                    Some(tokio::spawn(serving))
+                }
+                Err(reason) => return Ended::Hopeless(reason),
+            },
+        };
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
             let patience = self.context.longest_wait() + PATIENCE;
             let status = Arc::clone(&self.context.status);
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
+        let within = self.context.config.pipeline.drain_timeout.get();
         let ended = self.supervise(&stop, &mapping).await;
+        stop.cancel();
+        if let Some(api) = api
+            && tokio::time::timeout(within, api).await.is_err()
+        {
+            warn!(
+                "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
+            );
+        }
         over.cancel();
         if let Some(telling) = telling
             && let Err(reason) = telling.await
@@ -145,6 +171,7 @@ impl Daemon {
                         _ = hangup.recv(), if !stop.is_cancelled() => {
                             if let Some(new) = self.read_anew() {
                                 // The run ends and the next one finds another fingerprint: a gap.
+                                // (Or the same, if only the endpoints are others.)
                                 reloaded = Some(new);
                                 run_stop.cancel();
                             }
@@ -156,6 +183,7 @@ impl Daemon {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
+                self.serve_anew().await;
                 // What waited names caches by the numbers of the old mapping.
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
@@ -247,6 +275,16 @@ impl Daemon {
         status.enter(Phase::Connecting);
     }
 
+    /// The API serves by the new rules before a run applies them; and that run waits for those
+    /// who are still served by the old ones, and might store what their queries gave.
+    async fn serve_anew(&self) {
+        let Some(api) = &self.api else { return };
+        match api.serve(&self.context) {
+            Ok(former) => former.gone(self.context.config.api.request_timeout.get()).await,
+            Err(reason) => error!(%reason, "the read API serves nothing until this is mended"),
+        }
+    }
+
     /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
     fn read_anew(&self) -> Option<(Rules, Warming)> {
         let (config, status) = (&self.context.config, &self.context.status);
@@ -256,11 +294,16 @@ impl Daemon {
         match read {
             Ok((rules, warming)) => {
                 status.reload(None);
-                if rules.fingerprint() == self.context.rules.fingerprint() {
+                let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
+                if same_rules && rules.endpoints == self.context.rules.endpoints {
                     info!("reloaded: the rules are the same");
                     return None;
                 }
-                info!("reloaded: the rules have changed, everything managed will be dropped");
+                if same_rules {
+                    info!("reloaded: the endpoints have changed");
+                } else {
+                    info!("reloaded: the rules have changed, everything managed will be dropped");
+                }
                 Some((rules, warming))
             }
             Err(reason) => {

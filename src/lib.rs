@@ -6,6 +6,7 @@
 //! each room's own documentation carries the argument for what it does.
 
 pub mod admin;
+pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod config;

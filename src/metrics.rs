@@ -77,6 +77,12 @@ pub struct Metrics {
     pub service_up: IntGaugeVec,
     /// The watermark.
     pub applied_lsn: Gauge,
+    /// Requests to the read API, by endpoint and status.
+    pub requests: IntCounterVec,
+    /// Values read for them, by cache and where they came from.
+    pub cache_reads: IntCounterVec,
+    /// How long answering took, by endpoint.
+    pub request_seconds: HistogramVec,
     /// Whether `/readyz` says yes.
     pub ready: IntGauge,
     /// Whether the certificate lives.
@@ -124,6 +130,9 @@ impl Metrics {
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
+            requests: make.counters("requests_total", "Requests to the read API.", &["endpoint", "status"])?,
+            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, error.", &["cache", "result"])?,
+            request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
             ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
             certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
             registry: make.0,
@@ -172,6 +181,16 @@ impl Maker {
         labels: &[&str],
     ) -> Result<HistogramVec, MetricsError> {
         let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 17)?;
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+    fn fast_histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<HistogramVec, MetricsError> {
+        // From what a hit costs to the request's timeout.
+        let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 18)?;
         self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
     }
     fn inconsistent(&self) -> Result<HistogramVec, MetricsError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::api::endpoints::Endpoints;
 use crate::config::{Diagnostics, Loaded, populations, queries};
 use crate::mapping::Mapping;
 
@@ -17,6 +18,8 @@ pub struct Rules {
     pub queries: BTreeMap<String, String>,
     /// The SQL that lists each cache's entries to be warmed, by the cache's name.
     pub populations: BTreeMap<String, String>,
+    /// What the read API serves.
+    pub endpoints: Arc<Endpoints>,
     timezone: String,
 }
 
@@ -31,12 +34,17 @@ impl Rules {
         let queries = queries(&loaded.config, base_dir);
         let populations = populations(&loaded.config, base_dir);
         match (mapping, queries, populations) {
-            (Ok(mapping), Ok(queries), Ok(populations)) => Ok(Rules {
-                mapping: Arc::new(mapping),
-                queries,
-                populations,
-                timezone: loaded.config.caches.timezone.clone(),
-            }),
+            (Ok(mapping), Ok(queries), Ok(populations)) => {
+                let endpoints = Endpoints::compile(&loaded.config, &mapping)
+                    .map_err(|problems| loaded.source.diagnostics(problems))?;
+                Ok(Rules {
+                    mapping: Arc::new(mapping),
+                    queries,
+                    populations,
+                    endpoints: Arc::new(endpoints),
+                    timezone: loaded.config.caches.timezone.clone(),
+                })
+            }
             (mapping, queries, populations) => {
                 let problems = [mapping.err(), queries.err(), populations.err()];
                 Err(loaded.source.diagnostics(problems.into_iter().flatten().flatten()))

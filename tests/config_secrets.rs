@@ -54,6 +54,16 @@ fn no_outcome_of_loading_shows_a_password() {
         "[log]\nfile = \"x\"\nlevle = 1 # was: postgres://u:hunter2@h/d",
         "# password = \"hunter2\"\nx = 1\n#url = \"postgres://u:hunter2@h/d\"",
         "[postgres]\nurl = \"postgres://u:hunter2h/d\"\nslto = 1",
+        // Those of the read API.
+        "[postgres]\nurl = \"postgres://u@h/d\"\n[redis]\nurl = \"redis://h\"\n[api.jwt]\nsecret = \"hunter2\"",
+        "[api.jwt]\nsecret = \"hunter2\"\nslto = 1",
+        "[api.jwt]\nsecrt = \"hunter2\"\nkey = \"hunter2\"",
+        "[api]\njwt = \"hunter2\"",
+        "[api.jwt]\nkeys = \"hunter2\"",
+        "[api.jwt]\nkeys = [{ kid = 1, secret = \"hunter2\" }, { key = \"hunter2\" }]",
+        "[[api.jwt.keys]]\nsecret = \"hunter2\"\nalgorithm = \"x\"",
+        "[api.jwt]\nsecret = hunter2",
+        "[api.jwt]\nkeys = [{ secret = \"hunter2\" }",
         // No TOML.
         "[postgres]\npassword =\n  \"hunter2\"",
         "[postgres]\nurl = postgres://u:hunter2@h/d",

@@ -102,20 +102,29 @@ struct Reader {
 impl Reader {
     /// Nobody waits for the replica to be reached, so this does.
     async fn new(world: &World) -> Reader {
-        let reader = Reader::unreached(world).await;
+        Reader::with_connections(world, 4).await
+    }
+
+    /// The same with so many connections to the replica.
+    async fn with_connections(world: &World, connections: usize) -> Reader {
+        let reader = Reader::build(world, connections).await;
         until("the replica to be read", async || reader.load("item", None).await.then_some(()))
             .await;
         reader
     }
 
     async fn unreached(world: &World) -> Reader {
+        Reader::build(world, 4).await
+    }
+
+    async fn build(world: &World, connections: usize) -> Reader {
         let overrides: Vec<Override> = world.settings.iter().map(|s| s.parse().unwrap()).collect();
         let loaded = unstale::config::load(Some(&world.config), &overrides).unwrap();
         let config = &loaded.config;
         let rules = Rules::compile(&loaded).unwrap();
         let metrics = Metrics::new().unwrap();
         let options = replica_options(config).unwrap().expect("a replica");
-        let bounds = Bounds::of_replica(4, &config.postgres);
+        let bounds = Bounds::of_replica(connections, &config.postgres);
         let replica = Replica::new(options, bounds, &metrics);
         let loader = || {
             let (statement_timeout, wait) = (Duration::from_secs(20), Duration::from_secs(10));
@@ -402,6 +411,36 @@ async fn until_slow(client: &tokio_postgres::Client) {
         (row.get::<_, i64>(0) > 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_connections_are_all_in_use_is_not_waited_for() {
+    let (world, standby) = world("50ms").await;
+    let reader = Reader::with_connections(&world, 1).await;
+    let client = standby.client().await.unwrap();
+    let (given, ()) = tokio::join!(reader.load("slow", None), async {
+        until_slow(&client).await;
+        assert!(!reader.load("item", None).await);
+        assert_eq!(reader.count("busy"), 1);
+        let cancel =
+            "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'";
+        client.batch_execute(cancel).await.unwrap();
+    });
+    assert!(!given, "what was canceled there is loaded from the primary");
+}
+
+#[tokio::test]
+async fn a_reader_who_goes_away_leaves_no_connection_on_which_others_would_wait_for_his_query() {
+    let (world, standby) = world("50ms").await;
+    let reader = Reader::with_connections(&world, 1).await;
+    let client = standby.client().await.unwrap();
+    tokio::select! {
+        _ = reader.load("slow", None) => panic!("it takes a minute"),
+        () = until_slow(&client) => {}
+    }
+    let before = reader.count("unavailable");
+    assert!(reader.load("item", None).await);
+    assert_eq!(reader.count("unavailable"), before);
 }
 
 #[tokio::test]

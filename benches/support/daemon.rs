@@ -40,6 +40,7 @@ impl Daemon {
             .arg(format!("postgres.slot={slot}"))
             .arg("--set")
             .arg(format!("admin.listen={port}"))
+            .args(["--set", "api.enabled=false"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

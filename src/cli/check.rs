@@ -12,7 +12,7 @@ use crate::preflight::facts::Facts;
 use crate::preflight::finding::{Finding, Level};
 use crate::preflight::places::Places;
 use crate::preflight::replica::{self, Replica};
-use crate::preflight::{cache_server, coverage, dependencies, replication, tables};
+use crate::preflight::{cache_server, coverage, dependencies, replication, serving, tables};
 use crate::rules::Rules;
 use crate::store::error::StoreError;
 
@@ -77,6 +77,8 @@ impl Check {
                 }
             }
         });
+        let places = Places { source: &loaded.source, config: &loaded.config };
+        found.findings.extend(serving::findings(&places));
         found.findings.sort_by_key(|finding| finding.section);
         Ok(self.report(&found))
     }

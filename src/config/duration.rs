@@ -17,7 +17,7 @@ const LONGEST_DAYS: u64 = 36_500;
 
 /// A length of time: whole numbers with their units `d`, `h`, `m`, `s` or `ms`, the
 /// greatest unit first, such as `500ms`, `90s`, `15m`, `4h` or `1h 30m`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(
     with = "String",
     extend("pattern" = "^[0-9]+(d|h|m|s|ms)( *[0-9]+(h|m|s|ms))*$"),

@@ -7,6 +7,8 @@ use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 
+use super::api::Api;
+use super::endpoints::Endpoint;
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
     Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
@@ -16,8 +18,18 @@ use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
 const SECTIONS: &[&str] = &[
-    "postgres", "redis", "pipeline", "warm", "schedule", "audit", "admin", "log", "caches",
+    "postgres",
+    "redis",
+    "pipeline",
+    "warm",
+    "schedule",
+    "audit",
+    "admin",
+    "api",
+    "log",
+    "caches",
     "tables",
+    "endpoints",
 ];
 
 /// What could be read.
@@ -67,9 +79,15 @@ impl Reader<'_> {
         };
         let audit: Option<Audit> = self.optional(values, "audit");
         let admin: Option<Admin> = self.optional(values, "admin");
+        let mut api: Option<Api> = self.optional(values, "api");
+        if let Some(api) = &mut api {
+            api.jwt.secret = api.jwt.secret.take().filter(given);
+        }
         let log: Option<Log> = self.optional(values, "log");
         let caches = self.caches(values.get("caches"));
         let tables = self.list(values.get("tables"), &root.child("tables"), Reader::table);
+        let endpoints =
+            self.list(values.get("endpoints"), &root.child("endpoints"), Reader::entry::<Endpoint>);
         Some(Config {
             postgres: postgres?,
             redis: redis?,
@@ -78,9 +96,11 @@ impl Reader<'_> {
             schedule,
             audit: audit.unwrap_or_default(),
             admin: admin.unwrap_or_default(),
+            api: api.unwrap_or_default(),
             log: log.unwrap_or_default(),
             caches,
             tables,
+            endpoints,
         })
     }
 
@@ -189,6 +209,10 @@ impl Reader<'_> {
                     Some("tables") => (
                         "a list of tables",
                         "write [[tables]] in the file, in double brackets, once for each",
+                    ),
+                    Some("endpoints") => (
+                        "a list of endpoints",
+                        "write [[endpoints]] in the file, in double brackets, once for each",
                     ),
                     Some("schedule") => (
                         "a list of schedules",
@@ -355,7 +379,9 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
     let what = match name {
         "key" => "`key`, the template of the cache's key,",
         "name" => "`name`, the table's name,",
-        "cache" => "`cache`, the cache that the rule is about,",
+        "cache" => "`cache`, the cache that it is about,",
+        "path" => "`path`, where it is served,",
+        "envelope" => "`envelope`, the name of the value in the answer,",
         "file" => "`file`, the path of the SQL file,",
         "task" => "`task`, what is to be done,",
         "every" => "`every`, how often it is done,",
@@ -366,6 +392,8 @@ fn missing_field(path: ConfigPath, entry: &ConfigPath, name: &str, siblings: &Di
         "name" => "name = \"deals_deal\"",
         "cache" => "cache = \"org_data\"",
         "file" => "query = { file = \"../sql/org_data.sql\" }",
+        "path" => "path = \"/api/cached/organizations/{id}/info/\"",
+        "envelope" => "envelope = \"organization\"",
         "task" => "task = \"warm\"",
         "every" => "every = \"4h\"",
         _ => example(entry.last_key().unwrap_or_default()),

@@ -6,8 +6,10 @@
 //! configuration later (the mapping, Postgres at `check`) reports [`problem::Problem`]s by
 //! path, and [`Source::diagnostics`] finds the place. No secret is ever shown: see `redact`.
 
+pub mod api;
 mod diagnostics;
 pub mod duration;
+pub mod endpoints;
 mod environment;
 mod extract;
 mod keyword;
@@ -20,6 +22,7 @@ mod redact;
 pub mod schema;
 mod source;
 mod validate;
+mod validate_api;
 mod walk;
 
 use std::collections::BTreeSet;

@@ -12,7 +12,9 @@ use secrecy::SecretString;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::api::Api;
 use super::duration::Span;
+use super::endpoints::Endpoint;
 use super::keyword::keywords;
 
 /// Everything that `unstale.toml` may hold.
@@ -42,6 +44,9 @@ pub struct Config {
     /// The operator's listener: metrics, health, `why`.
     #[serde(default)]
     pub admin: Admin,
+    /// The read API.
+    #[serde(default)]
+    pub api: Api,
     /// What the daemon says, and where.
     #[serde(default)]
     pub log: Log,
@@ -51,6 +56,9 @@ pub struct Config {
     /// The tables whose changes matter, and what they reach.
     #[serde(default)]
     pub tables: Vec<Table>,
+    /// What the read API serves.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// `[postgres]`
@@ -583,7 +591,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-fn socket_address<'de, D: Deserializer<'de>>(
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<std::net::SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;

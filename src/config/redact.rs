@@ -36,7 +36,15 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ if path.0.len() == 2 && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,
         },
+        "api" => match path.0.get(1) {
+            Some(Segment::Key(jwt)) if jwt == "jwt" && !HARMLESS_OF_KEYS.contains(&key) => {
+                Exposure::Hidden
+            }
+            _ if !sounds_secret(key) && schema::knows(path) => Exposure::Shown,
+            _ => Exposure::Hidden,
+        },
         "pipeline" | "warm" | "schedule" | "audit" | "admin" | "log" | "caches" | "tables"
+        | "endpoints"
             if !sounds_secret(key) =>
         {
             Exposure::Shown
@@ -45,9 +53,13 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
     }
 }
 
+/// Of `[api.jwt]` and its keys.
+const HARMLESS_OF_KEYS: [&str; 7] =
+    ["kid", "algorithm", "secret_file", "public_key_file", "leeway", "audience", "issuer"];
+
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_lowercase();
-    key != "password_file"
+    !["password_file", "secret_file"].contains(&key.as_str())
         && ["pass", "pwd", "secret", "token", "credential", "dsn", "url"]
             .iter()
             .any(|word| key.contains(word))

@@ -31,6 +31,7 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     }
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
+    checks.api(config, &config.api);
     checks.log_level(&config.log.level);
     let caches = &config.caches;
     for (key, text, example) in [
@@ -58,12 +59,18 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.problems
 }
 
-struct Checks {
+/// Collects what is wrong.
+pub(super) struct Checks {
     problems: Vec<Problem>,
 }
 
 impl Checks {
-    fn add(&mut self, path: ConfigPath, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn add(
+        &mut self,
+        path: ConfigPath,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.problems.push(Problem::new(path, message).hint(hint));
     }
 
@@ -402,7 +409,7 @@ impl Checks {
         self.span(path, ttl, Span::seconds(1)..=Span::seconds(366 * 86_400));
     }
 
-    fn span(&mut self, path: ConfigPath, span: Span, allowed: RangeInclusive<Span>) {
+    pub(super) fn span(&mut self, path: ConfigPath, span: Span, allowed: RangeInclusive<Span>) {
         if !allowed.contains(&span) {
             let message = format!("{span} is out of range");
             self.add(
@@ -413,7 +420,12 @@ impl Checks {
         }
     }
 
-    fn number(&mut self, path: ConfigPath, number: usize, allowed: RangeInclusive<usize>) {
+    pub(super) fn number(
+        &mut self,
+        path: ConfigPath,
+        number: usize,
+        allowed: RangeInclusive<usize>,
+    ) {
         if !allowed.contains(&number) {
             let message = format!("{number} is out of range");
             self.add(

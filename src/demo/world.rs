@@ -195,13 +195,14 @@ fn lead_to(
     let mut document: DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| DemoError::Config(error.to_string()))?;
     for (table, name, setting) in [
-        ("postgres", "url", postgres.url_for(DAEMON, DATABASE)),
-        ("redis", "url", redis.url_db(REDIS_DATABASE)),
-        ("admin", "listen", admin.to_string()),
+        ("postgres", "url", value(postgres.url_for(DAEMON, DATABASE))),
+        ("redis", "url", value(redis.url_db(REDIS_DATABASE))),
+        ("admin", "listen", value(admin.to_string())),
+        ("api", "enabled", value(false)),
     ] {
         let table = document.entry(table).or_insert_with(toml_edit::table);
         match table.as_table_like_mut() {
-            Some(table) => _ = table.insert(name, value(setting)),
+            Some(table) => _ = table.insert(name, setting),
             None => return Err(DemoError::Config(format!("{name} stands in no table"))),
         }
     }

@@ -326,6 +326,20 @@ impl Filler {
         }
     }
 
+    /// Loads an entry past the cache: nothing is asked of it, nothing is stored. The value is
+    /// as fresh as the database.
+    ///
+    /// # Errors
+    /// As [`Filler::read`].
+    pub async fn load_past(
+        &self,
+        cache: CacheId,
+        values: &[(&str, &str)],
+    ) -> Result<Option<Bytes>, ReadError> {
+        let cache = self.mapping.cache(cache).ok_or_else(|| wrong("there is no such cache"))?;
+        Ok(something(self.load(cache, values, None).await?))
+    }
+
     /// A lease that is not given back only costs the next reader his patience.
     pub(super) async fn give_back(&self, lease: Lease) {
         if let Err(error) = lease.release().await {

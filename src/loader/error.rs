@@ -43,6 +43,13 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether the server refused a value: none of the type, or out of its range.
+    #[must_use]
+    pub fn is_data_exception(&self) -> bool {
+        let LoadError::Postgres { source, .. } = self else { return false };
+        source.sqlstate().is_some_and(|state| state.starts_with("22"))
+    }
+
     /// Whether no other value could be loaded either: the server is away, takes no more
     /// connections, or refuses this login. Everything else is the matter of one query.
     #[must_use]

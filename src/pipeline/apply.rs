@@ -26,6 +26,7 @@ use super::drops::Drop;
 use super::end::End;
 use super::status::{Loop, Status};
 use super::touched::{Touch, Touched};
+use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
@@ -56,6 +57,8 @@ pub struct Applier {
     pub applied: watch::Sender<Lsn>,
     /// Told what was removed.
     pub rewarmer: Rewarmer,
+    /// Told what is about to be removed.
+    pub held: Arc<Held>,
     /// Told what was dropped as a whole.
     pub warm_ups: WarmUps,
     /// What is known.
@@ -80,9 +83,9 @@ impl Applier {
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
-                    let certify = self.certifies();
+                    let (asked, certify) = (Instant::now(), self.certifies());
                     self.chain.renew(certify).await?;
-                    self.note_certified(certify);
+                    self.note_certified(asked, certify);
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.apply(batch).await?,
@@ -96,9 +99,9 @@ impl Applier {
         self.status.may_certify().then_some(self.watermark)
     }
 
-    fn note_certified(&self, certify: Option<Lsn>) {
+    fn note_certified(&self, asked: Instant, certify: Option<Lsn>) {
         if certify.is_some() {
-            self.status.certified();
+            self.status.certified(asked);
         }
     }
 
@@ -106,6 +109,9 @@ impl Applier {
         let before = self.watermark;
         self.frontier = self.frontier.max(batch.frontier().unwrap_or(Lsn::ZERO));
         let frontier = state::frontier(self.frontier);
+        // What this process holds goes first, and stays closed until Redis has done the same.
+        let (keys, whole) = (batch.keys.iter().map(|(key, _)| key.as_bytes()), &batch.whole);
+        let closed = self.held.removing(keys, !whole.is_empty());
         if !batch.whole.is_empty() {
             self.drop_whole(&batch, frontier.clone()).await?;
         }
@@ -123,7 +129,8 @@ impl Applier {
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(last, &fields, certify).await?);
-        self.note_certified(certify);
+        self.held.removed(closed);
+        self.note_certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
         self.applied.send_replace(self.watermark);
         // Counted before `/readyz` tells of it: who waits for a position finds its changes

@@ -11,6 +11,7 @@ use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
+use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
 use crate::postgres::conninfo::ConnectOptions;
@@ -35,6 +36,8 @@ pub struct Context {
     pub rules: Rules,
     /// What is known.
     pub status: Arc<Status>,
+    /// What this process holds of the cache itself.
+    pub held: Arc<Held>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
     /// Nothing, but in tests.
@@ -42,26 +45,28 @@ pub struct Context {
 }
 
 impl Context {
-    fn loader(&self, connections: usize) -> Result<Loader, End> {
+    fn bounds(&self, connections: usize) -> Bounds {
         let statement_timeout = self.config.postgres.statement_timeout.get();
-        let bounds = Bounds { connections, statement_timeout, wait: statement_timeout };
+        Bounds { connections, statement_timeout, wait: statement_timeout }
+    }
+
+    fn loader(&self, bounds: Bounds) -> Result<Loader, End> {
         Loader::new(&self.rules, self.connect.clone(), bounds)
             .map_err(|error| End::Hopeless(error.to_string()))
     }
 
     /// The same, which reads the replica where it may. Only for those who load under a lease.
-    fn loader_for_fills(&self, connections: usize) -> Result<Loader, End> {
-        let postgres = &self.config.postgres;
-        let bounds = Bounds::of_replica(connections, postgres);
+    fn loader_for_fills(&self, bounds: Bounds) -> Result<Loader, End> {
+        let of_replica = Bounds::of_replica(bounds.connections, &self.config.postgres);
         let metrics = &self.status.metrics;
-        let replica = |options: &ConnectOptions| Replica::new(options.clone(), bounds, metrics);
-        Ok(self.loader(connections)?.with_replica(self.replica.as_ref().map(replica)))
+        let replica = |options: &ConnectOptions| Replica::new(options.clone(), of_replica, metrics);
+        Ok(self.loader(bounds)?.with_replica(self.replica.as_ref().map(replica)))
     }
 
     /// What compares cached entries with the database now and then.
     pub(super) fn sampler(&self) -> Result<Sampler, End> {
         let ground = Ground {
-            loader: self.loader(1)?,
+            loader: self.loader(self.bounds(1))?,
             mapping: Arc::clone(&self.rules.mapping),
             address: self.address.clone(),
             keys: ControlKeys::new(&self.config.postgres.slot),
@@ -76,7 +81,12 @@ impl Context {
 
     /// The way in which this daemon fills the cache itself.
     pub(super) fn filler(&self) -> Result<Filler, End> {
-        let loader = self.loader_for_fills(self.config.warm.concurrency)?;
+        self.filler_within(self.bounds(self.config.warm.concurrency))
+    }
+
+    /// Another one, with bounds of its own.
+    pub(crate) fn filler_within(&self, bounds: Bounds) -> Result<Filler, End> {
+        let loader = self.loader_for_fills(bounds)?;
         let keys = ControlKeys::new(&self.config.postgres.slot);
         Ok(Filler::new(
             Fills::new(self.address.clone(), keys),

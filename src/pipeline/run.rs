@@ -113,6 +113,8 @@ async fn follow(
         () = stop.cancelled() => return Ok(()),
     };
     *forced = None;
+    // Everything that changes from here on is told there first.
+    let _held = context.held.open();
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
@@ -185,6 +187,7 @@ async fn follow(
             frontier,
             max_keys_per_script: config.max_keys_per_script,
             applied,
+            held: Arc::clone(&context.held),
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::drops::Drops;
 use super::gap::GapReason;
@@ -77,7 +78,9 @@ struct Inner {
     /// The gap that has not come to its end yet.
     open_gap: Option<GapReason>,
     drops: Drops,
-    /// When Redis took the certificate last.
+    /// How many runs have begun.
+    runs: u64,
+    /// When Redis was asked to take the certificate that it took last.
     certified: Option<Instant>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
@@ -112,6 +115,8 @@ pub struct Status {
     /// The metrics.
     pub metrics: Metrics,
     max_lag: Duration,
+    /// The watermark, for those who wait for it.
+    watermarks: watch::Sender<Lsn>,
 }
 
 /// The answer of `/readyz`.
@@ -178,11 +183,13 @@ impl Status {
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
+                runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
             }),
             metrics,
             max_lag,
+            watermarks: watch::Sender::new(Lsn::ZERO),
         }
     }
 
@@ -239,9 +246,9 @@ impl Status {
         beats.find(|(_, at)| at.elapsed() > tolerance).map(|(of, _)| of)
     }
 
-    /// Redis has taken the certificate.
-    pub fn certified(&self) {
-        self.lock().certified = Some(Instant::now());
+    /// Redis has taken the certificate, which it was asked to at that moment.
+    pub fn certified(&self, asked: Instant) {
+        self.lock().certified = Some(asked);
     }
 
     /// Whether changes have flowed in this life: from then on nothing is hopeless.
@@ -300,6 +307,8 @@ impl Status {
         inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
+        inner.runs += 1;
+        self.watermarks.send_replace(watermark);
     }
 
     /// The stream was heard: its position, and the server's end of WAL.
@@ -366,6 +375,29 @@ impl Status {
         let mut inner = self.lock();
         inner.pending.pop_front();
         inner.watermark = watermark;
+        drop(inner);
+        self.watermarks.send_replace(watermark);
+    }
+
+    /// Whether the last certificate of this process still lives.
+    #[must_use]
+    pub fn is_certified(&self) -> bool {
+        self.lock().certified.is_some_and(|asked| asked.elapsed() < CERTIFICATE_LIFE)
+    }
+
+    /// The watermark, as it moves.
+    #[must_use]
+    pub fn watermarks(&self) -> watch::Receiver<Lsn> {
+        self.watermarks.subscribe()
+    }
+
+    /// The number of the present run, if its watermark says what is applied of all that was
+    /// committed below it: not while there are suspects (rule 8). They only ever become fewer
+    /// within a run, so who finds the same number before and after has nothing to fear of them.
+    #[must_use]
+    pub fn covers(&self) -> Option<u64> {
+        let inner = self.lock();
+        (inner.phase == Phase::Streaming && inner.suspects == 0).then_some(inner.runs)
     }
 
     /// The watermark that Redis has acknowledged.

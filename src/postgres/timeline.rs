@@ -77,12 +77,6 @@ impl TimelineWatch {
         })
     }
 
-    /// Whether the connection has ended.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.questions.is_closed()
-    }
-
     /// Whether an ordinary connection of the same role is to the same running server: it
     /// then sees the watch among the server's sessions.
     ///

@@ -34,6 +34,8 @@ pub enum Section {
     Replica,
     /// Redis.
     Redis,
+    /// What the read API says.
+    Api,
 }
 
 impl Section {
@@ -47,6 +49,7 @@ impl Section {
             Section::Dependencies => "Dependencies",
             Section::Replica => "Replica",
             Section::Redis => "Redis",
+            Section::Api => "Read API",
         }
     }
 }

@@ -22,5 +22,6 @@ pub mod replica;
 pub mod replication;
 pub mod run;
 pub mod script;
+pub mod serving;
 pub mod step;
 pub mod tables;

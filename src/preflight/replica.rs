@@ -158,7 +158,7 @@ fn history(replica: &Replica, primary: &ServerFacts) -> Finding {
             let message =
                 format!("role {} may not ask the replica for its timeline, {never}", replica.role);
             let sql = format!("ALTER ROLE {} REPLICATION", Quoted(&replica.role));
-            Finding::warning(HERE, message).sql([sql]).hint("as a superuser, on the primary")
+            Finding::warning(HERE, message).sql([sql]).hint("as a superuser, on the primary (managed: the role that stands for it, such as rds_replication)")
         }
         Err(Untold::Other(reason)) => {
             let message = format!("the replica does not tell its timeline, {never}: {reason}");

@@ -27,6 +27,7 @@ pub mod fills;
 pub mod keys;
 mod lines;
 pub mod purge;
+pub mod reader;
 pub mod remove;
 pub mod scan;
 mod script;

@@ -26,8 +26,11 @@ use tokio::process::{Child, Command};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod api;
+
 /// How long anything may take that is expected to happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration =
+    Duration::from_secs(if cfg!(feature = "long-tests") { 300 } else { 30 });
 
 /// Waits until `condition` gives something, and fails with `what` if it never does.
 pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
@@ -46,9 +49,15 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Below the ports that the kernel hands out to connections, and above the sandbox's own:
+/// between here and the daemon's start nobody takes it.
 fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    loop {
+        let port = fastrand::u16(30_000..32_768);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Both servers, a folder for files, and what the daemon is started with.
@@ -115,6 +124,8 @@ impl World {
                 "warm.after_gap=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
+                // Nor does everybody serve at the same address.
+                "api.enabled=false".to_owned(),
             ],
             folder: tempfile::tempdir().expect("a folder"),
             postgres,

@@ -1,0 +1,215 @@
+//! One request, from its head to its answer.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::{info, warn};
+
+use super::access::may;
+use super::endpoints::{Endpoint, Matched, Target};
+use super::identity::Identity;
+use super::parameters::Query;
+use super::problem::Problem;
+use super::reading::{Bypass, Course, Wanted};
+use super::respond::{Answer, METHODS, problem};
+use super::service::{Api, Serving};
+use super::trace::Trace;
+use crate::config::api::AccessLog;
+use crate::config::endpoints::Who;
+use crate::lsn::Lsn;
+
+const MIN_LSN: HeaderName = HeaderName::from_static("unstale-min-lsn");
+
+/// The label of requests to paths that nothing is served at.
+const NO_ENDPOINT: &str = "none";
+
+/// What is known of a request when it has been answered.
+#[derive(Default)]
+struct Noted {
+    user: Option<String>,
+}
+
+impl Api {
+    /// Answers.
+    pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        let start = Instant::now();
+        let (head, _body) = request.into_parts();
+        let trace = Trace::of(&head.headers);
+        let mut noted = Noted::default();
+        let serving = self.serving();
+        let matched = serving
+            .as_ref()
+            .and_then(|serving| Some((serving, serving.endpoints.find(head.uri.path())?)));
+        let template = matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template);
+        let query = head.uri.query().unwrap_or_default();
+        let answered = async {
+            self.within_limits(&head.headers)?;
+            let Some((serving, matched)) = &matched else {
+                return Err(match serving {
+                    Some(_) => Problem::no_such_path(),
+                    None => Problem::unavailable("the configuration cannot be used"),
+                });
+            };
+            match head.method {
+                Method::GET | Method::HEAD => {
+                    self.get(serving, matched, query, &head.headers, &mut noted).await
+                }
+                Method::OPTIONS => Ok(self.options(&head.headers)),
+                _ => Err(Problem::method_not_allowed(METHODS)),
+            }
+        };
+        let timeout = self.settings.request_timeout.get();
+        let answered = match tokio::time::timeout(timeout, answered).await {
+            Ok(answered) => answered,
+            Err(_) => Err(Problem::unavailable("answering took too long")),
+        };
+        let mut answer = answered.unwrap_or_else(|refused| problem(&refused, &trace));
+        self.finish(&mut answer, &head.headers, &trace);
+        let (status, took) = (answer.status(), start.elapsed());
+        let metrics = &self.status.metrics;
+        metrics.requests.with_label_values(&[template, status.as_str()]).inc();
+        metrics.request_seconds.with_label_values(&[template]).observe(took.as_secs_f64());
+        let is_logged = match self.settings.access_log {
+            AccessLog::All => true,
+            AccessLog::Errors => status.is_client_error() || status.is_server_error(),
+            AccessLog::Off => false,
+        };
+        if is_logged {
+            let cache = answer.headers().get("cache-status").and_then(|value| value.to_str().ok());
+            info!(
+                target: "unstale::access",
+                method = %head.method,
+                endpoint = template,
+                status = status.as_u16(),
+                micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                cache,
+                user = noted.user,
+                request_id = trace.request_id,
+                trace_id = trace.trace_id(),
+                "request"
+            );
+        }
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            warn!(request_id = trace.request_id, "this request was answered with 500");
+        }
+        answer
+    }
+
+    fn within_limits(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let limit = self.settings.max_body_bytes;
+        // hyper has refused what is no number.
+        let length =
+            headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length: u64| usize::try_from(length).is_ok_and(|l| l <= limit)) {
+            return Ok(());
+        }
+        if length.is_none() { Ok(()) } else { Err(Problem::too_large(limit)) }
+    }
+
+    /// The value that an endpoint serves.
+    async fn get(
+        &self,
+        serving: &Serving,
+        matched: &Matched<'_, '_>,
+        query: &str,
+        headers: &HeaderMap,
+        noted: &mut Noted,
+    ) -> Result<Answer, Problem> {
+        let user = match matched.endpoint.who {
+            Who::Anyone => None,
+            _ => Some(self.authenticate(headers)?),
+        };
+        noted.user.clone_from(&user);
+        let query = Query::parse(query);
+        let course = self.course(min_lsn(headers)?).await;
+        let asked = Asked { serving, matched, query: &query, headers, user: user.as_deref() };
+        let answer = self.answer(&asked, course).await;
+        if self.still_holds(course) {
+            return answer;
+        }
+        // What the watermark said is no longer known to be so.
+        self.answer(&asked, Course::Bypass(Bypass::MinLsn)).await
+    }
+
+    async fn answer(&self, asked: &Asked<'_>, course: Course) -> Result<Answer, Problem> {
+        let Asked { serving, matched, query, headers, user } = *asked;
+        let endpoint: &Endpoint = matched.endpoint;
+        let (identity, course) = match user {
+            None => (None, course),
+            Some(user) => {
+                let (identity, course) = self.identity(serving, user, course).await?;
+                if !identity.is_active {
+                    return Err(Problem::user_inactive());
+                }
+                (Some(identity), course)
+            }
+        };
+        let values = matched.values(query, identity.as_ref())?;
+        if let Some(identity) = &identity {
+            authorize(endpoint, identity, &values)?;
+        }
+        let pairs = values.pairs();
+        let wanted = match endpoint.target {
+            Target::Entry(id) => {
+                let cache = serving.mapping.cache(id).ok_or_else(Problem::internal)?;
+                Wanted::entry(id, cache, &pairs)
+            }
+            Target::Composed => {
+                let composition = serving.mapping.composition(&endpoint.cache);
+                Wanted::composed(composition.ok_or_else(Problem::internal)?, &pairs)
+            }
+        };
+        let course = if values.cached { course } else { Course::Bypass(Bypass::Parameters) };
+        let reading = self.read(serving, &wanted, course).await?;
+        let value = reading.value.clone().ok_or_else(Problem::not_found)?;
+        Ok(self.value(endpoint, &pairs, &value, &reading, headers).await)
+    }
+
+    /// The user of the bearer token.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<String, Problem> {
+        let mut all = headers.get_all(AUTHORIZATION).iter();
+        let header = all.next().ok_or_else(Problem::no_token)?;
+        if all.next().is_some() {
+            return Err(Problem::token("several tokens were sent"));
+        }
+        let text = header.to_str().map_err(|_| Problem::token("the token is no text"))?;
+        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Problem::no_token());
+        }
+        self.keys.user(token.trim(), SystemTime::now()).map_err(Problem::token)
+    }
+}
+
+/// A request to an endpoint.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    serving: &'a Serving,
+    matched: &'a Matched<'a, 'a>,
+    query: &'a Query<'a>,
+    headers: &'a HeaderMap,
+    user: Option<&'a str>,
+}
+
+fn authorize(
+    endpoint: &Endpoint,
+    identity: &Identity,
+    values: &super::parameters::Values<'_>,
+) -> Result<(), Problem> {
+    may(endpoint.who, identity, values.get(&endpoint.organization), values.get(&endpoint.user))
+}
+
+fn min_lsn(headers: &HeaderMap) -> Result<Option<Lsn>, Problem> {
+    let mut all = headers.get_all(MIN_LSN).iter();
+    let wrong = || Problem::parameter("Unstale-Min-LSN", "one LSN is allowed, such as 0/16B3748");
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(header), None) => {
+            header.to_str().ok().and_then(|t| t.trim().parse().ok()).map(Some).ok_or_else(wrong)
+        }
+        (Some(_), Some(_)) => Err(wrong()),
+    }
+}

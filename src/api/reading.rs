@@ -1,0 +1,409 @@
+//! The way of a value to a request, and when it goes past the cache.
+//!
+//! | what is found | what follows | `Cache-Status` |
+//! |---|---|---|
+//! | the value, with the certificate | it is answered | `hit` |
+//! | the certificate alone | lease, database, store ([`Filler::read`]) | `fwd=miss` |
+//! | no certificate | the database, nothing is stored | `fwd=bypass` |
+//! | Redis does not answer | the same | `fwd=bypass` |
+//! | a parameter of which nothing is cached | the same | `fwd=bypass` |
+//! | a watermark below `Unstale-Min-LSN` | the same | `fwd=bypass` |
+//! | no database either | 503 | |
+//!
+//! Nothing stale is served in any of these. What bounds the database's share is its number of
+//! connections (`api.max_loads`) and how long one is waited for.
+//!
+//! # Read your own write (rule 10)
+//!
+//! A client whose transaction committed before position L asks for what is not older. The
+//! watermark says that everything below it is applied; the frontier says only that something
+//! above was. So first the watermark is waited for. Then the certificate that comes *with* the
+//! value, in the same command, must say so too: Redis may have been put back to an earlier
+//! state meanwhile, and its certificate with it. Suspects (rule 8) are below the watermark and
+//! not applied: while there are any, the cache is not asked. They can only appear with a new
+//! run; so the run's number is compared at the end with what it was before the first read, and
+//! if it is another one everything is read again from the database.
+//!
+//! What is filled then is good as well: a lease that was taken after the watermark had passed
+//! is loaded, from a replica too, with all that was applied by then (rules 4 and 5). Only a
+//! cache with `on_change = "refresh"` may lack for a while what was applied (rule 12): that one is
+//! not asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use tracing::{debug, error};
+
+use super::endpoints::USER_ID;
+use super::identity::Identity;
+use super::problem::Problem;
+use super::service::{Api, Serving};
+use crate::fill::filler::{How, ReadError};
+use crate::loader::load::LoadError;
+use crate::lsn::Lsn;
+use crate::mapping::composition::Composition;
+use crate::mapping::model::{CacheId, CacheModel};
+use crate::store::fills::NOTHING;
+
+/// How a request is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Through the cache; at the least as new as this position, in this run.
+    Cache {
+        /// The position, and the number of the run.
+        floor: Option<(Lsn, u64)>,
+    },
+    /// From the database.
+    Bypass(Bypass),
+}
+
+/// Why the cache is not asked, or not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bypass {
+    /// Nobody keeps it fresh.
+    Uncertified,
+    /// Redis does not answer.
+    Unreachable,
+    /// It may lack what was asked for.
+    MinLsn,
+    /// Of these parameters nothing is cached.
+    Parameters,
+}
+
+impl Bypass {
+    /// The `detail` in `Cache-Status`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Bypass::Uncertified => "uncertified",
+            Bypass::Unreachable => "unreachable",
+            Bypass::MinLsn => "min-lsn",
+            Bypass::Parameters => "parameters",
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The cache.
+    Hit,
+    /// The database, through the cache; whether it was stored.
+    Miss {
+        /// Others find it now.
+        stored: bool,
+    },
+    /// The database.
+    Bypass(Bypass),
+}
+
+impl Source {
+    /// The label `result` of `unstale_cache_reads_total`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Source::Hit => "hit",
+            Source::Miss { .. } => "miss",
+            Source::Bypass(_) => "bypass",
+        }
+    }
+
+    /// `Cache-Status` (RFC 9211).
+    pub(super) fn cache_status(self) -> String {
+        match self {
+            Source::Hit => "unstale; hit".to_owned(),
+            Source::Miss { stored: true } => "unstale; fwd=miss; stored".to_owned(),
+            Source::Miss { stored: false } => "unstale; fwd=miss".to_owned(),
+            Source::Bypass(why) => format!("unstale; fwd=bypass; detail={}", why.as_str()),
+        }
+    }
+}
+
+/// What is read: an entry, or the parts of a composed value.
+pub(super) struct Wanted<'w> {
+    /// The cache's name, for the metrics.
+    pub(super) cache: &'w str,
+    parts: Vec<(CacheId, Vec<(&'w str, &'w str)>)>,
+    composition: Option<(&'w Composition, &'w [(&'w str, &'w str)])>,
+}
+
+/// A value, or that there is none.
+pub(super) struct Reading {
+    pub(super) value: Option<Bytes>,
+    pub(super) source: Source,
+    /// The watermark that came with it.
+    pub(super) watermark: Option<Lsn>,
+}
+
+/// What looking into the cache gave.
+enum Look {
+    Found(Vec<Bytes>, Lsn),
+    Missing(Lsn),
+    Unusable(Bypass),
+}
+
+impl<'w> Wanted<'w> {
+    pub(super) fn entry(id: CacheId, cache: &'w CacheModel, values: &[(&'w str, &'w str)]) -> Self {
+        Wanted { cache: &cache.name, parts: vec![(id, values.to_vec())], composition: None }
+    }
+
+    pub(super) fn composed(composition: &'w Composition, values: &'w [(&'w str, &'w str)]) -> Self {
+        let parts = composition.parts.iter().map(|part| (part.cache, part.values(values)));
+        Wanted {
+            cache: &composition.name,
+            parts: parts.collect(),
+            composition: Some((composition, values)),
+        }
+    }
+
+    /// The value, of what was found of its parts.
+    fn join(&self, mut parts: Vec<Bytes>) -> Result<Bytes, ReadError> {
+        match self.composition {
+            Some((composition, values)) => Ok(composition.join(values, &parts)?.into()),
+            None => Ok(parts.pop().unwrap_or_default()),
+        }
+    }
+}
+
+impl Api {
+    /// Waits for the watermark, if the request asks for it.
+    pub(super) async fn course(&self, min_lsn: Option<Lsn>) -> Course {
+        let Some(lsn) = min_lsn else { return Course::Cache { floor: None } };
+        let Some(run) = self.status.covers() else { return Course::Bypass(Bypass::MinLsn) };
+        let mut watermarks = self.status.watermarks();
+        let passed = watermarks.wait_for(|watermark| *watermark >= lsn);
+        match tokio::time::timeout(self.settings.min_lsn_timeout.get(), passed).await {
+            Ok(Ok(_)) => Course::Cache { floor: Some((lsn, run)) },
+            Ok(Err(_)) | Err(_) => Course::Bypass(Bypass::MinLsn),
+        }
+    }
+
+    /// Whether what was read on this course is as new as it promised.
+    pub(super) fn still_holds(&self, course: Course) -> bool {
+        match course {
+            Course::Cache { floor: Some((_, run)) } => self.status.covers() == Some(run),
+            _ => true,
+        }
+    }
+
+    /// Reads a value.
+    pub(super) async fn read(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        course: Course,
+    ) -> Result<Reading, Problem> {
+        let read = self.try_read(serving, wanted, course).await;
+        let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
+        self.count(wanted.cache, result);
+        read.map_err(|error| refusal(wanted.cache, &error))
+    }
+
+    fn count(&self, cache: &str, result: &str) {
+        self.status.metrics.cache_reads.with_label_values(&[cache, result]).inc();
+    }
+
+    async fn try_read(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        course: Course,
+    ) -> Result<Reading, ReadError> {
+        let is_refreshed = |(id, _): &(CacheId, _)| {
+            serving.mapping.cache(*id).is_some_and(|cache| cache.max_staleness.is_some())
+        };
+        let bypass = match course {
+            Course::Bypass(why) => why,
+            // The watermark says nothing of what may lack a change for a while (rule 12).
+            Course::Cache { floor: Some(_) } if wanted.parts.iter().any(is_refreshed) => {
+                Bypass::MinLsn
+            }
+            Course::Cache { floor } => match self.look(serving, wanted, floor).await? {
+                Look::Found(parts, watermark) => {
+                    // As it is remembered that there is nothing.
+                    let nothing = parts.iter().any(|part| part.trim_ascii() == NOTHING);
+                    let value = if nothing { None } else { Some(wanted.join(parts)?) };
+                    return Ok(Reading { value, source: Source::Hit, watermark: Some(watermark) });
+                }
+                Look::Missing(watermark) => {
+                    return self.fill(serving, wanted, watermark).await;
+                }
+                Look::Unusable(why) => why,
+            },
+        };
+        let loads = wanted.parts.iter().map(|(id, values)| serving.filler.load_past(*id, values));
+        let parts: Option<Vec<Bytes>> = try_join_all(loads).await?.into_iter().collect();
+        let value = parts.map(|parts| wanted.join(parts)).transpose()?;
+        Ok(Reading { value, source: Source::Bypass(bypass), watermark: None })
+    }
+
+    /// By lease, with whoever else wants the same.
+    async fn fill(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        watermark: Lsn,
+    ) -> Result<Reading, ReadError> {
+        let read = match (wanted.composition, wanted.parts.first()) {
+            (Some((composition, values)), _) => serving.filler.compose(composition, values).await?,
+            (None, Some((id, values))) => serving.filler.read(*id, values).await?,
+            (None, None) => return Err(ReadError::Abandoned),
+        };
+        let source = match read.how {
+            How::Hit => Source::Hit,
+            how => Source::Miss { stored: how == How::Stored },
+        };
+        Ok(Reading { value: read.value, source, watermark: Some(watermark) })
+    }
+
+    async fn look(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        floor: Option<(Lsn, u64)>,
+    ) -> Result<Look, ReadError> {
+        let wrong = || ReadError::Parameters("not all parameters are given".to_owned());
+        let (mut keys, mut generations) = (Vec::new(), Vec::new());
+        for (id, values) in &wanted.parts {
+            let cache = serving.mapping.cache(*id).ok_or_else(wrong)?;
+            let mut generation = None;
+            if let Some(template) = &cache.generation_key {
+                let key = serving.key(template, values, None).ok_or_else(wrong)?;
+                match self.held_or_cached(&key, cache, floor).await {
+                    Ok(found) => generation = Some(found),
+                    Err(other) => return Ok(other),
+                }
+                generations.push(key);
+            }
+            let key = serving.key(&cache.template, values, generation.as_deref());
+            keys.push(key.ok_or_else(wrong)?);
+        }
+        let found = self.cached(&keys, floor).await;
+        if matches!(found, Look::Missing(_)) {
+            // It may have ended in Redis; then what is stored now is stored under another one.
+            generations.iter().for_each(|key| self.held.forget(key));
+        }
+        Ok(found)
+    }
+
+    /// What is held of a key; else what is cached, which is then held.
+    async fn held_or_cached(
+        &self,
+        key: &[u8],
+        cache: &CacheModel,
+        floor: Option<(Lsn, u64)>,
+    ) -> Result<Bytes, Look> {
+        if let Some(value) = self.held(key) {
+            return Ok(value);
+        }
+        let ticket = self.held.ticket(key);
+        match self.cached(&[key], floor).await {
+            Look::Found(mut parts, watermark) => {
+                let value = parts.pop().ok_or(Look::Missing(watermark))?;
+                if let Some(ticket) = ticket {
+                    self.held.put(ticket, value.clone(), Instant::now() + held_life(cache));
+                }
+                Ok(value)
+            }
+            other => Err(other),
+        }
+    }
+
+    /// What this process holds. Without a living certificate that counts for nothing (rule 11).
+    /// Where a position is asked for, the watermark has passed it, and what was applied has
+    /// left here before.
+    fn held(&self, key: &[u8]) -> Option<Bytes> {
+        if self.status.is_certified() { self.held.get(key, Instant::now()) } else { None }
+    }
+
+    async fn cached(&self, keys: &[impl AsRef<[u8]>], floor: Option<(Lsn, u64)>) -> Look {
+        let found = match self.reader.get(keys).await {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "the cache is not asked");
+                return Look::Unusable(Bypass::Unreachable);
+            }
+        };
+        match (found.certificate, floor) {
+            (None, _) => Look::Unusable(Bypass::Uncertified),
+            (Some(watermark), Some((lsn, _))) if watermark < lsn => Look::Unusable(Bypass::MinLsn),
+            (Some(watermark), _) => {
+                let parts = found.values.into_iter().map(|value| value.map(Bytes::from));
+                match parts.collect::<Option<Vec<Bytes>>>() {
+                    Some(parts) => Look::Found(parts, watermark),
+                    None => Look::Missing(watermark),
+                }
+            }
+        }
+    }
+
+    /// Who a user is. Gives also the course that is left: where Redis was of no use for this,
+    /// it need not be tried again.
+    pub(super) async fn identity(
+        &self,
+        serving: &Serving,
+        user: &str,
+        course: Course,
+    ) -> Result<(Identity, Course), Problem> {
+        let id = serving.endpoints.identity.ok_or_else(Problem::internal)?;
+        let cache = serving.mapping.cache(id).ok_or_else(Problem::internal)?;
+        let values = [(USER_ID, user)];
+        let key = serving.key(&cache.template, &values, None).ok_or_else(Problem::internal)?;
+        if matches!(course, Course::Cache { .. })
+            && let Some(value) = self.held(&key)
+        {
+            self.count(&cache.name, "held");
+            return Ok((read_identity(&cache.name, &value)?, course));
+        }
+        let ticket = self.held.ticket(&key);
+        let reading = self.read(serving, &Wanted::entry(id, cache, &values), course).await?;
+        let Some(value) = reading.value else {
+            return Err(Problem::token("the user of this token is not known"));
+        };
+        let identity = read_identity(&cache.name, &value)?;
+        let left = match reading.source {
+            Source::Bypass(why) => Course::Bypass(why),
+            Source::Hit | Source::Miss { .. } => course,
+        };
+        if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) =
+            (reading.source, ticket)
+        {
+            self.held.put(ticket, value, Instant::now() + held_life(cache));
+        }
+        Ok((identity, left))
+    }
+}
+
+/// The longest that an entry is held: a second line of defence, as every time to live.
+fn held_life(cache: &CacheModel) -> Duration {
+    cache.ttl.min(Duration::from_secs(300))
+}
+
+fn read_identity(cache: &str, value: &[u8]) -> Result<Identity, Problem> {
+    Identity::read(value).ok_or_else(|| {
+        error!(cache, "a value says not who a user is: it needs user_id, organization_id, organization_is_active, role_name, is_active and is_superuser (api.identity)");
+        Problem::internal()
+    })
+}
+
+/// What the client is told of a value that could not be had.
+fn refusal(cache: &str, error: &ReadError) -> Problem {
+    match error {
+        ReadError::Load(LoadError::Busy(_)) => {
+            Problem::unavailable("too many requests wait for the database")
+        }
+        ReadError::Load(load) if load.concerns_all() || load.is_timeout() => {
+            debug!(cache, %error, "not answered");
+            Problem::unavailable("the database does not answer")
+        }
+        // A value that the query's types cannot hold: there is nothing by it.
+        ReadError::Load(load) if load.is_data_exception() => Problem::not_found(),
+        _ => {
+            error!(cache, %error, "a value could not be had");
+            Problem::internal()
+        }
+    }
+}
+
+/// A shared filler reads as a single one does.
+pub(super) type SharedFiller = Arc<crate::fill::filler::Filler>;

@@ -1,0 +1,221 @@
+//! From what was found to what is sent.
+
+use std::time::SystemTime;
+
+use axum::http::header::{
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
+    CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::Full;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::conditional::{etag, hash, last_modified, none_match, not_modified_since};
+use super::encoding::{Coding, WORTH};
+use super::endpoints::Endpoint;
+use super::problem::Problem;
+use super::reading::{Reading, Source};
+use super::service::Api;
+use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
+use crate::config::api::BrowserCache;
+use crate::lsn::Lsn;
+
+/// What is sent.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// The methods of every endpoint.
+pub(super) const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// Past this, compressing is left to a thread that may block.
+const LARGE: usize = 65_536;
+
+impl Api {
+    /// 200 with the value in its envelope, or 304.
+    pub(super) async fn value(
+        &self,
+        endpoint: &Endpoint,
+        values: &[(&str, &str)],
+        value: &Bytes,
+        reading: &Reading,
+        request: &HeaderMap,
+    ) -> Answer {
+        let now = SystemTime::now();
+        let cached = reading.source == Source::Hit;
+        let hash = hash(value);
+        let etag = etag(hash);
+        let sight = self.seen.note(place(endpoint, values), hash, cached, now);
+        let modified = last_modified(sight.first, now);
+        let mut answer = Response::new(Full::default());
+        let headers = answer.headers_mut();
+        insert(headers, ETAG, &etag);
+        if let Some(modified) = modified {
+            insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
+        }
+        let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
+        headers.insert(
+            CACHE_CONTROL,
+            match self.settings.browser_cache {
+                BrowserCache::AsConfigured => endpoint.cache_control.clone(),
+                BrowserCache::Revalidate => REVALIDATE,
+            },
+        );
+        insert(headers, CACHE_STATUS, &reading.source.cache_status());
+        if let Some(watermark) = reading.watermark {
+            insert(headers, APPLIED_LSN, &watermark.to_string());
+        }
+        let text = |name| request.get(name).and_then(|value| value.to_str().ok());
+        // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
+        let unchanged = match (text(IF_NONE_MATCH), text(IF_MODIFIED_SINCE), modified) {
+            (Some(tags), ..) => none_match(tags, &etag),
+            (None, Some(since), Some(modified)) => not_modified_since(since, modified),
+            _ => false,
+        };
+        if unchanged {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+            return answer;
+        }
+        let (opening, closing) = (&endpoint.opening, endpoint.closing(cached));
+        let mut body = Vec::with_capacity(opening.len() + value.len() + closing.len());
+        body.extend_from_slice(opening.as_bytes());
+        body.extend_from_slice(value);
+        body.extend_from_slice(closing.as_bytes());
+        let coding = match text(ACCEPT_ENCODING) {
+            Some(accept) if self.settings.compress && body.len() >= WORTH => {
+                Coding::preferred(accept)
+            }
+            _ => Coding::Identity,
+        };
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        if let Some(name) = coding.as_str() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+        let body = if coding != Coding::Identity && body.len() > LARGE {
+            // It only fails when the program ends.
+            tokio::task::spawn_blocking(move || coding.encode(body)).await.unwrap_or_default()
+        } else {
+            coding.encode(body)
+        };
+        *answer.body_mut() = Full::from(body);
+        answer
+    }
+
+    /// What goes with every answer.
+    pub(super) fn finish(&self, answer: &mut Answer, request: &HeaderMap, trace: &Trace) {
+        let headers = answer.headers_mut();
+        let with_cors = !self.settings.cors_origins.is_empty();
+        headers.insert(
+            VARY,
+            HeaderValue::from_static(match (self.settings.compress, with_cors) {
+                (true, true) => "Authorization, Accept-Encoding, Origin",
+                (true, false) => "Authorization, Accept-Encoding",
+                (false, true) => "Authorization, Origin",
+                (false, false) => "Authorization",
+            }),
+        );
+        let watermark = self.status.watermark();
+        // Of a daemon that stands by, the certificate says it, if anything does.
+        if !headers.contains_key(APPLIED_LSN) && watermark > Lsn::ZERO {
+            insert(headers, APPLIED_LSN, &watermark.to_string());
+        }
+        insert(headers, REQUEST_ID, &trace.request_id);
+        if let Some(parent) = &trace.parent {
+            headers.insert(TRACEPARENT, parent.clone());
+        }
+        if let Some(origin) = with_cors.then(|| self.allowed_origin(request)).flatten() {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(
+                    "ETag, Age, Cache-Status, Retry-After, Unstale-Applied-LSN, X-Request-Id",
+                ),
+            );
+        }
+    }
+
+    fn allowed_origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        let origin = request.get(ORIGIN)?;
+        let is = |allowed: &&String| *allowed == "*" || allowed.as_bytes() == origin.as_bytes();
+        let allowed = self.settings.cors_origins.iter().find(is)?;
+        Some(if allowed == "*" { HeaderValue::from_static("*") } else { origin.clone() })
+    }
+
+    /// What an endpoint allows (RFC 9110, section 9.3.7), and before a request across origins.
+    pub(super) fn options(&self, request: &HeaderMap) -> Answer {
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        let headers = answer.headers_mut();
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        let asks = request.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if asks && !self.settings.cors_origins.is_empty() && self.allowed_origin(request).is_some()
+        {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+            headers.insert(
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static(
+                    "Authorization, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
+                ),
+            );
+            headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        }
+        answer
+    }
+}
+
+/// A problem, as it is sent.
+pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
+    let mut answer = Response::new(Full::from(problem.body(&trace.request_id)));
+    *answer.status_mut() = problem.status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    match problem.challenge {
+        None => {}
+        Some("") => insert(headers, WWW_AUTHENTICATE, "Bearer realm=\"api\""),
+        Some(error) => {
+            insert(headers, WWW_AUTHENTICATE, &format!("Bearer realm=\"api\", error=\"{error}\""));
+        }
+    }
+    if let Some(seconds) = problem.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(allow) = problem.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if problem.status == StatusCode::PAYLOAD_TOO_LARGE {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// What is no header cannot come from here: our own texts, ids that were looked at, times.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// A number for what is asked about.
+fn place(endpoint: &Endpoint, values: &[(&str, &str)]) -> u64 {
+    let mut text = endpoint.template.to_string();
+    for (_, value) in values {
+        text.push('\0');
+        text.push_str(value);
+    }
+    xxh3_64(text.as_bytes())
+}

@@ -1,0 +1,204 @@
+//! Connections: how many, how slow, until when. What HTTP/1.1 is, hyper knows.
+//!
+//! Whoever is slow costs a connection and no more: the head of a request must come within
+//! `api.header_timeout`, an idle connection is kept as long, and an answer must be taken in
+//! as fast. Past `api.max_connections` one is told so and closed, at once.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::service::Api;
+
+/// So many of those who are too many are told so at once; further ones are just closed.
+const TOLD: usize = 64;
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
+    content-length: 142\r\nconnection: close\r\n\r\n\
+    {\"type\":\"urn:problem-type:unstale:unavailable\",\"title\":\"Not available now\",\"status\":503,\
+    \"detail\":\"too many connections (api.max_connections)\"}";
+
+/// Takes the address.
+///
+/// # Errors
+/// If it is taken or not ours: what to change.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|e| {
+        format!("cannot listen on {address} (api.listen): {e}; choose another address, stop what listens there, or set api.enabled = false")
+    })
+}
+
+/// Serves until it is told to stop, and what was under way has ended.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, "serving the read API");
+    }
+    let room = Arc::new(Semaphore::new(api.settings.max_connections));
+    let told = Arc::new(Semaphore::new(TOLD));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open come to an end.
+                warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+            let (api, stop) = (Arc::clone(&api), stop.clone());
+            connections.spawn(connection(stream, api, stop, permit));
+        } else if let Ok(permit) = Arc::clone(&told).try_acquire_owned() {
+            connections.spawn(async move {
+                _ = tokio::time::timeout(Duration::from_secs(1), refuse(stream)).await;
+                drop(permit);
+            });
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    api: Arc<Api>,
+    stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "small answers may wait for each other");
+    }
+    let patience = api.settings.header_timeout.get();
+    let max_header_bytes = api.settings.max_header_bytes;
+    let service = service_fn(move |request| {
+        let api = Arc::clone(&api);
+        async move { Ok::<_, Infallible>(api.handle(request).await) }
+    });
+    let stream = TokioIo::new(Impatient { stream, patience, since: None });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .max_buf_size(max_header_bytes)
+        .serve_connection(stream, service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended");
+    }
+}
+
+/// 503, whatever is asked. The request is read, or the client would see a reset instead.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    let mut head = [0; 4096];
+    _ = stream.read(&mut head).await?;
+    stream.write_all(TOO_MANY).await?;
+    stream.shutdown().await
+}
+
+/// A stream whose reader must take in something within a time.
+struct Impatient {
+    stream: TcpStream,
+    patience: Duration,
+    /// Running while nothing can be written.
+    since: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.since = None;
+            return poll;
+        }
+        let patience = self.patience;
+        let since = self.since.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(since.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_as_long_as_it_says() {
+        let text = str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}
