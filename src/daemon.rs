@@ -278,7 +278,14 @@ impl Daemon {
     /// The API serves by the new rules before a run applies them; and that run waits for those
     /// who are still served by the old ones, and might store what their queries gave.
     async fn serve_anew(&self) {
-        let Some(api) = &self.api else { return };
+        let Some(api) = &self.api else {
+            if self.context.config.api.enabled && !self.context.rules.endpoints.is_empty() {
+                warn!(
+                    "there are endpoints now, and nothing listens: restart the daemon to serve them"
+                );
+            }
+            return;
+        };
         match api.serve(&self.context) {
             Ok(former) => former.gone(self.context.config.api.request_timeout.get()).await,
             Err(reason) => error!(%reason, "the read API serves nothing until this is mended"),
