@@ -143,6 +143,36 @@ async fn every_endpoint_misses_once_then_hits_and_is_not_sent_again_if_it_is_kno
 }
 
 #[tokio::test]
+async fn a_hit_costs_one_round_trip() {
+    let site = Site::new().await;
+    let daemon = site.daemon().await;
+    for _ in 0..2 {
+        for (path, user, ..) in SERVED {
+            assert_eq!(site.get_as(user, path).await.status, 200, "{path}");
+        }
+    }
+    let mut values = site.world.values().await;
+    let held = "unstale_cache_reads_total{cache=\"identity\",result=\"held\"}";
+    let before = daemon.metric(held).await;
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut values).await.unwrap();
+    for (path, user, ..) in SERVED {
+        let answer = site.get_as(user, path).await;
+        assert_eq!(answer.header("cache-status"), Some("unstale; hit"), "{path}");
+    }
+    let stats: String =
+        redis::cmd("INFO").arg("commandstats").query_async(&mut values).await.unwrap();
+    let calls = |command: &str| {
+        let line =
+            stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|rest| rest.split(',').next()?.parse::<usize>().ok()).unwrap_or_default()
+    };
+    // What the daemon does each second is no MGET, and of these scripts it runs but the step's.
+    assert_eq!(calls("mget"), SERVED.len(), "{stats}");
+    assert_eq!(calls("pttl") + calls("get"), 0, "no script of a filler was run: {stats}");
+    assert_eq!(daemon.metric(held).await - before, f64::from(u8::try_from(SERVED.len()).unwrap()));
+}
+
+#[tokio::test]
 async fn the_value_is_copied_byte_by_byte() {
     let site = Site::new().await;
     let _daemon = site.daemon().await;
@@ -389,11 +419,12 @@ async fn who_is_slow_or_one_too_many_is_sent_away() {
     site.world.set("api.max_connections=2");
     let _daemon = site.daemon().await;
     // Half a head, and nothing at all: both end by themselves.
-    let mut half = site.connect().await;
-    half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-    let mut nothing = site.connect().await;
-    let third = support::until("503", async || {
-        site.try_get("/", &[]).await.filter(|answer| answer.status == 503)
+    let (mut half, mut nothing, third) = support::until("503", async || {
+        let mut half = site.connect().await;
+        half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let nothing = site.connect().await;
+        let third = site.try_get("/", &[]).await.filter(|answer| answer.status == 503)?;
+        Some((half, nothing, third))
     })
     .await;
     assert_eq!(third.header("retry-after"), Some("1"));

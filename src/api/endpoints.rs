@@ -416,7 +416,11 @@ mod tests {
          [caches.stats]\nkey = \"v1:stats:{org_id}:{days}\"\nquery = \"select 1\"\nparameters = { days = [7, 30] }\n";
 
     fn compile(endpoints: &str) -> Result<Endpoints, Vec<String>> {
-        let Loaded { config, .. } = Layers::text("t.toml", &format!("{HEAD}{endpoints}"))
+        compile_below(HEAD, endpoints)
+    }
+
+    fn compile_below(head: &str, endpoints: &str) -> Result<Endpoints, Vec<String>> {
+        let Loaded { config, .. } = Layers::text("t.toml", &format!("{head}{endpoints}"))
             .load()
             .map_err(|d| vec![d.to_string()])?;
         let mapping = Mapping::new(&config).unwrap();
@@ -502,6 +506,13 @@ mod tests {
             let problems = compile(&GOOD.replacen(change.0, change.1, 1)).unwrap_err();
             assert!(problems.iter().any(|p| p.contains(part)), "{change:?}: {problems:?}");
         }
+        let stale = HEAD.replacen(
+            "query",
+            "rewarm = \"if_cached\"\non_change = \"refresh\"\nmax_staleness = \"1s\"\nquery",
+            1,
+        );
+        let problems = compile_below(&stale, GOOD).unwrap_err();
+        assert!(problems[0].contains("caches.identity.on_change"), "{problems:?}");
         let twice = format!("{GOOD}{}", GOOD.replace("{id}", "{o}").replace("\"id\"", "\"o\""));
         assert!(compile(&twice).unwrap_err().iter().any(|p| p.contains("is served already")));
     }

@@ -71,8 +71,13 @@ pub struct Answer {
 
 impl Site {
     pub async fn new() -> Site {
-        let mut world = World::new().await;
+        let world = World::new().await;
         world.postgres.execute(ROWS).await.expect("the rows");
+        Site::of(world)
+    }
+
+    /// The same for a world of one's own.
+    pub fn of(mut world: World) -> Site {
         let port = free_port();
         world.set("api.enabled=true");
         world.set(&format!("api.listen=127.0.0.1:{port}"));
