@@ -81,6 +81,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Values read for them, by cache and where they came from.
     pub cache_reads: IntCounterVec,
+    /// How long reading those took.
+    pub cache_read_seconds: HistogramVec,
     /// How long answering took, by endpoint.
     pub request_seconds: HistogramVec,
     /// Whether `/readyz` says yes.
@@ -132,6 +134,7 @@ impl Metrics {
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
             requests: make.counters("requests_total", "Requests to the read API.", &["endpoint", "status"])?,
             cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, error.", &["cache", "result"])?,
+            cache_read_seconds: make.fast_histograms("cache_read_seconds", "How long reading a value for a request took, by where it came from.", &["cache", "result"])?,
             request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
             ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
             certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,

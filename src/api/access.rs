@@ -47,6 +47,23 @@ pub fn may(
     Ok(())
 }
 
+/// The organization whose entries the user may manage: the one that is asked for, or a
+/// superuser's `None`, which is all of them.
+///
+/// # Errors
+/// What is answered instead.
+pub fn scope(identity: &Identity, asked: Option<String>) -> Result<Option<String>, Problem> {
+    if identity.is_active && identity.is_superuser {
+        return Ok(asked);
+    }
+    let organization = asked.or_else(|| identity.organization_id.clone());
+    if identity.is_active && organization.is_none() {
+        return Err(Problem::no_organization());
+    }
+    may(Who::Admin, identity, organization.as_deref(), None)?;
+    Ok(organization)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +81,25 @@ mod tests {
 
     fn status(who: Who, identity: &Identity) -> u16 {
         may(who, identity, Some("1"), Some("7")).err().map_or(200, |p| p.status.as_u16())
+    }
+
+    #[test]
+    fn each_manages_what_is_its_own() {
+        let admin = identity();
+        let asked = |id: &str| Some(id.to_owned());
+        assert_eq!(scope(&admin, None), Ok(asked("1")));
+        assert_eq!(scope(&admin, asked("1")), Ok(asked("1")));
+        assert_eq!(scope(&admin, asked("2")).unwrap_err().status.as_u16(), 403);
+        let member = Identity { role_name: None, ..admin.clone() };
+        assert_eq!(scope(&member, None).unwrap_err().status.as_u16(), 403);
+        let nowhere = Identity { organization_id: None, ..admin.clone() };
+        assert_eq!(scope(&nowhere, None).unwrap_err().status.as_u16(), 404);
+        assert_eq!(scope(&nowhere, asked("1")).unwrap_err().status.as_u16(), 403);
+        let superuser = Identity { is_superuser: true, ..nowhere };
+        assert_eq!(scope(&superuser, None), Ok(None));
+        assert_eq!(scope(&superuser, asked("2")), Ok(asked("2")));
+        let inactive = Identity { is_active: false, ..superuser };
+        assert_eq!(scope(&inactive, None).unwrap_err().status.as_u16(), 401);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use axum::http::HeaderValue;
 
 use super::identity::Identity;
+use super::own::Own;
 use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
 use crate::config::endpoints::{Endpoint as Written, Who};
@@ -48,6 +49,12 @@ pub struct Endpoint {
     pub cache_control: HeaderValue,
     /// The name of the value in the answer.
     pub envelope: Box<str>,
+    /// Whether the daemon's live figures stand beside the value.
+    pub live: bool,
+    /// What it is, in a few words.
+    pub summary: Option<Box<str>>,
+    /// What a value looks like.
+    pub example: Option<serde_json::Value>,
     /// What stands before the value in the answer.
     pub opening: Box<str>,
     closings: [Box<str>; 2],
@@ -88,6 +95,10 @@ impl Endpoints {
             let at = ConfigPath::root().child("endpoints").child(index);
             let mut compiler = Compiler { at, problems: &mut problems };
             let Some(endpoint) = compiler.endpoint(config, mapping, written) else { continue };
+            if Own::find(&written.path).is_some() {
+                let message = format!("{} is served by the daemon itself", written.path);
+                compiler.add("path", message, "give it another path");
+            }
             let is_same = |other: &Endpoint| alike(&other.segments, &endpoint.segments);
             if let Some(other) = endpoints.iter().find(|other| is_same(other)) {
                 let message = format!("{} is served already, as {}", written.path, other.template);
@@ -256,6 +267,17 @@ impl Compiler<'_> {
         if cache_control.is_err() {
             self.add("cache_control", "this is no header", "such as \"max-age=900, private\"");
         }
+        let example = written.example.as_deref().and_then(|text| {
+            serde_json::from_str(text)
+                .map_err(|error| {
+                    self.add(
+                        "example",
+                        format!("this is no JSON: {error}"),
+                        "write a value as the cache holds it",
+                    )
+                })
+                .ok()
+        });
         let Some(served) = Served::find(mapping, &written.cache) else {
             let composed = mapping.compositions().iter().map(|composition| &*composition.name);
             let known = mapping.caches().map(|(_, cache)| &*cache.name).chain(composed);
@@ -305,6 +327,9 @@ impl Compiler<'_> {
             user: written.user.as_str().into(),
             cache_control: cache_control.ok()?,
             envelope: written.envelope.as_str().into(),
+            live: written.live,
+            summary: written.summary.as_deref().map(Into::into),
+            example,
             opening: format!("{{{}:", serde_json::Value::from(&*written.envelope)).into(),
             closings: [false, true].map(|cached| closing(&written.cache, served.ttl, cached)),
         })
@@ -500,6 +525,8 @@ mod tests {
             (("default = 30", "default = 400"), "endpoints[0].parameters.days.default"),
             (("envelope = \"statistics\"", "envelope = \"cache_info\""), "endpoints[0].envelope"),
             (("who = \"member\"", "who = \"member\"\norganization = \"o\""), "endpoints[0].who"),
+            (("who = \"member\"", "example = \"{\""), "endpoints[0].example: this is no JSON"),
+            (("/o/{id}/stats/", "/api/openapi.json"), "is served by the daemon itself"),
             (("who = \"member\"", "cache_control = \"a\\nb\""), "endpoints[0].cache_control"),
             (("[[endpoints]]", "[api]\nidentity = \"stats\"\n[[endpoints]]"), "api.identity"),
         ] {

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use tracing::{info, warn};
 
 use super::access::may;
 use super::endpoints::{Endpoint, Matched, Target};
 use super::identity::Identity;
+use super::management::Caller;
+use super::own::Own;
 use super::parameters::Query;
 use super::problem::Problem;
 use super::reading::{Bypass, Course, Wanted};
-use super::respond::{Answer, METHODS, problem};
+use super::respond::{Answer, METHODS, document, problem};
 use super::service::{Api, Serving};
 use super::trace::Trace;
 use crate::config::api::AccessLog;
@@ -36,28 +40,36 @@ impl Api {
     /// Answers.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         let start = Instant::now();
-        let (head, _body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let trace = Trace::of(&head.headers);
         let mut noted = Noted::default();
         let serving = self.serving();
+        let own = Own::find(head.uri.path());
         let matched = serving
             .as_ref()
             .and_then(|serving| Some((serving, serving.endpoints.find(head.uri.path())?)));
-        let template = matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template);
+        let template = match own {
+            Some(own) => own.template(),
+            None => matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template),
+        };
         let query = head.uri.query().unwrap_or_default();
         let answered = async {
             self.within_limits(&head.headers)?;
+            if let Some(own) = own {
+                let serving = serving.as_ref().ok_or_else(Problem::unusable)?;
+                return self.own(serving, own, (&head, body), &trace, &mut noted).await;
+            }
             let Some((serving, matched)) = &matched else {
                 return Err(match serving {
                     Some(_) => Problem::no_such_path(),
-                    None => Problem::unavailable("the configuration cannot be used"),
+                    None => Problem::unusable(),
                 });
             };
             match head.method {
                 Method::GET | Method::HEAD => {
                     self.get(serving, matched, query, &head.headers, &mut noted).await
                 }
-                Method::OPTIONS => Ok(self.options(&head.headers)),
+                Method::OPTIONS => Ok(self.options(&head.headers, METHODS)),
                 _ => Err(Problem::method_not_allowed(METHODS)),
             }
         };
@@ -98,6 +110,39 @@ impl Api {
         answer
     }
 
+    /// What the daemon serves of itself.
+    async fn own(
+        &self,
+        serving: &Arc<Serving>,
+        own: Own<'_>,
+        (head, body): (&Parts, Incoming),
+        trace: &Trace,
+        noted: &mut Noted,
+    ) -> Result<Answer, Problem> {
+        if own != Own::OpenApi && serving.endpoints.identity.is_none() {
+            return Err(Problem::no_such_path());
+        }
+        match (own, &head.method) {
+            (_, &Method::OPTIONS) => return Ok(self.options(&head.headers, own.methods())),
+            (Own::Order(_), &Method::POST) => {}
+            (Own::OpenApi | Own::Job(_) | Own::Status, &Method::GET | &Method::HEAD) => {}
+            _ => return Err(Problem::method_not_allowed(own.methods())),
+        }
+        if own == Own::OpenApi {
+            return Ok(document(&serving.openapi, &head.headers));
+        }
+        let user = self.authenticate(&head.headers)?;
+        noted.user = Some(user.clone());
+        let (identity, _) = self.identity(serving, &user, Course::Cache { floor: None }).await?;
+        let caller = Caller { identity, trace };
+        match own {
+            Own::OpenApi => Err(Problem::no_such_path()),
+            Own::Order(action) => self.order(serving, action, &caller, &head.headers, body).await,
+            Own::Job(id) => self.job(&caller, id),
+            Own::Status => self.cache_status(serving, &caller).await,
+        }
+    }
+
     fn within_limits(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let limit = self.settings.max_body_bytes;
         // hyper has refused what is no number.
@@ -112,7 +157,7 @@ impl Api {
     /// The value that an endpoint serves.
     async fn get(
         &self,
-        serving: &Serving,
+        serving: &Arc<Serving>,
         matched: &Matched<'_, '_>,
         query: &str,
         headers: &HeaderMap,
@@ -164,7 +209,10 @@ impl Api {
         };
         let course = if values.cached { course } else { Course::Bypass(Bypass::Parameters) };
         let reading = self.read(serving, &wanted, course).await?;
-        let value = reading.value.clone().ok_or_else(Problem::not_found)?;
+        let mut value = reading.value.clone().ok_or_else(Problem::not_found)?;
+        if endpoint.live {
+            value = beside(&value, &self.figures(serving).await);
+        }
         Ok(self.value(endpoint, &pairs, &value, &reading, headers).await)
     }
 
@@ -187,11 +235,22 @@ impl Api {
 /// A request to an endpoint.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    serving: &'a Serving,
+    serving: &'a Arc<Serving>,
     matched: &'a Matched<'a, 'a>,
     query: &'a Query<'a>,
     headers: &'a HeaderMap,
     user: Option<&'a str>,
+}
+
+/// The value as one member of the figures' object.
+fn beside(value: &[u8], figures: &serde_json::Value) -> Bytes {
+    let figures = figures.to_string();
+    let rest = figures.strip_prefix('{').unwrap_or("}");
+    let mut both = b"{\"statistics\":".to_vec();
+    both.extend_from_slice(value);
+    both.push(b',');
+    both.extend_from_slice(rest.as_bytes());
+    both.into()
 }
 
 fn authorize(

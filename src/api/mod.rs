@@ -22,8 +22,9 @@
 //!
 //! Pure: [`endpoints`] (the table, compiled from `[[endpoints]]`; all that an OpenAPI document
 //! needs is in it), [`parameters`], [`identity`], [`access`], [`token`], [`conditional`],
-//! [`encoding`], [`problem`]. With I/O: [`server`] (connections), `handle` (one request), `reading`
-//! (one value), [`service`] (what a reload replaces).
+//! [`encoding`], [`problem`], [`own`], [`openapi`]. With I/O: [`server`] (connections), `handle` (one
+//! request), `reading` (one value), `management` (orders, and how it stands), [`service`] (what a
+//! reload replaces).
 //!
 //! # A reload
 //!
@@ -49,6 +50,9 @@ pub mod encoding;
 pub mod endpoints;
 mod handle;
 pub mod identity;
+mod management;
+pub mod openapi;
+pub mod own;
 pub mod parameters;
 pub mod problem;
 mod reading;

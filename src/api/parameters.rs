@@ -269,8 +269,9 @@ impl Allowed {
             }
             Allowed::Text { min, max, trim, lowercase } => {
                 let text = if *trim { raw.trim() } else { raw };
-                let text = if *lowercase { text.to_lowercase() } else { text.to_owned() };
+                // Of what was typed: some letters are two in lower case.
                 let length = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+                let text = if *lowercase { text.to_lowercase() } else { text.to_owned() };
                 let plain = !text.chars().any(char::is_control);
                 if plain && (*min..=*max).contains(&length) { Ok(text) } else { Err(()) }
             }

@@ -124,6 +124,41 @@ impl Problem {
         Problem { parameter: Some(name.into()), ..problem }
     }
 
+    /// 400: a body that is not as it must be.
+    #[must_use]
+    pub fn invalid_body(detail: String) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid-body", "Invalid body", detail)
+    }
+
+    /// 415
+    #[must_use]
+    pub fn not_json() -> Problem {
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-json",
+            "Unsupported media type",
+            "send the header Content-Type: application/json",
+        )
+    }
+
+    /// 429
+    #[must_use]
+    pub fn too_many(seconds: u32) -> Problem {
+        let problem = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many requests",
+            "one caller may send so many a minute (api.management_per_minute)",
+        );
+        Problem { retry_after: Some(seconds), ..problem }
+    }
+
+    /// 429: of all callers together.
+    #[must_use]
+    pub fn too_many_jobs() -> Problem {
+        Problem { detail: "too many jobs wait".into(), ..Problem::too_many(5) }
+    }
+
     /// 413
     #[must_use]
     pub fn too_large(limit: usize) -> Problem {
@@ -194,6 +229,12 @@ impl Problem {
             detail,
         );
         Problem { retry_after: Some(1), ..problem }
+    }
+
+    /// 503: after a reload that went wrong.
+    #[must_use]
+    pub fn unusable() -> Problem {
+        Problem::unavailable("the configuration cannot be used")
     }
 
     /// 500: what only the operator can mend.

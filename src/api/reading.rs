@@ -193,8 +193,12 @@ impl Api {
         wanted: &Wanted<'_>,
         course: Course,
     ) -> Result<Reading, Problem> {
+        let start = Instant::now();
         let read = self.try_read(serving, wanted, course).await;
         let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
+        let seconds = &self.status.metrics.cache_read_seconds;
+        let took = start.elapsed().as_secs_f64();
+        seconds.with_label_values(&[wanted.cache, result]).observe(took);
         self.count(wanted.cache, result);
         read.map_err(|error| refusal(wanted.cache, &error))
     }

@@ -34,6 +34,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The methods of every endpoint.
@@ -155,26 +156,55 @@ impl Api {
     }
 
     /// What an endpoint allows (RFC 9110, section 9.3.7), and before a request across origins.
-    pub(super) fn options(&self, request: &HeaderMap) -> Answer {
+    pub(super) fn options(&self, request: &HeaderMap, methods: &'static str) -> Answer {
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
-        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
         headers.insert(CACHE_CONTROL, NO_STORE);
         let asks = request.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if asks && !self.settings.cors_origins.is_empty() && self.allowed_origin(request).is_some()
         {
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
             headers.insert(
                 ACCESS_CONTROL_ALLOW_HEADERS,
                 HeaderValue::from_static(
-                    "Authorization, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
+                    "Authorization, Content-Type, If-None-Match, Unstale-Min-LSN, X-Request-Id, traceparent",
                 ),
             );
             headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
         answer
     }
+}
+
+/// What is answered of the moment.
+pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Full::from(body.to_string()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    answer
+}
+
+/// A text that is the same for all, and asked for again.
+pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
+    let etag = etag(hash(body));
+    let known = request.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let is_known = known.is_some_and(|tags| none_match(tags, &etag));
+    let mut answer =
+        Response::new(if is_known { Full::default() } else { Full::from(body.clone()) });
+    if is_known {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = answer.headers_mut();
+    if !is_known {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    insert(headers, ETAG, &etag);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    answer
 }
 
 /// A problem, as it is sent.

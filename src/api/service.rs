@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::endpoints::Endpoints;
+use super::management::{Allowance, Jobs, Surveyor};
+use super::openapi;
 use super::reading::SharedFiller;
 use super::seen::Seen;
 use super::token::Keys;
 use crate::config::api::Api as Settings;
 use crate::fill::held::Held;
 use crate::loader::load::Bounds;
+use crate::manage::ground::Ground;
 use crate::mapping::Mapping;
 use crate::mapping::template::{GENERATION, Template};
 use crate::pipeline::context::Context;
@@ -20,6 +25,8 @@ use crate::pipeline::end::End;
 use crate::pipeline::status::Status;
 use crate::store::keys::ControlKeys;
 use crate::store::reader::Reader;
+use crate::warm::filling::Filling;
+use crate::warm::turns::Turns;
 
 /// The read API.
 pub struct Api {
@@ -29,6 +36,9 @@ pub struct Api {
     pub(super) held: Arc<Held>,
     pub(super) reader: Reader,
     pub(super) seen: Seen,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) allowance: Allowance,
+    pub(super) surveyor: Arc<Surveyor>,
     serving: ArcSwapOption<Serving>,
 }
 
@@ -37,7 +47,18 @@ pub(super) struct Serving {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) mapping: Arc<Mapping>,
     pub(super) filler: SharedFiller,
+    /// The OpenAPI document.
+    pub(super) openapi: Bytes,
     key_prefix: String,
+    /// What orders are done with.
+    pub(super) ground: Ground,
+    pub(super) filling: Filling,
+    pub(super) turns: Turns,
+    pub(super) workers: usize,
+    /// How long a fill may take.
+    pub(super) patience: Duration,
+    /// A reload has replaced it: what was ordered ends.
+    pub(super) ended: CancellationToken,
 }
 
 /// What was served before a reload.
@@ -60,6 +81,9 @@ impl Api {
                 ControlKeys::new(&context.config.postgres.slot),
             ),
             seen: Seen::default(),
+            jobs: Arc::default(),
+            allowance: Allowance::new(settings.management_per_minute),
+            surveyor: Arc::default(),
             serving: ArcSwapOption::empty(),
             settings,
         };
@@ -83,24 +107,46 @@ impl Api {
                 .min(self.settings.request_timeout.get()),
             wait: self.settings.max_load_wait.get(),
         };
-        let (new, problem) = match context.filler_within(bounds) {
-            Ok(filler) => (Some(filler), None),
-            Err(End::Hopeless(reason)) => (None, Some(reason)),
-            Err(other) => (None, Some(format!("{other:?}"))),
+        let (new, problem) = match self.new_serving(context, bounds) {
+            Ok(new) => (Some(Arc::new(new)), None),
+            Err(reason) => (None, Some(reason)),
         };
-        let new = new.map(|filler| {
-            Arc::new(Serving {
-                endpoints: Arc::clone(&context.rules.endpoints),
-                mapping: Arc::clone(&context.rules.mapping),
-                filler: Arc::new(filler),
-                key_prefix: context.config.redis.key_prefix.clone(),
-            })
-        });
         let former = self.serving.swap(new);
+        if let Some(former) = &former {
+            former.ended.cancel();
+        }
         match problem {
             None => Ok(Retired(former)),
             Some(reason) => Err(reason),
         }
+    }
+
+    fn new_serving(&self, context: &Context, bounds: Bounds) -> Result<Serving, String> {
+        let filler = |bounds| {
+            context.filler_within(bounds).map_err(|end| match end {
+                End::Hopeless(reason) => reason,
+                other => format!("{other:?}"),
+            })
+        };
+        let config = &context.config;
+        // Orders have connections of their own: they must not keep requests waiting.
+        let timeout = config.postgres.statement_timeout.get();
+        let workers = config.warm.concurrency;
+        let of_orders = Bounds { connections: workers, statement_timeout: timeout, wait: timeout };
+        let ground = Ground::new(config, &context.rules, "unstale management");
+        Ok(Serving {
+            openapi: openapi::text(&openapi::document(&context.rules)).into(),
+            endpoints: Arc::clone(&context.rules.endpoints),
+            mapping: Arc::clone(&context.rules.mapping),
+            filler: Arc::new(filler(bounds)?),
+            key_prefix: config.redis.key_prefix.clone(),
+            ground: ground.map_err(|error| error.to_string())?,
+            filling: Filling::new(filler(of_orders)?),
+            turns: Turns::new(&config.warm),
+            workers,
+            patience: timeout,
+            ended: CancellationToken::new(),
+        })
     }
 
     pub(super) fn serving(&self) -> Option<Arc<Serving>> {

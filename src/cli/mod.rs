@@ -128,6 +128,7 @@ impl From<&ManageError> for Exit {
             ManageError::Postgres(error) => error.into(),
             ManageError::Load(LoadError::Postgres { source, .. }) => source.into(),
             ManageError::Load(_) => Exit::Unreachable,
+            ManageError::Invalid(_) => Exit::Failed,
             ManageError::Population(_) | ManageError::Unusable(_) => Exit::Configuration,
         }
     }
@@ -163,7 +164,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.execute(&arguments.common),
         Command::Test(command) => command.execute(&arguments.common),
         Command::Verify(command) => command.execute(&arguments.common),
-        Command::Config(command) => command.execute(),
+        Command::Config(command) => command.execute(&arguments.common),
         Command::Completions(command) => command.execute(),
         Command::Man(command) => command.execute(),
     };

@@ -1,6 +1,5 @@
 //! `unstale warm`
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,23 +10,18 @@ use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::{Common, Exit, runtime};
 use crate::config::model::Config;
-use crate::daemon::{connect_options, replica_options};
+use crate::daemon::replica_options;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
-use crate::manage::selection::DAYS;
-use crate::mapping::model::CacheId;
+use crate::manage::ground::Ground;
+use crate::manage::selection::Request;
+use crate::manage::warm::{self, Means};
 use crate::metrics::Metrics;
-use crate::postgres::client::SqlClient;
-use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
-use crate::store::error::StoreError;
 use crate::store::fills::Fills;
-use crate::store::keys::ControlKeys;
-use crate::store::session::{Address, Session};
 use crate::warm::filling::Filling;
-use crate::warm::once::{self, Counts, Plan, Warmed};
-use crate::warm::population::Whose;
+use crate::warm::once::{Counts, Plan, Warmed};
 use crate::warm::turns::Turns;
 
 /// Fill the entries that are not there
@@ -74,79 +68,33 @@ impl WarmCommand {
             error(&format!("--cache-type: {reason}"));
             Exit::Usage
         })?;
-        let (wanted, others) = self.of_the_user(&rules, wanted);
-        let mut plan =
-            Plan::new(&rules, &wanted).map_err(|reason| unusable(&reason.to_string()))?;
-        plan.left_out.extend(others);
-        let means = Means::new(&loaded.config, &rules)?;
+        let request = Request {
+            cache_type: self.cache_type.clone(),
+            organization: self.organization.clone(),
+            user: self.user_id.clone(),
+            days: self.days,
+        };
+        let plan = warm::plan(&rules, &request, wanted).map_err(|e| unusable(&e.to_string()))?;
+        let ground = Ground::new(&loaded.config, &rules, "unstale warm")
+            .map_err(|reason| unusable(&reason.to_string()))?;
+        let filling = Filling::new(filler(&loaded.config, &rules, &ground)?);
         if self.verbose {
             for (cache, reason) in &plan.left_out {
                 warn_on_stderr(&format!("{cache} is left out: {reason}"));
             }
         }
+        let turns = Turns::new(&loaded.config.warm);
+        let workers = loaded.config.warm.concurrency;
+        let means = Means { ground: &ground, filling: &filling, turns: &turns, workers };
+        let bar = Bar::new("warming");
         let start = Instant::now();
-        let warmed =
-            runtime()?.block_on(Box::pin(self.warm(&loaded.config, &rules, &plan, means)))?;
-        Ok(self.tell(&plan, &warmed, start.elapsed().as_secs_f64()))
-    }
-
-    /// If one user is meant, the caches that are a user's, and those that are not.
-    fn of_the_user(
-        &self,
-        rules: &Rules,
-        wanted: BTreeSet<CacheId>,
-    ) -> (BTreeSet<CacheId>, Vec<(String, &'static str)>) {
-        if self.user_id.is_none() {
-            return (wanted, Vec::new());
-        }
-        let mapping = &rules.mapping;
-        let user = mapping.user_parameter();
-        let (mut users, mut others) = (BTreeSet::new(), Vec::new());
-        for (id, cache) in mapping.caches().filter(|(id, _)| wanted.contains(id)) {
-            if cache.template.parameters().any(|parameter| parameter == user) {
-                users.insert(id);
-            } else {
-                others.push((cache.name.to_string(), "its keys name no user"));
-            }
-        }
-        (users, others)
-    }
-
-    async fn warm(
-        &self,
-        config: &Config,
-        rules: &Rules,
-        plan: &Plan,
-        means: Means,
-    ) -> Result<Warmed, Exit> {
-        accepts_fills(&means).await?;
-        let unreachable = |reason| {
-            error(&format!("{reason}"));
+        let warmed = runtime()?.block_on(Box::pin(means.run(&plan, &request, self.users, &bar)));
+        drop(bar);
+        let warmed = warmed.map_err(|reason| {
+            error(&reason.to_string());
             Exit::from(&reason)
-        };
-        let timeout = config.postgres.statement_timeout.get();
-        let client =
-            SqlClient::connect_read_only(&means.connect, timeout).await.map_err(unreachable)?;
-        let days = self.days.map(|days| days.to_string());
-        let user = self.user_id.as_deref().map(|user| (rules.mapping.user_parameter(), user));
-        let days = days.as_deref().map(|days| (DAYS, days));
-        let only: Vec<(&str, &str)> = user.into_iter().chain(days).collect();
-        let users = self.users.unwrap_or(config.warm.users);
-        let whose = Whose {
-            organization: self.organization.as_deref(),
-            users: if self.user_id.is_some() { Whose::EVERYBODY } else { users },
-            user: self.user_id.as_deref(),
-            only: &only,
-        };
-        let turns = Turns::new(&config.warm);
-        let means = once::Means {
-            filling: &Filling::new(means.filler),
-            client: &client,
-            turns: &turns,
-            workers: config.warm.concurrency,
-            patient: false,
-        };
-        plan.run(means, whose, &Bar::new("warming")).await.map_err(unreachable)
+        })?;
+        Ok(self.tell(&plan, &warmed, start.elapsed().as_secs_f64()))
     }
 
     fn tell(&self, plan: &Plan, warmed: &Warmed, seconds: f64) -> Exit {
@@ -184,71 +132,26 @@ impl WarmCommand {
     }
 }
 
-/// What it is done with, as far as it needs no server.
-struct Means {
-    connect: ConnectOptions,
-    address: Address,
-    keys: ControlKeys,
-    filler: Filler,
-}
-
-impl Means {
-    fn new(config: &Config, rules: &Rules) -> Result<Means, Exit> {
-        // Redis' client takes the process's provider.
-        _ = rustls::crypto::ring::default_provider().install_default();
-        let wrong = |reason: String| unusable(&reason);
-        let connect = connect_options(config).map_err(wrong)?.with_application_name("unstale warm");
-        let address = Address::new(&config.redis).map_err(|e| wrong(e.to_string()))?;
-        let keys = ControlKeys::new(&config.postgres.slot);
-        let timeout = config.postgres.statement_timeout.get();
-        let bounds = Bounds {
-            connections: config.warm.concurrency,
-            statement_timeout: timeout,
-            wait: timeout,
-        };
-        let metrics = Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?;
-        let replica = replica_options(config).map_err(wrong)?.map(|options| {
-            let options = options.with_application_name("unstale warm");
-            Replica::new(
-                options,
-                Bounds::of_replica(bounds.connections, &config.postgres),
-                &metrics,
-            )
-        });
-        let loader =
-            Loader::new(rules, connect.clone(), bounds).map_err(|e| wrong(e.to_string()))?;
-        let filler = Filler::new(
-            Fills::new(address.clone(), keys.clone()),
-            loader.with_replica(replica),
-            Arc::clone(&rules.mapping),
-            &config.redis.key_prefix,
-            metrics,
-        );
-        Ok(Means { connect, address, keys, filler })
-    }
-}
-
-/// Whether anything would be stored: without a daemon that has made the state valid nothing is.
-async fn accepts_fills(means: &Means) -> Result<(), Exit> {
-    let valid = async {
-        let mut session = Session::open(&means.address, means.keys.clone()).await?;
-        let state = session.state().await?;
-        Ok::<_, StoreError>(state.is_some_and(|state| state.valid))
-    };
-    match valid.await {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            error(&format!(
-                "nothing can be stored yet: {} is not valid; start `unstale run` with this configuration and wait until /readyz says so",
-                means.keys.state
-            ));
-            Err(Exit::Failed)
-        }
-        Err(reason) => {
-            error(&reason.to_string());
-            Err(if reason.is_hopeless() { Exit::Configuration } else { Exit::Unreachable })
-        }
-    }
+/// Fills from the replica, if there is one.
+fn filler(config: &Config, rules: &Rules, ground: &Ground) -> Result<Filler, Exit> {
+    let wrong = |reason: String| unusable(&reason);
+    let timeout = config.postgres.statement_timeout.get();
+    let bounds =
+        Bounds { connections: config.warm.concurrency, statement_timeout: timeout, wait: timeout };
+    let metrics = Metrics::new().map_err(|e| wrong(format!("metrics: {e}")))?;
+    let replica = replica_options(config).map_err(wrong)?.map(|options| {
+        let options = options.with_application_name("unstale warm");
+        Replica::new(options, Bounds::of_replica(bounds.connections, &config.postgres), &metrics)
+    });
+    let loader =
+        Loader::new(rules, ground.connect.clone(), bounds).map_err(|e| wrong(e.to_string()))?;
+    Ok(Filler::new(
+        Fills::new(ground.address.clone(), ground.keys.clone()),
+        loader.with_replica(replica),
+        Arc::clone(&rules.mapping),
+        &ground.key_prefix,
+        metrics,
+    ))
 }
 
 fn unusable(reason: &str) -> Exit {

@@ -55,6 +55,9 @@ pub struct Api {
     /// How long a request with `Unstale-Min-LSN` waits for the watermark, before it is
     /// answered from the database.
     pub min_lsn_timeout: Span,
+    /// How many orders to warm or to invalidate one caller may give a minute.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub management_per_minute: u32,
     /// Which requests are logged.
     pub access_log: AccessLog,
     /// Whose tokens are taken.
@@ -222,6 +225,7 @@ impl Default for Api {
             max_loads: 8,
             max_load_wait: Span::seconds(1),
             min_lsn_timeout: Span::milliseconds(500),
+            management_per_minute: 30,
             access_log: AccessLog::default(),
             jwt: Jwt::default(),
         }

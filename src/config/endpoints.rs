@@ -19,6 +19,16 @@ pub struct Endpoint {
     pub cache: String,
     /// The name of the value in the answer, beside `cache_info`.
     pub envelope: String,
+    /// Whether the daemon's live figures stand beside the value, which is then the member
+    /// `statistics` of them.
+    #[serde(default)]
+    pub live: bool,
+    /// What it is, in a few words, for the OpenAPI document.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// What a value looks like, as JSON, for the OpenAPI document.
+    #[serde(default)]
+    pub example: Option<String>,
     /// Who may. Default: superusers alone.
     #[serde(default)]
     pub who: Who,

@@ -17,6 +17,8 @@ impl Checks {
         self.number(at("max_body_bytes"), api.max_body_bytes, 0..=1_048_576);
         self.number(at("max_connections"), api.max_connections, 1..=1_000_000);
         self.number(at("max_loads"), api.max_loads, 1..=1_000);
+        let orders = usize::try_from(api.management_per_minute).unwrap_or(usize::MAX);
+        self.number(at("management_per_minute"), orders, 1..=1_000_000);
         let minutes = Span::seconds(600);
         self.span(at("header_timeout"), api.header_timeout, Span::milliseconds(100)..=minutes);
         self.span(at("request_timeout"), api.request_timeout, Span::milliseconds(100)..=minutes);

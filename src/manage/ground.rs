@@ -52,6 +52,11 @@ pub enum ManageError {
     /// A value could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Nothing would be stored now.
+    #[error(
+        "nothing can be stored yet: {0} is not valid; start `unstale run` with this configuration and wait until /readyz says so"
+    )]
+    Invalid(String),
     /// The configuration cannot be used.
     #[error("{0}")]
     Unusable(String),

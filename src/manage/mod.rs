@@ -1,4 +1,4 @@
-//! What an operator does by hand: `invalidate`, `clear`, `status`, `test`. The command line and
+//! What an operator does by hand: `warm`, `invalidate`, `clear`, `status`, `test`. The command line and
 //! the read API's management endpoints go through here, so both mean the same by the same words.
 //!
 //! ```text
@@ -47,6 +47,7 @@ pub mod selection;
 pub mod status;
 pub mod survey;
 mod walk;
+pub mod warm;
 
 /// Told as it goes on.
 pub trait Progress: Send + Sync {

@@ -162,6 +162,15 @@ impl Session {
         Ok(Session { connection, keys, server })
     }
 
+    /// How much memory Redis uses; `None` if it does not say.
+    pub async fn used_memory(&self) -> Option<u64> {
+        let mut connection = self.connection();
+        let info: redis::RedisResult<String> =
+            redis::cmd("INFO").arg("memory").query_async(&mut connection).await;
+        let info = info.ok()?;
+        info.lines().find_map(|line| line.strip_prefix("used_memory:"))?.trim().parse().ok()
+    }
+
     /// Who answers.
     #[must_use]
     pub fn server(&self) -> &Server {

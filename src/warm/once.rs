@@ -100,6 +100,12 @@ pub trait Progress: Send + Sync {
     fn one(&self);
 }
 
+/// Nobody watches.
+impl Progress for () {
+    fn cache(&self, _: &str, _: usize) {}
+    fn one(&self) {}
+}
+
 impl Plan {
     /// Of the caches `wanted`, those that can be warmed, highest priority first.
     ///

@@ -27,6 +27,7 @@ use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
 pub mod api;
+pub mod environment;
 
 /// How long anything may take that is expected to happen.
 pub const PATIENCE: Duration =
