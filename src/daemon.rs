@@ -83,8 +83,7 @@ impl Daemon {
             warming,
             without: Without::from_environment(),
         };
-        let serves = context.config.api.enabled && !context.rules.endpoints.is_empty();
-        let api = if serves { Some(Arc::new(Api::new(&context)?)) } else { None };
+        let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         Ok(Daemon { context, api, reload })
     }
 
@@ -279,7 +278,7 @@ impl Daemon {
     /// who are still served by the old ones, and might store what their queries gave.
     async fn serve_anew(&self) {
         let Some(api) = &self.api else {
-            if self.context.config.api.enabled && !self.context.rules.endpoints.is_empty() {
+            if self.context.serves() {
                 warn!(
                     "there are endpoints now, and nothing listens: restart the daemon to serve them"
                 );

@@ -419,11 +419,12 @@ async fn who_is_slow_or_one_too_many_is_sent_away() {
     site.world.set("api.max_connections=2");
     let _daemon = site.daemon().await;
     // Half a head, and nothing at all: both end by themselves.
-    let mut half = site.connect().await;
-    half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-    let mut nothing = site.connect().await;
-    let third = support::until("503", async || {
-        site.try_get("/", &[]).await.filter(|answer| answer.status == 503)
+    let (mut half, mut nothing, third) = support::until("503", async || {
+        let mut half = site.connect().await;
+        half.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let nothing = site.connect().await;
+        let third = site.try_get("/", &[]).await.filter(|answer| answer.status == 503)?;
+        Some((half, nothing, third))
     })
     .await;
     assert_eq!(third.header("retry-after"), Some("1"));

@@ -307,7 +307,7 @@ async fn a_population_that_cannot_be_asked_is_found_and_what_it_reads_must_be_gr
             "unstale.toml:11:20",
         ),
         ("select t.name from team t", "\"id\" does not exist", "it returns id, named so"),
-        ("select id from team where id = $id", "names $id", "$organization and $users"),
+        ("select id from team where id = $id", "names $id", "$organization, $users and $user"),
     ] {
         ground.configure(&with(population));
         let ended = ground.check().await.expect(1);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::AsyncCommands;
 use unstale::config::model;
 use unstale::lsn::Lsn;
-use unstale::sandbox::Redis;
+use unstale::sandbox::{Proxy, Redis};
 use unstale::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
 use unstale::store::purge::purge;
@@ -35,9 +35,12 @@ struct World {
 }
 
 fn address(redis: &Redis) -> Address {
+    address_of(&redis.url_db(1))
+}
+
+fn address_of(url: &str) -> Address {
     let config: model::Redis =
-        serde_json::from_value(serde_json::json!({ "url": redis.url_db(1), "timeout": "2s" }))
-            .unwrap();
+        serde_json::from_value(serde_json::json!({ "url": url, "timeout": "2s" })).unwrap();
     Address::new(&config).expect("an address")
 }
 
@@ -445,4 +448,36 @@ async fn what_is_refreshed_goes_with_everything_else() {
     world.step(&[], &[closed(&[])]).await;
     assert_eq!(second.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
     assert_eq!((world.value("p:2").await, world.value("p:3").await), (None, None));
+}
+
+#[tokio::test]
+async fn a_lease_whose_holder_never_heard_of_it_is_given_back_at_once() {
+    let world = World::new().await;
+    let proxy = Proxy::start(world.redis.address()).await.expect("a proxy");
+    let through = address_of(&world.redis.url_through(&proxy, 1));
+    let fills = Fills::new(through, ControlKeys::new("unstale"));
+    // Connected, and the scripts are known: what is lost next is the answer alone.
+    let Ok(Acquired::Lease(lease)) = fills.acquire(&entry("p:other"), LIFE).await else {
+        panic!("a lease");
+    };
+    assert_eq!(lease.fill(b"1", LIFE).await.unwrap(), Filled::Stored);
+    let Ok(Acquired::Lease(held)) = fills.acquire(&entry("p:filled"), LIFE).await else {
+        panic!("a lease");
+    };
+
+    proxy.lose_answers();
+    assert!(fills.acquire(&entry("p:k"), LIFE).await.is_err());
+    assert!(held.fill(b"1", LIFE).await.is_err());
+    proxy.cut();
+    proxy.resume().await;
+    let Acquired::Wait { .. } = world.acquire(&entry("p:k")).await else { panic!("nobody's") };
+
+    for _ in 0..2 {
+        // The first may still go by the connection that was cut.
+        _ = fills.acquire(&entry("p:other"), LIFE).await;
+    }
+    let Acquired::Lease(_) = world.acquire(&entry("p:k")).await else { panic!("not given back") };
+    let Acquired::Hit { .. } = world.acquire(&entry("p:filled")).await else {
+        panic!("it was stored, though nobody heard of it");
+    };
 }

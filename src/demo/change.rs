@@ -266,12 +266,16 @@ async fn delete_deals(
     transaction: Transaction<'_>,
     organization: i64,
 ) -> Result<String, tokio_postgres::Error> {
-    let some = "select id from deals_deal where organization_id = $1 order by id limit 60";
+    // Chosen once: by the second DELETE, another writer may have deleted what came first.
+    let some = "select id::text from deals_deal where organization_id = $1 \
+                order by id limit 60 for update skip locked";
+    let rows = transaction.query(some, &[&organization]).await?;
+    let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
     let payments = transaction
-        .execute(&format!("delete from deals_payment where deal_id in ({some})"), &[&organization])
+        .execute("delete from deals_payment where deal_id = any($1::text[]::uuid[])", &[&ids])
         .await?;
     let deals = transaction
-        .execute(&format!("delete from deals_deal where id in ({some})"), &[&organization])
+        .execute("delete from deals_deal where id = any($1::text[]::uuid[])", &[&ids])
         .await?;
     transaction.commit().await?;
     Ok(format!("raw DELETE: {deals} deals of organization {organization}, {payments} payments"))

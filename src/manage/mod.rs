@@ -39,6 +39,7 @@
 
 pub mod coverage;
 pub mod ground;
+mod judge;
 pub mod measure;
 pub mod organization;
 pub mod remove;

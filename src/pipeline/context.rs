@@ -45,6 +45,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// Whether there is a read API. Without one nothing is held.
+    pub(crate) fn serves(&self) -> bool {
+        self.config.api.enabled && !self.rules.endpoints.is_empty()
+    }
+
     fn bounds(&self, connections: usize) -> Bounds {
         let statement_timeout = self.config.postgres.statement_timeout.get();
         Bounds { connections, statement_timeout, wait: statement_timeout }

@@ -114,7 +114,7 @@ async fn follow(
     };
     *forced = None;
     // Everything that changes from here on is told there first.
-    let _held = context.held.open();
+    let _held = context.serves().then(|| context.held.open());
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);

@@ -14,6 +14,8 @@
 //!   to the connection that took it: after an error on it the holder has none. What
 //!   still slips through is purged: the chain is broken, and that is a gap.
 //! * *The answer to a fill is lost.* It may have been stored: then it was accepted.
+//! * *The answer that told of a lease is lost.* Nobody fills by it; it is given back
+//!   ([`lost`](super::lost)).
 //! * *A scope is dropped.* Its generation is gone, and a fill names the generation it is for.
 //!
 //! Of a cache with `on_change = "refresh"` (rule 12) a change leaves the value for a while, and
@@ -44,6 +46,7 @@ use redis::{Script, Value};
 use super::error::StoreError;
 use super::keys::ControlKeys;
 use super::lines::{Line, Lines};
+use super::lost::{Lost, Token};
 use super::script::{call, evaluate, evaluate_all, unexpected};
 use super::session::Address;
 use crate::lsn::Lsn;
@@ -77,6 +80,7 @@ pub struct Entry {
 pub struct Fills {
     lines: Arc<Lines>,
     keys: ControlKeys,
+    lost: Arc<Lost>,
 }
 
 /// What asking for an entry gave.
@@ -118,6 +122,7 @@ pub enum Due {
 /// The right to store one value. Take the database's snapshot after it, never before.
 pub struct Lease {
     line: Arc<Line>,
+    lost: Arc<Lost>,
     keys: ControlKeys,
     entry: Entry,
     token: String,
@@ -144,7 +149,7 @@ impl Fills {
     /// Does not connect yet.
     #[must_use]
     pub fn new(address: Address, keys: ControlKeys) -> Self {
-        Fills { lines: Arc::new(Lines::new(address, keys.clone())), keys }
+        Fills { lines: Arc::new(Lines::new(address, keys.clone())), keys, lost: Arc::default() }
     }
 
     /// Asks for an entry: its value, or the right to compute it for at most `life`.
@@ -163,6 +168,7 @@ impl Fills {
             Ok(line) => line,
             Err(error) => return entries.iter().map(|_| Err(error.clone())).collect(),
         };
+        self.give_back_lost(&line).await;
         let answers = match self.try_acquire_all(&line, entries, life).await {
             Ok(answers) => answers,
             Err(error) => entries.iter().map(|_| Err(error.clone())).collect(),
@@ -191,11 +197,43 @@ impl Fills {
             tokens.push(token);
         }
         let (mut connection, _under_way) = line.carry(commands.len());
-        let answers = evaluate_all(&mut connection, &ACQUIRE, &commands).await?;
+        let lost = |entry: &Entry, token| (self.keys.lease_of(&entry.key), token);
+        let answers = match evaluate_all(&mut connection, &ACQUIRE, &commands).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let all = entries.iter().zip(tokens);
+                self.lost.note(all.map(|(entry, token)| lost(entry, token)));
+                return Err(error);
+            }
+        };
         let answers = answers.into_iter().zip(entries.iter().zip(tokens));
         Ok(answers
-            .map(|(answer, (entry, token))| self.acquired(line, entry, token, &answer?))
+            .map(|(answer, (entry, token))| match answer {
+                Ok(answer) => self.acquired(line, entry, token, &answer),
+                Err(error) => {
+                    self.lost.note([lost(entry, token)]);
+                    Err(error)
+                }
+            })
             .collect())
+    }
+
+    /// Before anything else, so that who asks for such a key need not wait.
+    async fn give_back_lost(&self, line: &Arc<Line>) {
+        let lost = self.lost.take();
+        if lost.is_empty() {
+            return;
+        }
+        let command = |(lease, token): &Token| {
+            let mut command = call(&RELEASE);
+            command.arg(1).arg(lease).arg(token);
+            command
+        };
+        let commands: Vec<_> = lost.iter().map(command).collect();
+        let (mut connection, _under_way) = line.carry(commands.len());
+        if evaluate_all(&mut connection, &RELEASE, &commands).await.is_err() {
+            self.lost.note(lost);
+        }
     }
 
     fn acquired(
@@ -234,6 +272,7 @@ impl Fills {
     ) -> Option<Lease> {
         Some(Lease {
             line: Arc::clone(line),
+            lost: Arc::clone(&self.lost),
             keys: self.keys.clone(),
             entry: entry.clone(),
             token,
@@ -252,6 +291,7 @@ impl Fills {
         max_staleness: Duration,
     ) -> Result<Due, StoreError> {
         let line = self.lines.line().await?;
+        self.give_back_lost(&line).await;
         let token = token()?;
         let mut command = call(&REFRESH);
         entry.keys_into(&mut command, &self.keys);
@@ -260,6 +300,7 @@ impl Fills {
         let answer = match evaluate(&mut connection, &REFRESH, &command).await {
             Ok(answer) => answer,
             Err(error) => {
+                self.lost.note([(self.keys.lease_of(&entry.key), token)]);
                 self.lines.give_up(&line);
                 return Err(error);
             }
@@ -313,7 +354,13 @@ impl Lease {
         command.arg(&self.token).arg(value).arg(millis(life));
         self.entry.generation_into(&mut command);
         let (mut connection, _under_way) = self.line.carry(1);
-        let answer = evaluate(&mut connection, &FILL, &command).await?;
+        let answer = match evaluate(&mut connection, &FILL, &command).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.lost.note([(self.keys.lease_of(&self.entry.key), self.token)]);
+                return Err(error);
+            }
+        };
         match &answer {
             Value::BulkString(word) if word == b"stored" => Ok(Filled::Stored),
             Value::BulkString(word) if word == b"voided" => Ok(Filled::Voided),

@@ -26,6 +26,7 @@ pub mod error;
 pub mod fills;
 pub mod keys;
 mod lines;
+mod lost;
 pub mod purge;
 pub mod reader;
 pub mod remove;

@@ -34,10 +34,13 @@ use crate::store::session::NOT_THERE;
 const TRIES: u32 = 5;
 
 /// And so often if others hold its lease: for longer than any lease lives.
-const TRIES_IF_HELD: u32 = 9;
+const TRIES_IF_HELD: u32 = 13;
 
 /// How long a job waits that failed once; twice as long each time after.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// But not longer than this: whoever has the lease may have died, and its key is missed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// Takes what was removed; cloning shares the queue.
 #[derive(Clone)]
@@ -433,7 +436,7 @@ impl Shared {
         if hopeless {
             return self.given_up(&job, reason);
         }
-        let pause = SHORTEST_PAUSE * (1 << (job.failures - 1));
+        let pause = (SHORTEST_PAUSE * (1 << (job.failures - 1))).min(LONGEST_PAUSE);
         self.push_later(job, Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0));
     }
 }
