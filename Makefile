@@ -79,9 +79,11 @@ fuzz: ## every fuzz target (FUZZ_SECONDS=60 each)
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-schema: ## refresh config/unstale.schema.json from the structs
+schema: ## refresh config/unstale.schema.json and config/openapi.json
 	@cargo run --locked --quiet -- config schema > target/unstale.schema.json
 	@mv target/unstale.schema.json config/unstale.schema.json
+	@cargo run --locked --quiet -- config openapi --config config/unstale.toml > target/openapi.json
+	@mv target/openapi.json config/openapi.json
 
 clean: ## remove what was built
 	cargo clean
