@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the demo and the tests need and this machine lacks:
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
-# Python (one test runs a Django application, one schemathesis) and wal2json (which one test compares
+# Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
 # tests need promtool; the demo does without. Does nothing where nothing is missing.
 #
