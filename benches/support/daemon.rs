@@ -41,6 +41,8 @@ impl Daemon {
             .arg("--set")
             .arg(format!("admin.listen={port}"))
             .args(["--set", "api.enabled=false"])
+            // It would load from the very server that sends the backlog, at its own pace.
+            .args(["--set", "warm.enabled=false"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -85,6 +85,7 @@ pub struct Fills {
 
 /// What asking for an entry gave.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub enum Acquired {
     /// The value.
     Hit {
