@@ -7,6 +7,7 @@
 //! path, and [`Source::diagnostics`] finds the place. No secret is ever shown: see `redact`.
 
 pub mod api;
+mod caches;
 mod diagnostics;
 pub mod duration;
 pub mod endpoints;
