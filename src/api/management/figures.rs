@@ -24,6 +24,7 @@ struct Reads {
     hits: u64,
     misses: u64,
     bypasses: u64,
+    stale: u64,
     errors: u64,
     hit: Times,
     miss: Times,
@@ -74,6 +75,7 @@ impl Reads {
             hits: count("hit"),
             misses: count("miss"),
             bypasses: count("bypass"),
+            stale: count("stale"),
             errors: count("error"),
             hit: Times::of(metrics, cache, "hit"),
             miss: Times::of(metrics, cache, "miss"),
@@ -85,6 +87,7 @@ impl Reads {
         self.hits += other.hits;
         self.misses += other.misses;
         self.bypasses += other.bypasses;
+        self.stale += other.stale;
         self.errors += other.errors;
         self.hit.add(&other.hit);
         self.miss.add(&other.miss);
@@ -92,7 +95,7 @@ impl Reads {
 
     fn told(&self) -> Value {
         let hits = self.held + self.hits;
-        let all = hits + self.misses + self.bypasses + self.errors;
+        let all = hits + self.misses + self.bypasses + self.stale + self.errors;
         let speedup = match (self.hit.mean(), self.miss.mean()) {
             (Some(hit), Some(miss)) if hit > 0.0 => Some(miss / hit),
             _ => None,
@@ -102,6 +105,7 @@ impl Reads {
             "hits": self.hits,
             "misses": self.misses,
             "bypasses": self.bypasses,
+            "stale": self.stale,
             "errors": self.errors,
             "hit_rate": rate(hits, all),
             "miss_rate": rate(self.misses, all),
