@@ -32,7 +32,7 @@ use std::path::Path;
 pub use diagnostics::{Diagnostics, Finding, Place, Style};
 pub use environment::{CONFIG, TEST_WITHOUT};
 pub use layers::{DEFAULT_FILES, File, Layers, Origin, Override, ParseOverrideError};
-pub use queries::{populations, queries};
+pub use queries::{populations, queries, schemas};
 pub use source::Source;
 
 use extract::Extracted;

@@ -18,6 +18,7 @@ use tracing::{error, info};
 
 use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
+use super::by_hand::ByHand;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -176,6 +177,7 @@ async fn follow(
         .run(),
     );
     tasks.spawn("warm", warm(context, stop.clone())?);
+    let _by_hand = AbortOnDrop(tokio::spawn(ByHand::new(context).run()));
     let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     tasks.spawn(
         "apply",
