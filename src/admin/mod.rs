@@ -19,10 +19,11 @@ use tracing::{error, info};
 
 use crate::manage::ground::ManageError;
 use crate::mapping::Mapping;
-use crate::pipeline::drops::{Told, ToldWhole};
-use crate::pipeline::status::{LastGap, Status};
 use crate::report::model::Report;
 use crate::report::reporter::Reporter;
+use crate::status::Status;
+use crate::status::drops::{Told, ToldWhole};
+use crate::status::readiness::LastGap;
 
 /// What the answers are made of.
 #[derive(Clone)]

@@ -22,9 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Trace};
 use super::chain::{Chain, Keys};
-use super::drops::Drop;
 use super::end::End;
-use super::status::{Loop, Status};
 use super::touched::{Touch, Touched};
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
@@ -32,6 +30,8 @@ use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
 use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
+use crate::status::drops::Drop;
+use crate::status::{Loop, Status};
 use crate::store::session::NOT_THERE;
 use crate::store::state;
 use crate::warm::attend::WarmUps;

@@ -35,8 +35,8 @@ use crate::manage::ground::{Ground, ManageError};
 use crate::manage::organization::select;
 use crate::manage::selection::Request;
 use crate::manage::survey::survey;
-use crate::pipeline::status::Status;
 use crate::rules::Rules;
+use crate::status::Status;
 use crate::store::session::Session;
 
 /// Of each cache so many entries are looked for at the most, or little more.
