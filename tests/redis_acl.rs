@@ -68,6 +68,7 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
     for (command, arguments) in [
         ("status", &[][..]),
         ("test", &["--organization", "1", "--cache-type", "org_data"]),
+        ("report", &[]),
         ("invalidate", &["--cache-type", "all"]),
     ] {
         let output = world.command(command).args(arguments).output().await.unwrap();
@@ -75,6 +76,12 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
         assert!(output.status.success(), "{command}: {stderr}");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("grant"), "{command}");
     }
+    // Which reports rest on, and nobody waits for here.
+    let client = redis::Client::open(url(&world, "unstale")).unwrap();
+    let mut own = client.get_multiplexed_async_connection().await.unwrap();
+    let mut idle = redis::cmd("OBJECT");
+    let _: u64 =
+        idle.arg("IDLETIME").arg("unstale:unstale:state").query_async(&mut own).await.unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut world.values().await).await.unwrap();
     daemon.until_ready().await;
     assert!(!daemon.log().contains("NOPERM"), "{}", daemon.log());

@@ -323,7 +323,7 @@ mod tests {
             ),
             (
                 "invalidated after a read",
-                |l, s| {
+                |l, _| {
                     l.read(b"k");
                     l.invalidated(b"k");
                 },
