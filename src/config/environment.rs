@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::layers::{Origin, Override};
+use super::overrides::{Origin, Override};
 use super::problem::{ConfigPath, Problem, nearest};
 use super::schema;
 
