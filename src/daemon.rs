@@ -118,11 +118,22 @@ impl Daemon {
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
         let within = self.context.config.pipeline.drain_timeout.get();
+        let service = self.api.clone();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
-        if let Some(api) = api
-            && tokio::time::timeout(within, api).await.is_err()
-        {
+        let jobs = async {
+            if let Some(service) = &service {
+                service.wind_up(within).await;
+            }
+        };
+        let answering = async {
+            match api {
+                Some(api) => tokio::time::timeout(within, api).await.is_ok(),
+                None => true,
+            }
+        };
+        let (answered, ()) = tokio::join!(answering, jobs);
+        if !answered {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );

@@ -149,6 +149,11 @@ impl Api {
         })
     }
 
+    /// The daemon ends: what was ordered is cut off, and said to be, within this time.
+    pub async fn wind_up(&self, within: Duration) {
+        self.jobs.cut_off(within).await;
+    }
+
     pub(super) fn serving(&self) -> Option<Arc<Serving>> {
         self.serving.load_full()
     }

@@ -43,8 +43,8 @@ pub struct Cache {
     pub query: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
-    /// `$organization` (text: name or id of the only organization that is meant, or null),
-    /// `$users` (int: how many users of each organization at the most) and `$user` (text: the id
+    /// `$organization` (text: id or name of the only organization that is meant, or null; what is
+    /// the id of one must not mean another of that name), `$users` (int: how many users of each organization at the most) and `$user` (text: the id
     /// of the only user that is meant, or null).
     #[serde(default)]
     pub population: Option<Query>,
