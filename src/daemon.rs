@@ -20,15 +20,18 @@ use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
 use crate::status::reason::GapReason;
 use crate::status::{Health, Phase, Status};
+use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
@@ -44,6 +47,7 @@ pub struct Daemon {
     context: Context,
     /// None if there is nothing to serve.
     api: Option<Arc<Api>>,
+    reporter: Arc<Reporter>,
     reload: Reload,
 }
 
@@ -68,6 +72,7 @@ impl Daemon {
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
+        metrics.observed.speak(&rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
@@ -83,7 +88,9 @@ impl Daemon {
             without: Without::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
-        Ok(Daemon { context, api, reload })
+        let (config, status) = (Arc::clone(&context.config), Arc::clone(&context.status));
+        let reporter = Arc::new(Reporter::new(config, &context.rules, status));
+        Ok(Daemon { context, api, reporter, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
@@ -99,7 +106,13 @@ impl Daemon {
             admin::State {
                 status: Arc::clone(&self.context.status),
                 mapping: Arc::clone(&mapping),
+                reporter: Arc::clone(&self.reporter),
             },
+        ));
+        let watching = tokio::spawn(idle::watch(
+            Arc::clone(&self.context.status.metrics.observed),
+            self.context.address.clone(),
+            ControlKeys::new(&self.context.config.postgres.slot),
         ));
         let api = match &self.api {
             None => None,
@@ -144,6 +157,7 @@ impl Daemon {
         {
             error!(%reason, "the task that tells systemd has ended by itself");
         }
+        watching.abort();
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -190,6 +204,8 @@ impl Daemon {
             };
             if let Some((rules, warming)) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
+                self.context.status.metrics.observed.speak(&rules.mapping);
+                self.reporter.serve(&rules);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
                 self.serve_anew().await;

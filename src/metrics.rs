@@ -1,11 +1,15 @@
 //! Every metric: its name, its help, its labels. No label takes a row's value.
 
+use std::sync::Arc;
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::observed::Observed;
 
 /// Why the metrics could not be made or printed: two of one name, a bug.
 pub type MetricsError = prometheus::Error;
@@ -89,6 +93,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// Whether the certificate lives.
     pub certified: IntGauge,
+    /// What is counted beside them, for reports: it names keys, which no label may.
+    pub observed: Arc<Observed>,
 }
 
 impl Metrics {
@@ -138,8 +144,15 @@ impl Metrics {
             request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
             ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
             certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
+            observed: Arc::default(),
             registry: make.0,
         })
+    }
+
+    /// All series, as they stand.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 
     /// The text that Prometheus reads (exposition format 0.0.4).

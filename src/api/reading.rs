@@ -283,6 +283,10 @@ impl Api {
             keys.push(key.ok_or_else(wrong)?);
         }
         let found = self.cached(&keys, floor).await;
+        if !matches!(found, Look::Unusable(_)) {
+            let all = keys.iter().chain(&generations).map(Vec::as_slice);
+            self.status.metrics.observed.read(all, matches!(found, Look::Found(..)));
+        }
         if matches!(found, Look::Missing(_)) {
             // It may have ended in Redis; then what is stored now is stored under another one.
             generations.iter().for_each(|key| self.held.forget(key));
@@ -357,6 +361,7 @@ impl Api {
             && let Some(value) = self.held(&key)
         {
             self.count(&cache.name, "held");
+            self.status.metrics.observed.read(std::iter::once(key.as_slice()), true);
             return Ok((read_identity(&cache.name, &value)?, course));
         }
         let ticket = self.held.ticket(&key);

@@ -28,6 +28,7 @@ use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
+use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
 use crate::status::drops::Drop;
 use crate::status::{Loop, Status};
@@ -172,6 +173,9 @@ impl Applier {
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());
+        for cache in batch.whole.keys() {
+            self.status.metrics.observed.dropped(Some(*cache));
+        }
         let at = SystemTime::now();
         self.status.with_drops(|drops| {
             for (escalation, cause) in batch.whole.values() {
@@ -227,6 +231,7 @@ impl Applier {
                 }
             }
         });
+        self.observe(batch, touched, lives);
         for (cache, removed) in by_cache {
             let Some(cache) = self.mapping.cache(cache) else { continue };
             metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
@@ -248,6 +253,26 @@ impl Applier {
                 answers = lives.len(),
                 "Redis answered for another number of keys than were changed"
             );
+        }
+    }
+
+    /// For reports.
+    fn observe(&self, batch: &Batch, touched: &Touched, lives: &[i64]) {
+        let observed = &self.status.metrics.observed;
+        let traces = batch.transactions.iter();
+        observed.reached(traces.map(|trace| (trace.reach, trace.end_lsn, trace.xid.0)));
+        let mut changes = touched
+            .each()
+            .zip(lives)
+            .map(|(Touch { key, cause, stays }, life)| Change {
+                key: key.as_bytes(),
+                origin: cause.origin,
+                present: *life > NOT_THERE,
+                stays: stays.is_some(),
+            })
+            .peekable();
+        while changes.peek().is_some() {
+            observed.changed(changes.by_ref().take(AT_ONCE));
         }
     }
 }

@@ -246,6 +246,7 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                reach: 0,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());

@@ -388,6 +388,8 @@ impl Status {
         inner.last_gap = Some((now, reason));
         // The state is invalid from here on, and the certificate went with it.
         inner.certified = None;
+        drop(inner);
+        self.metrics.observed.dropped(None);
         true
     }
 
