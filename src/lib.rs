@@ -26,6 +26,7 @@ pub mod preflight;
 pub mod rules;
 pub mod sandbox;
 pub mod series;
+pub mod shadow;
 pub mod snapshot;
 pub mod store;
 pub mod systemd;

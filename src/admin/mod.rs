@@ -20,6 +20,7 @@ use tracing::{error, info};
 use crate::mapping::Mapping;
 use crate::pipeline::drops::{Told, ToldWhole};
 use crate::pipeline::status::{LastGap, Status};
+use crate::shadow::Shadow;
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct State {
     pub status: Arc<Status>,
     /// The rules, as they are now.
     pub mapping: Arc<ArcSwap<Mapping>>,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// Takes the address.
@@ -50,6 +53,7 @@ pub async fn serve(listener: TcpListener, state: State) {
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/why", get(why))
+        .route("/shadow", get(shadow))
         .with_state(state);
     if let Err(reason) = axum::serve(listener, router).await {
         error!(%reason, "the admin listener has ended");
@@ -69,6 +73,18 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = state.status.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
+}
+
+async fn shadow(Shared(state): Shared<State>) -> Response {
+    match &state.shadow {
+        Some(shadow) => {
+            ([(header::CACHE_CONTROL, "no-store")], Json(shadow.report())).into_response()
+        }
+        None => {
+            (StatusCode::NOT_FOUND, "this daemon keeps the cache: it does not run in shadow mode\n")
+                .into_response()
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

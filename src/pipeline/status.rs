@@ -84,6 +84,8 @@ struct Inner {
     certified: Option<Instant>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
+    /// Shadow mode.
+    looks_on: bool,
 }
 
 /// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
@@ -122,8 +124,10 @@ pub struct Status {
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Readiness {
-    /// Whether the cache can be trusted now.
+    /// Whether the cache can be trusted now; in shadow mode: whether nothing hinders looking on.
     pub ready: bool,
+    /// Shadow mode: whatever else is said here, nobody keeps the cache.
+    pub shadow: bool,
     /// Why not, each with what to do.
     pub problems: Vec<String>,
     /// What the pipeline is doing.
@@ -186,6 +190,7 @@ impl Status {
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
+                looks_on: false,
             }),
             metrics,
             max_lag,
@@ -196,6 +201,12 @@ impl Status {
     /// A panic while it was locked leaves single fields at worst, each whole: go on.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shadow mode: nothing that is cached is kept by this daemon.
+    pub fn looks_on(&self) {
+        self.metrics.shadow.set(1);
+        self.lock().looks_on = true;
     }
 
     /// Notes what the pipeline does now.
@@ -493,6 +504,7 @@ impl Status {
         let (lag_bytes, lag_seconds) = inner.lag();
         Readiness {
             ready: problems.is_empty(),
+            shadow: inner.looks_on,
             problems,
             phase: inner.phase.clone(),
             applied_lsn: inner.watermark.to_string(),
