@@ -29,6 +29,7 @@ use crate::report::reporter::Reporter;
 use crate::rules::Rules;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
+use crate::shadow::Shadow;
 use crate::status::reason::GapReason;
 use crate::status::{Health, Phase, Status};
 use crate::store::keys::ControlKeys;
@@ -76,6 +77,12 @@ impl Daemon {
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        if config.shadow {
+            status.looks_on();
+        }
+        let grace = config.shadow_grace.get();
+        let shadow =
+            config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
         let context = Context {
             config: Arc::new(config),
             connect,
@@ -85,6 +92,7 @@ impl Daemon {
             status: Arc::new(status),
             held: Arc::default(),
             warming,
+            shadow,
             without: Without::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
@@ -97,6 +105,11 @@ impl Daemon {
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
+        if self.context.shadow.is_some() {
+            warn!(
+                "shadow mode: this daemon looks on and writes nothing to Redis; `unstale report --shadow` tells what it sees"
+            );
+        }
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -107,6 +120,7 @@ impl Daemon {
                 status: Arc::clone(&self.context.status),
                 mapping: Arc::clone(&mapping),
                 reporter: Arc::clone(&self.reporter),
+                shadow: self.context.shadow.clone(),
             },
         ));
         let watching = tokio::spawn(idle::watch(

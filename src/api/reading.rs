@@ -8,6 +8,7 @@
 //! | Redis does not answer | the same | `fwd=bypass` |
 //! | a parameter of which nothing is cached | the same | `fwd=bypass` |
 //! | a watermark below `Unstale-Min-LSN` | the same | `fwd=bypass` |
+//! | shadow mode: Redis is not asked | the same | `fwd=bypass` |
 //! | no database either | 503 | |
 //!
 //! Nothing stale is served in any of these. What bounds the database's share is its number of
@@ -70,6 +71,8 @@ pub(super) enum Bypass {
     MinLsn,
     /// Of these parameters nothing is cached.
     Parameters,
+    /// Shadow mode: what is cached is the application's.
+    Shadow,
 }
 
 impl Bypass {
@@ -80,6 +83,7 @@ impl Bypass {
             Bypass::Unreachable => "unreachable",
             Bypass::MinLsn => "min-lsn",
             Bypass::Parameters => "parameters",
+            Bypass::Shadow => "shadow",
         }
     }
 }
@@ -168,6 +172,9 @@ impl<'w> Wanted<'w> {
 impl Api {
     /// Waits for the watermark, if the request asks for it.
     pub(super) async fn course(&self, min_lsn: Option<Lsn>) -> Course {
+        if self.shadow {
+            return Course::Bypass(Bypass::Shadow);
+        }
         let Some(lsn) = min_lsn else { return Course::Cache { floor: None } };
         let Some(run) = self.status.covers() else { return Course::Bypass(Bypass::MinLsn) };
         let mut watermarks = self.status.watermarks();

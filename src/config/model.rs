@@ -25,6 +25,15 @@ use super::keyword::keywords;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Shadow mode: the daemon follows the database, looks at the entries that changes should have
+    /// removed, and writes nothing to Redis. `unstale report --shadow` tells which of them still
+    /// held the same bytes `shadow_grace` later: what the application's own invalidation misses.
+    /// Stands above the first section of the file.
+    #[serde(default)]
+    pub shadow: bool,
+    /// How long the application has to remove or replace an entry after a change.
+    #[serde(default = "five_seconds")]
+    pub shadow_grace: Span,
     /// The database whose changes are followed.
     pub postgres: Postgres,
     /// The cache that is kept fresh.
@@ -292,6 +301,10 @@ fn one_second() -> Span {
 }
 fn two_seconds() -> Span {
     Span::seconds(2)
+}
+/// The default of `shadow_grace`.
+pub(super) fn five_seconds() -> Span {
+    Span::seconds(5)
 }
 fn thirty_seconds() -> Span {
     Span::seconds(30)

@@ -22,6 +22,11 @@ const SETS: [&str; 2] = ["all", "user"];
 /// Everything that is out of range or badly named.
 pub(super) fn config(config: &Config) -> Vec<Problem> {
     let mut checks = Checks { problems: Vec::new() };
+    checks.span(
+        ConfigPath::root().child("shadow_grace"),
+        config.shadow_grace,
+        Span::milliseconds(100)..=Span::seconds(600),
+    );
     checks.postgres(&config.postgres);
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);

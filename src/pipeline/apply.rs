@@ -193,11 +193,7 @@ impl Applier {
     /// `before`: the watermark that the batch found.
     fn count(&self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
-        metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
-        for ((table, operation), rows) in &batch.counts {
-            let name = self.mapping.table_name(*table);
-            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
-        }
+        batch.measure(metrics, &self.mapping);
         let (clock, now) = (clock_now(), Instant::now());
         let age = |trace: &Trace| trace.age(clock, now).as_secs_f64();
         for trace in &batch.transactions {

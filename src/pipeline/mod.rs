@@ -26,6 +26,7 @@ pub mod end;
 pub mod feedback;
 pub mod gap;
 pub mod gate;
+mod hand;
 mod invalidate;
 pub mod lookups;
 pub mod receive;
