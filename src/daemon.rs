@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::gap::GapReason;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
 use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
@@ -82,6 +83,7 @@ impl Daemon {
             held: Arc::default(),
             warming,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         Ok(Daemon { context, api, reload })

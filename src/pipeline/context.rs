@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
+use super::points::Points;
 use super::status::Status;
 use super::without::Without;
 use crate::audit::compare::Ground;
@@ -42,6 +43,8 @@ pub struct Context {
     pub warming: Warming,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {

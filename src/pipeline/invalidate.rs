@@ -9,6 +9,7 @@ use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::gap::GapReason;
+use super::points::Point;
 use super::status::Phase;
 use crate::lsn::Lsn;
 use crate::store::state::{Identity, Nonce, State};
@@ -40,6 +41,7 @@ pub(super) async fn invalidate(
         suspects: "[]".to_owned(),
     };
     chain.declare_invalid(invalid).await?;
+    context.points.reach(Point::Declared).await;
     let removed = chain.purge(&as_slices(&prefixes)).await?;
     if context.status.gap(reason) {
         warn!(reason = reason.as_str(), removed, "gap: everything managed was dropped");

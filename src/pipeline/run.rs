@@ -61,8 +61,8 @@ pub async fn run(
     let starting = async {
         context.status.enter(Phase::Connecting);
         let keys = ControlKeys::new(&context.config.postgres.slot);
-        let mut chain =
-            Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
+        let (address, status) = (context.address.clone(), Arc::clone(&context.status));
+        let mut chain = Chain::open(address, keys, status, context.points.clone()).await?;
         let stream = stream(context, &mut chain, *forced).await?;
         Ok::<_, End>((chain, stream))
     };
@@ -102,6 +102,7 @@ async fn follow(
             asked: Arc::clone(&asked),
             interval: context.config.postgres.status_interval.get().min(patience),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
             stop: stop.clone(),
             goodbye: goodbye.clone(),
         }
@@ -171,6 +172,7 @@ async fn follow(
             },
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
+            points: context.points.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
@@ -191,6 +193,7 @@ async fn follow(
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
         }
         .run(),
     );

@@ -18,6 +18,7 @@ use super::context::Context;
 use super::end::End;
 use super::gap::{Found, GapReason};
 use super::invalidate::{invalidate, prefixes};
+use super::points::Point;
 use super::rewrites::{self, Known};
 use super::status::{Health, Phase};
 use crate::lsn::Lsn;
@@ -149,6 +150,7 @@ pub async fn stream(
             invalidate(context, chain, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
+        context.points.reach(Point::SlotCreated).await;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -191,6 +193,7 @@ pub async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
     let state = chain.state().await?;
     Ok(Stream {
