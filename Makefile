@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test test-long soak lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests build demo test test-long soak faults lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -9,7 +9,7 @@ export CARGO_BUILD_JOBS ?= $(shell nproc)
 DEMO_SECONDS ?= 60
 FUZZ_SECONDS ?= 60
 
-# How long the proof on real servers runs, all its cases together.
+# How long the proof on real servers runs, all its cases together, and the faults.
 SECONDS ?= 120
 
 # cargo nextest runs each test in a process of its own and kills what hangs;
@@ -56,6 +56,11 @@ test-long: setup-tests ## every test, the long ones too
 soak: setup ## the proof that nothing stale is stored, for longer (SECONDS=120)
 	@cargo build --locked --bins
 	@PROOF_SECONDS=$(SECONDS) cargo test --locked --test proof -- --exact soak --ignored --nocapture
+
+# The schedule of a seed is made of the seed alone; without one any is taken.
+faults: setup ## everything goes wrong by a seeded schedule, and nothing is stale (SEED=… SECONDS=120)
+	@cargo build --locked --bins
+	@FAULTS_SEED=$(SEED) FAULTS_SECONDS=$(SECONDS) cargo test --locked --test faults -- --exact seeds --ignored --nocapture
 
 lint: ## formatting and clippy, as CI wants them
 	cargo fmt --check

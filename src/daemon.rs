@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
 use crate::report::reporter::Reporter;
@@ -94,6 +95,7 @@ impl Daemon {
             warming,
             shadow,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         let (config, status) = (Arc::clone(&context.config), Arc::clone(&context.status));

@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use diagnostics::{Diagnostics, Finding, Place, Style};
-pub use environment::{CONFIG, TEST_WITHOUT};
+pub use environment::{CONFIG, TEST_POINTS, TEST_WITHOUT};
 pub use layers::{DEFAULT_FILES, File, Layers};
 pub use overrides::{Origin, Override, ParseOverrideError};
 pub use queries::{populations, queries};

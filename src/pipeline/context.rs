@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
+use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
@@ -47,6 +48,8 @@ pub struct Context {
     pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {

@@ -29,6 +29,7 @@ pub mod gate;
 mod hand;
 mod invalidate;
 pub mod lookups;
+pub mod points;
 pub mod receive;
 mod relations;
 pub mod rewrites;

@@ -103,6 +103,7 @@ async fn follow(
             asked: Arc::clone(&asked),
             interval: context.config.postgres.status_interval.get().min(patience),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
             stop: stop.clone(),
             goodbye: goodbye.clone(),
         }
@@ -172,6 +173,7 @@ async fn follow(
             },
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
+            points: context.points.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
@@ -252,6 +254,7 @@ fn keep(
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
         }
         .run(),
     );

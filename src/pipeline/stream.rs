@@ -18,6 +18,7 @@ use super::end::End;
 use super::gap::Found;
 use super::hand::Hand;
 use super::invalidate::prefixes;
+use super::points::Point;
 use super::rewrites::{self, Known};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
@@ -150,6 +151,7 @@ pub(super) async fn stream(
             hand.broken(context, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
+        context.points.reach(Point::SlotCreated).await;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -192,6 +194,7 @@ pub(super) async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
     let state = hand.state().await?;
     Ok(Stream {
