@@ -146,7 +146,7 @@ impl Metrics {
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
             requests: make.counters("requests_total", "Requests to the read API.", &["endpoint", "status"])?,
-            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, error.", &["cache", "result"])?,
+            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, stale (stale_if_error), error.", &["cache", "result"])?,
             cache_read_seconds: make.fast_histograms("cache_read_seconds", "How long reading a value for a request took, by where it came from.", &["cache", "result"])?,
             request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
             shadow: make.gauge("shadow", "1 in shadow mode: the daemon only looks on, and nobody keeps the cache by it.")?,

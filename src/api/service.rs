@@ -13,6 +13,7 @@ use super::management::{Allowance, Jobs, Surveyor};
 use super::openapi;
 use super::reading::SharedFiller;
 use super::seen::Seen;
+use super::stale::Stale;
 use super::token::Keys;
 use crate::config::api::Api as Settings;
 use crate::fill::held::Held;
@@ -52,6 +53,8 @@ pub(super) struct Serving {
     /// The OpenAPI document.
     pub(super) openapi: Bytes,
     key_prefix: String,
+    /// What was answered lately.
+    pub(super) stale: Stale,
     /// What orders are done with.
     pub(super) ground: Ground,
     pub(super) filling: Filling,
@@ -143,6 +146,7 @@ impl Api {
             mapping: Arc::clone(&context.rules.mapping),
             filler: Arc::new(filler(bounds)?),
             key_prefix: config.redis.key_prefix.clone(),
+            stale: Stale::new(self.settings.max_stale_bytes),
             ground: ground.map_err(|error| error.to_string())?,
             filling: Filling::new(filler(of_orders)?),
             turns: Turns::new(&config.warm),

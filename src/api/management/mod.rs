@@ -265,6 +265,7 @@ impl Work {
         // What this process holds goes too; after it went from Redis, so that nobody who has
         // read it there before puts it back.
         self.held.removed(self.held.removing(std::iter::empty(), true));
+        self.serving.stale.clear();
         let removed = removed?;
         let caches: Vec<(&str, Value)> =
             removed.caches.iter().map(|(name, counts)| (name.as_str(), json!(counts))).collect();
