@@ -23,12 +23,14 @@ use crate::metrics::Metrics;
 use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
 use crate::report::reporter::Reporter;
 use crate::rules::Rules;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
+use crate::shadow::Shadow;
 use crate::status::reason::GapReason;
 use crate::status::{Health, Phase, Status};
 use crate::store::keys::ControlKeys;
@@ -76,6 +78,12 @@ impl Daemon {
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        if config.shadow {
+            status.looks_on();
+        }
+        let grace = config.shadow_grace.get();
+        let shadow =
+            config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
         let context = Context {
             config: Arc::new(config),
             connect,
@@ -85,7 +93,9 @@ impl Daemon {
             status: Arc::new(status),
             held: Arc::default(),
             warming,
+            shadow,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         let (config, status) = (Arc::clone(&context.config), Arc::clone(&context.status));
@@ -97,6 +107,11 @@ impl Daemon {
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
+        if self.context.shadow.is_some() {
+            warn!(
+                "shadow mode: this daemon looks on and writes nothing to Redis; `unstale report --shadow` tells what it sees"
+            );
+        }
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -107,6 +122,7 @@ impl Daemon {
                 status: Arc::clone(&self.context.status),
                 mapping: Arc::clone(&mapping),
                 reporter: Arc::clone(&self.reporter),
+                shadow: self.context.shadow.clone(),
             },
         ));
         let watching = tokio::spawn(idle::watch(
@@ -131,11 +147,22 @@ impl Daemon {
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
         let within = self.context.config.pipeline.drain_timeout.get();
+        let service = self.api.clone();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
-        if let Some(api) = api
-            && tokio::time::timeout(within, api).await.is_err()
-        {
+        let jobs = async {
+            if let Some(service) = &service {
+                service.wind_up(within).await;
+            }
+        };
+        let answering = async {
+            match api {
+                Some(api) => tokio::time::timeout(within, api).await.is_ok(),
+                None => true,
+            }
+        };
+        let (answered, ()) = tokio::join!(answering, jobs);
+        if !answered {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );

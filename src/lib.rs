@@ -29,6 +29,7 @@ pub mod rules;
 pub mod sandbox;
 pub mod series;
 pub mod servers;
+pub mod shadow;
 pub mod snapshot;
 pub mod status;
 pub mod store;

@@ -21,6 +21,7 @@ use crate::manage::ground::ManageError;
 use crate::mapping::Mapping;
 use crate::report::model::Report;
 use crate::report::reporter::Reporter;
+use crate::shadow::Shadow;
 use crate::status::Status;
 use crate::status::drops::{Told, ToldWhole};
 use crate::status::readiness::LastGap;
@@ -34,6 +35,8 @@ pub struct State {
     pub mapping: Arc<ArcSwap<Mapping>>,
     /// Makes reports.
     pub reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// Takes the address.
@@ -57,6 +60,7 @@ pub async fn serve(listener: TcpListener, state: State) {
         .route("/readyz", get(readyz))
         .route("/why", get(why))
         .route("/report", get(look_at_report).post(keep_report))
+        .route("/shadow", get(shadow))
         .with_state(state);
     if let Err(reason) = axum::serve(listener, router).await {
         error!(%reason, "the admin listener has ended");
@@ -97,6 +101,18 @@ fn told(made: Result<Report, ManageError>) -> Response {
     match made {
         Ok(report) => ([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn shadow(Shared(state): Shared<State>) -> Response {
+    match &state.shadow {
+        Some(shadow) => {
+            ([(header::CACHE_CONTROL, "no-store")], Json(shadow.report())).into_response()
+        }
+        None => {
+            (StatusCode::NOT_FOUND, "this daemon keeps the cache: it does not run in shadow mode\n")
+                .into_response()
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod selection;
 mod setup;
+mod shadow;
 mod status;
 mod table;
 mod tail;

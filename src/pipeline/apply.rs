@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use super::batch::{Batch, Trace};
 use super::chain::{Chain, Keys};
 use super::end::End;
+use super::points::{Point, Points};
 use super::touched::{Touch, Touched};
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
@@ -64,6 +65,8 @@ pub struct Applier {
     pub warm_ups: WarmUps,
     /// What is known.
     pub status: Arc<Status>,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 /// What a batch removed of one cache.
@@ -123,6 +126,7 @@ impl Applier {
         let (some, last) = touched.steps(self.max_keys_per_script);
         for keys in some {
             lives.extend(self.chain.step(keys, std::slice::from_ref(&frontier), None).await?);
+            self.points.reach(Point::BetweenSteps).await;
         }
         let mut fields = vec![frontier, state::watermark(batch.watermark)];
         fields.extend(batch.suspects.take().map(state::suspects));
@@ -130,6 +134,7 @@ impl Applier {
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(last, &fields, certify).await?);
+        self.points.reach(Point::Applied).await;
         self.held.removed(closed);
         self.note_certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
@@ -167,6 +172,7 @@ impl Applier {
             prefixes.push(cache.prefix.as_ref());
         }
         self.chain.step(Keys::default(), &[state::closed(&names), frontier], None).await?;
+        self.points.reach(Point::Closed).await;
         // A scan of many keys, each step of it bounded.
         let opened = [state::closed(&[])];
         let purging = self.chain.purge_then(&prefixes, &opened);
@@ -193,11 +199,7 @@ impl Applier {
     /// `before`: the watermark that the batch found.
     fn count(&self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
-        metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
-        for ((table, operation), rows) in &batch.counts {
-            let name = self.mapping.table_name(*table);
-            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
-        }
+        batch.measure(metrics, &self.mapping);
         let (clock, now) = (clock_now(), Instant::now());
         let age = |trace: &Trace| trace.age(clock, now).as_secs_f64();
         for trace in &batch.transactions {

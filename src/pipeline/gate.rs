@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::batch::{Batch, Cause, Trace};
 use super::end::End;
 use super::lookups::{LookupPlans, Lookups};
+use super::points::{Point, Points};
 use super::rewrites::{self, Decided, Rewrites};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
@@ -91,6 +92,8 @@ pub struct Gate {
     pub max_parked_keys: usize,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -217,6 +220,7 @@ impl Gate {
             return Ok(None);
         }
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
+        self.points.reach(Point::Admitted).await;
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;

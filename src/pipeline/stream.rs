@@ -13,11 +13,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::assemble::{Dialect, Unbelieved};
-use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::gap::Found;
-use super::invalidate::{invalidate, prefixes};
+use super::hand::Hand;
+use super::invalidate::prefixes;
+use super::points::Point;
 use super::rewrites::{self, Known};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
@@ -77,12 +78,12 @@ impl Stream {
 }
 
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
-pub async fn stream(
+pub(super) async fn stream(
     context: &Context,
-    chain: &mut Chain,
+    hand: &mut Hand,
     forced: Option<GapReason>,
 ) -> Result<Stream, End> {
-    let before = chain.state().await?;
+    let before = hand.state().await?;
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
@@ -98,7 +99,7 @@ pub async fn stream(
         Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
             if before.as_ref().is_some_and(|state| state.valid) {
-                invalidate(context, chain, before.as_ref(), GapReason::PublicationChanged).await?;
+                hand.broken(context, before.as_ref(), GapReason::PublicationChanged).await?;
             }
             return Err(End::Blocked(unfit));
         }
@@ -147,9 +148,10 @@ pub async fn stream(
     }
     if !slot_is_there {
         if let Some(reason) = gap {
-            invalidate(context, chain, before.as_ref(), reason).await?;
+            hand.broken(context, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
+        context.points.reach(Point::SlotCreated).await;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -192,8 +194,9 @@ pub async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
-    let state = chain.state().await?;
+    let state = hand.state().await?;
     Ok(Stream {
         halves: Some((reader, writer)),
         dialect,

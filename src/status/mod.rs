@@ -88,6 +88,8 @@ struct Inner {
     certified: Option<Instant>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
+    /// Shadow mode.
+    looks_on: bool,
 }
 
 /// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
@@ -155,6 +157,7 @@ impl Status {
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
+                looks_on: false,
             }),
             metrics,
             max_lag,
@@ -165,6 +168,12 @@ impl Status {
     /// A panic while it was locked leaves single fields at worst, each whole: go on.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shadow mode: nothing that is cached is kept by this daemon.
+    pub fn looks_on(&self) {
+        self.metrics.shadow.set(1);
+        self.lock().looks_on = true;
     }
 
     /// Notes what the pipeline does now.

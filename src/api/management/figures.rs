@@ -15,6 +15,7 @@ struct Reads {
     hits: u64,
     misses: u64,
     bypasses: u64,
+    stale: u64,
     errors: u64,
     hit: Times,
     miss: Times,
@@ -67,6 +68,7 @@ impl Reads {
             hits: count("hit"),
             misses: count("miss"),
             bypasses: count("bypass"),
+            stale: count("stale"),
             errors: count("error"),
             hit: times("hit"),
             miss: times("miss"),
@@ -78,6 +80,7 @@ impl Reads {
         self.hits += other.hits;
         self.misses += other.misses;
         self.bypasses += other.bypasses;
+        self.stale += other.stale;
         self.errors += other.errors;
         self.hit.add(&other.hit);
         self.miss.add(&other.miss);
@@ -85,7 +88,7 @@ impl Reads {
 
     fn told(&self) -> Value {
         let hits = self.held + self.hits;
-        let all = hits + self.misses + self.bypasses + self.errors;
+        let all = hits + self.misses + self.bypasses + self.stale + self.errors;
         let speedup = match (self.hit.mean(), self.miss.mean()) {
             (Some(hit), Some(miss)) if hit > 0.0 => Some(miss / hit),
             _ => None,
@@ -95,6 +98,7 @@ impl Reads {
             "hits": self.hits,
             "misses": self.misses,
             "bypasses": self.bypasses,
+            "stale": self.stale,
             "errors": self.errors,
             "hit_rate": rate(hits, all),
             "miss_rate": rate(self.misses, all),
