@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::table::Table;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::admin::client;
 use crate::report::html::html;
 use crate::report::keep::kept;
@@ -35,6 +35,10 @@ const WITHIN: Duration = Duration::from_secs(600);
 /// Redis could be asked, or the one does not answer and the other has none.
 #[derive(Debug, Args)]
 pub(super) struct ReportCommand {
+    /// In shadow mode: which entries the application's own invalidation misses, by table,
+    /// operation, cache and key. The running daemon is asked; it counts from its start
+    #[arg(long, conflicts_with_all = ["list", "id", "last", "no_keep", "html", "format"])]
+    shadow: bool,
     /// List those that are kept
     #[arg(long, conflicts_with_all = ["id", "last", "no_keep", "html"])]
     list: bool,
@@ -84,7 +88,16 @@ impl ReportCommand {
     }
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
+        if self.shadow {
+            return shadow::report(common, self.json);
+        }
         let config = common.load()?.config;
+        if config.shadow && !self.list && self.id.is_none() && self.last.is_none() {
+            error(
+                "shadow = true: there is no cache of ours to report on; `unstale report --shadow` says what the application's own invalidation misses",
+            );
+            return Ok(Exit::Configuration);
+        }
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let address = Address::new(&config.redis).map_err(|reason| refuse(&reason))?;
