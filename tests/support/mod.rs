@@ -26,6 +26,7 @@ use tokio::process::{Child, Command};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
 pub mod environment;
 
