@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
+use super::address::socket_address;
 use super::api::Api;
 pub use super::caches::{
     Cache, Caches, OnChange, Operation, Piece, Priority, Query, Rewarm, Rule, Scalar, Table,
@@ -286,19 +286,6 @@ pub enum LogFormat {
 keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
 keywords!(Task { "warm" => Warm });
-
-pub(super) fn socket_address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<std::net::SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        // What follows the line break is shown as the hint.
-        de::Error::custom(format_args!(
-            "{text:?} is not an address to listen on\n\
-             write an IP address and a port, such as \"127.0.0.1:9187\", \"[::1]:9187\" or \"0.0.0.0:9187\""
-        ))
-    })
-}
 
 fn unstale() -> String {
     "unstale".to_owned()

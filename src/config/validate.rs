@@ -216,6 +216,10 @@ impl Checks {
         if let Some(ttl) = cache.negative_ttl {
             self.ttl(path.child("negative_ttl"), ttl);
         }
+        if let Some(stale) = cache.stale_if_error {
+            let path = path.child("stale_if_error");
+            self.span(path, stale, Span::seconds(1)..=Span::seconds(86_400));
+        }
         if cache.max_value_bytes == Some(0) {
             self.add(
                 path.child("max_value_bytes"),

@@ -26,6 +26,9 @@ pub struct Trace {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// How many keys it reached. What lookups found for several transactions together counts
+    /// for the last of them.
+    pub reach: u64,
 }
 
 impl Trace {
@@ -93,8 +96,13 @@ impl Batch {
         for (cache, escalation, origin) in changes.whole() {
             self.whole.entry(cache).or_insert((escalation, Cause { origin, transaction }));
         }
+        let mut reach = 0;
         for (key, origin) in changes.take_keys() {
+            reach += 1;
             self.keys.entry(key).or_insert(Cause { origin, transaction });
+        }
+        if let Some(trace) = self.transactions.get_mut(transaction) {
+            trace.reach += reach;
         }
     }
 
@@ -140,7 +148,9 @@ mod tests {
         let now = received_at + Duration::from_secs(2);
         let age = |clock: i64, sent_after: i64| {
             let (xid, end_lsn, committed_at) = (Xid(1), Lsn(1), 100 * SECOND);
-            Trace { xid, end_lsn, committed_at, sent_after, received_at }.age(clock, now).as_secs()
+            Trace { xid, end_lsn, committed_at, sent_after, received_at, reach: 0 }
+                .age(clock, now)
+                .as_secs()
         };
         assert_eq!(age(105 * SECOND, SECOND), 5, "clocks agree: it lay two seconds unread, too");
         assert_eq!(age(40 * SECOND, SECOND), 3, "this machine's clock is behind");

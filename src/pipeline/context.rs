@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
-use super::status::Status;
+use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
@@ -20,6 +20,7 @@ use crate::rules::Rules;
 use crate::shadow::Shadow;
 use crate::shadow::glance::Glance;
 use crate::shadow::judge::Judge;
+use crate::status::Status;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
@@ -47,6 +48,8 @@ pub struct Context {
     pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
-use super::gap::GapReason;
 use super::invalidate::invalidate;
 use crate::shadow::Shadow;
 use crate::shadow::glance::Glance;
+use crate::status::reason::GapReason;
 use crate::store::keys::ControlKeys;
 use crate::store::state::State;
 
@@ -26,7 +26,9 @@ impl Hand {
         let keys = ControlKeys::new(&context.config.postgres.slot);
         let (address, status) = (context.address.clone(), Arc::clone(&context.status));
         match &context.shadow {
-            None => Ok(Hand::Keeping(Box::new(Chain::open(address, keys, status).await?))),
+            None => Ok(Hand::Keeping(Box::new(
+                Chain::open(address, keys, status, context.points.clone()).await?,
+            ))),
             Some(shadow) => {
                 shadow.begin(&context.rules.mapping);
                 let glance = Box::new(Glance::open(address, keys, status).await?);

@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::lsn::Lsn;
 use crate::postgres::storage::File;
 use crate::snapshot::Xid;
@@ -15,8 +17,12 @@ use crate::snapshot::Xid;
 /// How many TRUNCATEs are remembered. Past it a rewrite may be seen that was none.
 const REMEMBERED: usize = 1000;
 
+/// A file, and what ties it to its table (see [`File`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part(u32, String);
+
 /// The files as they were when all that depends on the tables was last known good.
-pub type Known = BTreeMap<u32, BTreeMap<u32, u32>>;
+pub type Known = BTreeMap<u32, BTreeMap<u32, Part>>;
 
 /// What came of a question.
 #[derive(Debug)]
@@ -42,7 +48,8 @@ pub struct Rewrites {
 pub fn known(files: &[File]) -> Known {
     let mut known = Known::new();
     for file in files {
-        known.entry(file.table).or_default().insert(file.part, file.file);
+        let part = Part(file.file, file.ties.clone());
+        known.entry(file.table).or_default().insert(file.part, part);
     }
     known
 }
@@ -94,15 +101,17 @@ impl Rewrites {
         let (seen, files) = self.question.take_if(|(asked, _)| *asked <= passed)?;
         let is = known(&files);
         let explained = |table: &u32| {
-            let was = self.known.get(table);
-            let parts = |known: Option<&BTreeMap<u32, u32>>| -> BTreeSet<u32> {
-                known.into_iter().flat_map(BTreeMap::keys).copied().collect()
+            let (Some(was), Some(now)) = (self.known.get(table), is.get(table)) else {
+                return false;
             };
-            // The same parts, and each new file given by a TRUNCATE that came through.
-            parts(was) == parts(is.get(table))
+            // The same parts, tied as they were, and each new file given by a TRUNCATE that
+            // came through.
+            was.keys().eq(now.keys())
                 && files.iter().filter(|file| file.table == *table).all(|file| {
-                    was.and_then(|was| was.get(&file.part)) == Some(&file.file)
-                        || self.truncates.contains(&file.writer)
+                    was.get(&file.part).is_some_and(|Part(number, ties)| {
+                        *ties == file.ties
+                            && (*number == file.file || self.truncates.contains(&file.writer))
+                    })
                 })
         };
         let rewritten =
@@ -117,7 +126,11 @@ mod tests {
     use super::*;
 
     fn file(table: u32, part: u32, file: u32, writer: u32) -> File {
-        File { table, part, file, writer: Xid(writer) }
+        File { table, part, file, ties: String::new(), writer: Xid(writer) }
+    }
+
+    fn tied(ties: &str, file: File) -> File {
+        File { ties: ties.to_owned(), ..file }
     }
 
     fn rewritten(rewrites: &mut Rewrites, files: &[File]) -> Option<Vec<u32>> {
@@ -162,5 +175,15 @@ mod tests {
         );
         assert_eq!(rewritten(&mut rewrites, &[file(1, 12, 300, 6)]), Some(vec![1]));
         assert_eq!(rewritten(&mut rewrites, &[]), Some(vec![1]), "gone altogether");
+    }
+
+    #[test]
+    fn a_partition_that_was_away_in_between_is_a_rewrite_though_its_file_is_the_same() {
+        let is = |tie: &str| [file(1, 1, 0, 5), tied(tie, file(1, 11, 100, 6))];
+        let mut rewrites = Rewrites::new(known(&is("1 700")));
+        rewrites.truncated(Xid(6));
+        assert_eq!(rewritten(&mut rewrites, &is("1 700")), None);
+        assert_eq!(rewritten(&mut rewrites, &is("1 800")), Some(vec![1]));
+        assert_eq!(read(&write(&known(&is("1 800")))), known(&is("1 800")));
     }
 }

@@ -23,20 +23,20 @@ use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
-use super::gap::GapReason;
 use super::gate::{Gate, Names};
 use super::hand::Hand;
 use super::lookups::Lookups;
 use super::receive::Receiver;
 use super::rewrites::Rewrites;
 use super::settle::{Footing, settle};
-use super::status::Phase;
 use super::stream::{Stream, stream};
 use super::suspects::Suspects;
 use super::waiting::Waiting;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::shadow::watch::Watcher;
+use crate::status::Phase;
+use crate::status::reason::GapReason;
 use crate::warm::filling::Filling;
 
 /// How many transactions may wait between two tasks.
@@ -103,6 +103,7 @@ async fn follow(
             asked: Arc::clone(&asked),
             interval: context.config.postgres.status_interval.get().min(patience),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
             stop: stop.clone(),
             goodbye: goodbye.clone(),
         }
@@ -172,6 +173,7 @@ async fn follow(
             },
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
+            points: context.points.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
@@ -252,6 +254,7 @@ fn keep(
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
         }
         .run(),
     );

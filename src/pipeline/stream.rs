@@ -15,11 +15,11 @@ use tracing::{info, warn};
 use super::assemble::{Dialect, Unbelieved};
 use super::context::Context;
 use super::end::End;
-use super::gap::{Found, GapReason};
+use super::gap::Found;
 use super::hand::Hand;
 use super::invalidate::prefixes;
+use super::points::Point;
 use super::rewrites::{self, Known};
-use super::status::{Health, Phase};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
@@ -33,6 +33,8 @@ use crate::postgres::replication::{PgoutputOptions, ReplicationConnection};
 use crate::postgres::server::{ServerFacts, counts_as_standby, new_slots_begin_whole, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot, writers};
 use crate::postgres::storage::files;
+use crate::status::reason::GapReason;
+use crate::status::{Health, Phase};
 use crate::store::state::{Identity, State};
 
 /// A stream that is ours, and what is known of the server behind it.
@@ -149,6 +151,7 @@ pub(super) async fn stream(
             hand.broken(context, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
+        context.points.reach(Point::SlotCreated).await;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -191,6 +194,7 @@ pub(super) async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
     let state = hand.state().await?;
     Ok(Stream {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::awaiting::Sight;
 use crate::pipeline::end::End;
-use crate::pipeline::status::{Health, Status};
+use crate::status::{Health, Status};
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
 use crate::store::scan::Scan;

@@ -15,7 +15,7 @@ use crate::mapping::Mapping;
 use crate::mapping::changes::Key;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::pipeline::end::End;
-use crate::pipeline::status::Status;
+use crate::status::Status;
 use crate::store::fills::NOTHING;
 
 /// How often it is looked whether any is due.

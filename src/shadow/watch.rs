@@ -18,7 +18,7 @@ use crate::mapping::changes::Key;
 use crate::mapping::model::CacheId;
 use crate::pipeline::batch::{Batch, Cause};
 use crate::pipeline::end::End;
-use crate::pipeline::status::{Loop, Status};
+use crate::status::{Loop, Status};
 
 /// How often Redis is looked at on an idle database.
 const LOOK: Duration = Duration::from_secs(1);
