@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::table::Table;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::admin::client;
 use crate::report::html::html;
 use crate::report::keep::kept;
@@ -56,6 +56,10 @@ pub(super) struct ReportCommand {
     /// Write it into this file as a page of its own (a browser needs nothing else), and print nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "json"])]
     html: Option<PathBuf>,
+    /// In shadow mode: which entries the application's own invalidation misses, by table,
+    /// operation, cache and key. The daemon counts from its start; nothing of it is kept
+    #[arg(long, conflicts_with_all = ["list", "id", "last", "no_keep", "format", "html"])]
+    shadow: bool,
 }
 
 /// How a report is printed.
@@ -85,6 +89,9 @@ impl ReportCommand {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let config = common.load()?.config;
+        if self.shadow {
+            return shadow::report(&config, self.json);
+        }
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
         let address = Address::new(&config.redis).map_err(|reason| refuse(&reason))?;
