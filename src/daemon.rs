@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -21,15 +20,20 @@ use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
-use crate::pipeline::gap::GapReason;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
-use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
-use crate::postgres::conninfo::ConnectOptions;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
 use crate::series;
+use crate::servers::{connect_options, replica_options};
+use crate::shadow::Shadow;
+use crate::status::reason::GapReason;
+use crate::status::{Health, Phase, Status};
+use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
@@ -45,6 +49,7 @@ pub struct Daemon {
     context: Context,
     /// None if there is nothing to serve.
     api: Option<Arc<Api>>,
+    reporter: Arc<Reporter>,
     reload: Reload,
 }
 
@@ -69,9 +74,16 @@ impl Daemon {
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
+        metrics.observed.speak(&rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        if config.shadow {
+            status.looks_on();
+        }
+        let grace = config.shadow_grace.get();
+        let shadow =
+            config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
         let context = Context {
             config: Arc::new(config),
             connect,
@@ -81,16 +93,25 @@ impl Daemon {
             status: Arc::new(status),
             held: Arc::default(),
             warming,
+            shadow,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
-        Ok(Daemon { context, api, reload })
+        let (config, status) = (Arc::clone(&context.config), Arc::clone(&context.status));
+        let reporter = Arc::new(Reporter::new(config, &context.rules, status));
+        Ok(Daemon { context, api, reporter, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
+        if self.context.shadow.is_some() {
+            warn!(
+                "shadow mode: this daemon looks on and writes nothing to Redis; `unstale report --shadow` tells what it sees"
+            );
+        }
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -100,7 +121,14 @@ impl Daemon {
             admin::State {
                 status: Arc::clone(&self.context.status),
                 mapping: Arc::clone(&mapping),
+                reporter: Arc::clone(&self.reporter),
+                shadow: self.context.shadow.clone(),
             },
+        ));
+        let watching = tokio::spawn(idle::watch(
+            Arc::clone(&self.context.status.metrics.observed),
+            self.context.address.clone(),
+            ControlKeys::new(&self.context.config.postgres.slot),
         ));
         let api = match &self.api {
             None => None,
@@ -119,11 +147,22 @@ impl Daemon {
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
         let within = self.context.config.pipeline.drain_timeout.get();
+        let service = self.api.clone();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
-        if let Some(api) = api
-            && tokio::time::timeout(within, api).await.is_err()
-        {
+        let jobs = async {
+            if let Some(service) = &service {
+                service.wind_up(within).await;
+            }
+        };
+        let answering = async {
+            match api {
+                Some(api) => tokio::time::timeout(within, api).await.is_ok(),
+                None => true,
+            }
+        };
+        let (answered, ()) = tokio::join!(answering, jobs);
+        if !answered {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
@@ -134,6 +173,7 @@ impl Daemon {
         {
             error!(%reason, "the task that tells systemd has ended by itself");
         }
+        watching.abort();
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -180,6 +220,8 @@ impl Daemon {
             };
             if let Some((rules, warming)) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
+                self.context.status.metrics.observed.speak(&rules.mapping);
+                self.reporter.serve(&rules);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
                 self.serve_anew().await;
@@ -187,7 +229,7 @@ impl Daemon {
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
                 // What is remembered names rules by the numbers of the old mapping.
-                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
+                self.context.status.with_drops(crate::status::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -334,38 +376,6 @@ enum Next {
 fn shut_down(stop: &CancellationToken, why: &str) {
     info!(signal = why, "shutting down: finishing what is under way");
     stop.cancel();
-}
-
-/// Where Postgres is and how to log in there, as the configuration and what it points to
-/// have it.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
-    ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
-        .map_err(|e| format!("postgres.url: {e}"))
-}
-
-/// The same for the replica, if there is one.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn replica_options(config: &Config) -> Result<Option<ConnectOptions>, String> {
-    let Some(url) = &config.postgres.replica_url else { return Ok(None) };
-    ConnectOptions::load(url.expose_secret(), password(config)?)
-        .map(Some)
-        .map_err(|e| format!("postgres.replica_url: {e}"))
-}
-
-fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {
-    let postgres = &config.postgres;
-    match (&postgres.password, &postgres.password_file) {
-        (Some(password), _) => Ok(Some(password.clone())),
-        (None, Some(path)) => std::fs::read_to_string(path)
-            .map(|text| Some(text.trim_end_matches(['\r', '\n']).into()))
-            .map_err(|e| format!("cannot read postgres.password_file {}: {e}", path.display())),
-        (None, None) => Ok(None),
-    }
 }
 
 /// Pauses between attempts: growing, jittered, without end.

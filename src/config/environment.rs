@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::layers::{Origin, Override};
+use super::overrides::{Origin, Override};
 use super::problem::{ConfigPath, Problem, nearest};
 use super::schema;
 
@@ -20,6 +20,10 @@ const OTHERS: [&str; 4] = [CONFIG, "UNSTALE_LOG", "UNSTALE_PG_BIN", "UNSTALE_RED
 
 /// Test only: names a rule to leave out. A release build knows no such variable, and says so.
 pub const TEST_WITHOUT: &str = "UNSTALE_TEST_WITHOUT";
+
+/// Test only: the folder where tests say at which point the daemon is to die. A release build
+/// knows no such variable, and says so.
+pub const TEST_POINTS: &str = "UNSTALE_TEST_POINTS";
 
 /// The file that [`CONFIG`] names; an empty one names none.
 pub(super) fn config_file(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
@@ -55,7 +59,7 @@ pub(super) fn overrides(
 fn ours(name: &OsStr) -> Option<&str> {
     let name = name.to_str()?;
     let rest = name.strip_prefix(PREFIX)?;
-    let for_tests = cfg!(debug_assertions) && name == TEST_WITHOUT;
+    let for_tests = cfg!(debug_assertions) && [TEST_WITHOUT, TEST_POINTS].contains(&name);
     (!OTHERS.contains(&name) && !is_service_link(rest) && !for_tests).then_some(name)
 }
 

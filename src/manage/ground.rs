@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::config::model::Config;
-use crate::daemon::connect_options;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheModel;
@@ -11,6 +10,7 @@ use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+use crate::servers::connect_options;
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
@@ -32,6 +32,8 @@ pub struct Ground {
     pub connect: ConnectOptions,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// Shadow mode: what is cached is the application's.
+    pub shadow: bool,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
 }
@@ -83,6 +85,7 @@ impl Ground {
             slot: config.postgres.slot.clone(),
             connect: connect.with_application_name(application_name),
             statement_timeout: config.postgres.statement_timeout.get(),
+            shadow: config.shadow,
             users: config.warm.users,
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
-use super::status::Status;
+use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
@@ -17,6 +17,10 @@ use crate::loader::replica::Replica;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+use crate::shadow::Shadow;
+use crate::shadow::glance::Glance;
+use crate::shadow::judge::Judge;
+use crate::status::Status;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
@@ -40,14 +44,23 @@ pub struct Context {
     pub held: Arc<Held>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {
     /// Whether there is a read API. Without one nothing is held.
     pub(crate) fn serves(&self) -> bool {
         self.config.api.enabled && !self.rules.endpoints.is_empty()
+    }
+
+    /// Whether anything is held: not in shadow mode, where nothing tells what has changed.
+    pub(super) fn holds(&self) -> bool {
+        self.serves() && self.shadow.is_none()
     }
 
     fn bounds(&self, connections: usize) -> Bounds {
@@ -81,6 +94,20 @@ impl Context {
             ground: Arc::new(ground),
             per_second: self.config.audit.per_second,
             status: Arc::clone(&self.status),
+        })
+    }
+
+    /// What looks again at the entries that are watched.
+    pub(super) async fn judge(&self, shadow: &Arc<Shadow>) -> Result<Judge, End> {
+        let keys = ControlKeys::new(&self.config.postgres.slot);
+        let (address, status) = (self.address.clone(), Arc::clone(&self.status));
+        Ok(Judge {
+            shadow: Arc::clone(shadow),
+            glance: Glance::open(address, keys, Arc::clone(&status)).await?,
+            loader: self.loader(self.bounds(1))?,
+            max_per_second: self.config.warm.max_per_second,
+            mapping: Arc::clone(&self.rules.mapping),
+            status,
         })
     }
 

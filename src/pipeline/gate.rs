@@ -19,10 +19,9 @@ use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Cause, Trace};
 use super::end::End;
-use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
+use super::points::{Point, Points};
 use super::rewrites::{self, Decided, Rewrites};
-use super::status::{Loop, Status};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
@@ -40,6 +39,8 @@ use crate::postgres::server::{synchronous_standby_names, wal_insert};
 use crate::postgres::slot::SlotState;
 use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
+use crate::status::reason::GapReason;
+use crate::status::{Loop, Status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
@@ -91,6 +92,8 @@ pub struct Gate {
     pub max_parked_keys: usize,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -229,6 +232,7 @@ impl Gate {
             return Ok(None);
         }
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
+        self.points.reach(Point::Admitted).await;
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
@@ -258,6 +262,7 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                reach: 0,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());

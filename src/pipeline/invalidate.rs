@@ -8,9 +8,10 @@ use tracing::warn;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
-use super::gap::GapReason;
-use super::status::Phase;
+use super::points::Point;
 use crate::lsn::Lsn;
+use crate::status::Phase;
+use crate::status::reason::GapReason;
 use crate::store::state::{Identity, Nonce, State};
 
 /// Makes the state invalid and drops what this mapping and the one before it manage.
@@ -40,6 +41,7 @@ pub(super) async fn invalidate(
         suspects: "[]".to_owned(),
     };
     chain.declare_invalid(invalid).await?;
+    context.points.reach(Point::Declared).await;
     let removed = chain.purge(&as_slices(&prefixes)).await?;
     if context.status.gap(reason) {
         warn!(reason = reason.as_str(), removed, "gap: everything managed was dropped");

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
 use super::end::End;
-use super::status::Status;
 use super::transaction::Transaction;
 use super::waiting::Arrival;
 use crate::lsn::Lsn;
 use crate::postgres::frames::{Frame, FrameReader};
+use crate::status::Status;
 
 /// A stream that is silent this long is dead, though the connection may look alive: the
 /// server answers the feedback, which asks it to. As Postgres' own `wal_receiver_timeout`.

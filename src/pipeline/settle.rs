@@ -21,8 +21,9 @@ use tracing::{info, warn};
 use super::chain::{Chain, Keys};
 use super::context::Context;
 use super::end::End;
-use super::gap::{GapReason, verdict};
+use super::gap::verdict;
 use super::invalidate::{as_slices, invalidate, own_prefixes, prefixes};
+use super::points::Point;
 use super::rewrites::{self, differing};
 use super::stream::Stream;
 use super::suspects::Suspects;
@@ -31,6 +32,7 @@ use crate::mapping::model::CacheId;
 use crate::postgres::server::wal_insert;
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
+use crate::status::reason::GapReason;
 use crate::store::state::{self, Nonce, State};
 
 /// Where the pipeline takes up.
@@ -64,6 +66,7 @@ async fn resume(
     suspects: Suspects,
 ) -> Result<Footing, End> {
     chain.claim(state.nonce.clone()).await?;
+    context.points.reach(Point::Claimed).await;
     let mapping = &context.rules.mapping;
     // An earlier life died while it dropped these caches.
     let mut doomed: BTreeSet<CacheId> =

@@ -13,13 +13,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::assemble::{Dialect, Unbelieved};
-use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
-use super::gap::{Found, GapReason};
-use super::invalidate::{invalidate, prefixes};
+use super::gap::Found;
+use super::hand::Hand;
+use super::invalidate::prefixes;
+use super::points::Point;
 use super::rewrites::{self, Known};
-use super::status::{Health, Phase};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
@@ -34,6 +34,8 @@ use crate::postgres::replication::{PgoutputOptions, ReplicationConnection};
 use crate::postgres::server::{ServerFacts, counts_as_standby, new_slots_begin_whole, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot, writers};
 use crate::postgres::storage::files;
+use crate::status::reason::GapReason;
+use crate::status::{Health, Phase};
 use crate::store::state::{Identity, State};
 
 /// A stream that is ours, and what is known of the server behind it.
@@ -77,12 +79,12 @@ impl Stream {
 }
 
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
-pub async fn stream(
+pub(super) async fn stream(
     context: &Context,
-    chain: &mut Chain,
+    hand: &mut Hand,
     forced: Option<GapReason>,
 ) -> Result<Stream, End> {
-    let before = chain.state().await?;
+    let before = hand.state().await?;
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
@@ -98,7 +100,7 @@ pub async fn stream(
         Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
             if before.as_ref().is_some_and(|state| state.valid) {
-                invalidate(context, chain, before.as_ref(), GapReason::PublicationChanged).await?;
+                hand.broken(context, before.as_ref(), GapReason::PublicationChanged).await?;
             }
             return Err(End::Blocked(unfit));
         }
@@ -147,9 +149,10 @@ pub async fn stream(
     }
     if !slot_is_there {
         if let Some(reason) = gap {
-            invalidate(context, chain, before.as_ref(), reason).await?;
+            hand.broken(context, before.as_ref(), reason).await?;
         }
         create_slot(context, &client, &mut replication).await?;
+        context.points.reach(Point::SlotCreated).await;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -193,8 +196,9 @@ pub async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
-    let state = chain.state().await?;
+    let state = hand.state().await?;
     Ok(Stream {
         halves: Some((reader, writer)),
         dialect,

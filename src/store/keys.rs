@@ -11,6 +11,8 @@ pub struct ControlKeys {
     /// What stands before a cache key, in braces, to make the key of its lease. The
     /// braces put both into the same slot of a cluster.
     pub lease_prefix: String,
+    /// The list of reports that are kept, the newest first.
+    pub reports: String,
 }
 
 impl ControlKeys {
@@ -21,6 +23,7 @@ impl ControlKeys {
             state: format!("unstale:{slot}:state"),
             fresh: format!("unstale:{slot}:fresh"),
             lease_prefix: format!("unstale:{slot}:lease:"),
+            reports: format!("unstale:{slot}:reports"),
         }
     }
 

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and no test uses all of this"
 )]
 
+pub mod points;
 pub mod reader;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
@@ -52,7 +54,7 @@ pub fn root() -> &'static Path {
 
 /// Below the ports that the kernel hands out to connections, and above the sandbox's own:
 /// between here and the daemon's start nobody takes it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(30_000..32_768);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -70,6 +72,8 @@ pub struct World {
     /// `--set` arguments.
     pub settings: Vec<String>,
     pub config: PathBuf,
+    /// Where daemons look for orders to die: [`World::points`].
+    pub points: Option<PathBuf>,
 }
 
 /// The tables of the default mapping.
@@ -133,6 +137,7 @@ impl World {
             redis,
             admin,
             config: config.to_owned(),
+            points: None,
         }
     }
 
@@ -168,6 +173,10 @@ impl World {
             .stdin(Stdio::null());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
+        }
+        match &self.points {
+            Some(folder) => _ = command.env(TEST_POINTS, folder),
+            None => _ = command.env_remove(TEST_POINTS),
         }
         for variable in ["PGPASSWORD", "PGPASSFILE", "UNSTALE_CONFIG"] {
             command.env_remove(variable);

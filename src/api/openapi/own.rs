@@ -249,12 +249,13 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     });
     let reads = json!({
         "type": "object",
-        "required": ["held", "hits", "misses", "bypasses", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
+        "required": ["held", "hits", "misses", "bypasses", "stale", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
         "properties": {
             "held": { "type": "integer", "minimum": 0, "description": "Answered from the daemon's own memory." },
             "hits": { "type": "integer", "minimum": 0 },
             "misses": { "type": "integer", "minimum": 0 },
             "bypasses": { "type": "integer", "minimum": 0 },
+            "stale": { "type": "integer", "minimum": 0, "description": "Answered by an older value, since the database did not answer (`stale_if_error`)." },
             "errors": { "type": "integer", "minimum": 0 },
             "hit_rate": optional("number"),
             "miss_rate": optional("number"),

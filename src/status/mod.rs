@@ -1,6 +1,10 @@
 //! What the daemon knows of itself: written by the pipeline, read by `/readyz`, the
 //! metrics and `why`.
 
+pub mod drops;
+pub mod readiness;
+pub mod reason;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::drops::Drops;
-use super::gap::GapReason;
+use self::drops::Drops;
+use self::reason::GapReason;
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
@@ -84,6 +88,8 @@ struct Inner {
     certified: Option<Instant>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
+    /// Shadow mode.
+    looks_on: bool,
 }
 
 /// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
@@ -119,41 +125,6 @@ pub struct Status {
     watermarks: watch::Sender<Lsn>,
 }
 
-/// The answer of `/readyz`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Readiness {
-    /// Whether the cache can be trusted now.
-    pub ready: bool,
-    /// Why not, each with what to do.
-    pub problems: Vec<String>,
-    /// What the pipeline is doing.
-    #[serde(flatten)]
-    pub phase: Phase,
-    /// The watermark.
-    pub applied_lsn: String,
-    /// Where the server's WAL ended when it was last heard of.
-    pub server_lsn: String,
-    /// What lies between, in bytes.
-    pub lag_bytes: u64,
-    /// Age of the oldest change that is not applied.
-    pub lag_seconds: f64,
-    /// Committed, not yet visible.
-    pub parked_transactions: usize,
-    /// May never come through the stream; watched.
-    pub suspects: usize,
-    /// When the last gap was declared (Unix time) and why.
-    pub last_gap: Option<LastGap>,
-}
-
-/// The last gap.
-#[derive(Debug, Clone, Serialize)]
-pub struct LastGap {
-    /// Unix time.
-    pub at: u64,
-    /// The label in `unstale_gaps_total`.
-    pub reason: &'static str,
-}
-
 impl Status {
     /// At the start of the daemon.
     #[must_use]
@@ -186,6 +157,7 @@ impl Status {
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
+                looks_on: false,
             }),
             metrics,
             max_lag,
@@ -196,6 +168,12 @@ impl Status {
     /// A panic while it was locked leaves single fields at worst, each whole: go on.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shadow mode: nothing that is cached is kept by this daemon.
+    pub fn looks_on(&self) {
+        self.metrics.shadow.set(1);
+        self.lock().looks_on = true;
     }
 
     /// Notes what the pipeline does now.
@@ -419,6 +397,8 @@ impl Status {
         inner.last_gap = Some((now, reason));
         // The state is invalid from here on, and the certificate went with it.
         inner.certified = None;
+        drop(inner);
+        self.metrics.observed.dropped(None);
         true
     }
 
@@ -448,63 +428,6 @@ impl Status {
         self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);
-    }
-
-    /// Whether the cache can be trusted, and if not, why.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let inner = self.lock();
-        let mut problems = Vec::new();
-        for (name, health) in [("postgres", &inner.postgres), ("redis", &inner.redis)] {
-            if let Health::Down(reason) = health {
-                problems.push(format!("{name}: {reason}"));
-            }
-        }
-        match &inner.phase {
-            Phase::Streaming => {}
-            Phase::Connecting => problems.push("not streaming: connecting".to_owned()),
-            Phase::WaitingForSlot { pid } => problems.push(format!(
-                "not streaming: another session{} holds the slot; stop it if it is not a daemon that stands in for this one",
-                pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default()
-            )),
-            Phase::CreatingSlot => problems.push(
-                "not streaming: the slot is being created, the server waits for open transactions to end".to_owned(),
-            ),
-            Phase::Purging { reason } => problems.push(format!("a gap ({reason}): everything managed is being dropped")),
-            Phase::Blocked { reason } => problems.push(reason.clone()),
-            Phase::Draining => problems.push("shutting down".to_owned()),
-        }
-        if inner.phase == Phase::Streaming && inner.heard.is_none_or(|at| at.elapsed() >= SILENCE) {
-            problems
-                .push("the replication stream is silent: check the network to Postgres".to_owned());
-        }
-        if inner.is_late(self.max_lag) {
-            problems
-                .push(format!("changes wait for more than {:?} (pipeline.max_lag)", self.max_lag));
-        }
-        problems.extend(
-            inner
-                .table_problems
-                .iter()
-                .chain(inner.lookup_problems.values())
-                .chain(&inner.reload_problem)
-                .cloned(),
-        );
-        let (lag_bytes, lag_seconds) = inner.lag();
-        Readiness {
-            ready: problems.is_empty(),
-            problems,
-            phase: inner.phase.clone(),
-            applied_lsn: inner.watermark.to_string(),
-            server_lsn: inner.server_end.to_string(),
-            lag_bytes,
-            lag_seconds,
-            parked_transactions: inner.parked,
-            suspects: inner.suspects,
-            last_gap: inner
-                .last_gap
-                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
-        }
     }
 }
 
