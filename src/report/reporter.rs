@@ -109,11 +109,8 @@ impl Reporter {
     }
 
     async fn make_here(&self, keeps: bool) -> Result<Report, ManageError> {
-        if self.config.shadow {
-            return Err(ManageError::Unusable(
-                "shadow = true: nothing is written to Redis, a report neither; `unstale report --shadow` says what was seen".to_owned(),
-            ));
-        }
+        // In shadow mode nothing is written to Redis.
+        let keeps = keeps && !self.config.shadow;
         let _one = self.one.lock().await;
         let serving = self.serving.load_full();
         let ground = Ground::new(&self.config, &serving.rules, "unstale report")?;

@@ -28,6 +28,7 @@ use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
 pub mod environment;
 

@@ -35,10 +35,6 @@ const WITHIN: Duration = Duration::from_secs(600);
 /// Redis could be asked, or the one does not answer and the other has none.
 #[derive(Debug, Args)]
 pub(super) struct ReportCommand {
-    /// In shadow mode: which entries the application's own invalidation misses, by table,
-    /// operation, cache and key. The running daemon is asked; it counts from its start
-    #[arg(long, conflicts_with_all = ["list", "id", "last", "no_keep", "html", "format"])]
-    shadow: bool,
     /// List those that are kept
     #[arg(long, conflicts_with_all = ["id", "last", "no_keep", "html"])]
     list: bool,
@@ -60,6 +56,10 @@ pub(super) struct ReportCommand {
     /// Write it into this file as a page of its own (a browser needs nothing else), and print nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "json"])]
     html: Option<PathBuf>,
+    /// In shadow mode: which entries the application's own invalidation misses, by table,
+    /// operation, cache and key. The daemon counts from its start; nothing of it is kept
+    #[arg(long, conflicts_with_all = ["list", "id", "last", "no_keep", "format", "html"])]
+    shadow: bool,
 }
 
 /// How a report is printed.
@@ -88,15 +88,9 @@ impl ReportCommand {
     }
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
-        if self.shadow {
-            return shadow::report(common, self.json);
-        }
         let config = common.load()?.config;
-        if config.shadow && !self.list && self.id.is_none() && self.last.is_none() {
-            error(
-                "shadow = true: there is no cache of ours to report on; `unstale report --shadow` says what the application's own invalidation misses",
-            );
-            return Ok(Exit::Configuration);
+        if self.shadow {
+            return shadow::report(&config, self.json);
         }
         // Redis' client takes the process's provider.
         _ = rustls::crypto::ring::default_provider().install_default();
