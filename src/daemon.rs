@@ -34,9 +34,6 @@ use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
 
-/// What a busy machine may add to a wait of the pipeline.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
 
@@ -114,7 +111,7 @@ impl Daemon {
         };
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
-            let patience = self.context.longest_wait() + PATIENCE;
+            let patience = self.context.longest_wait() + run::PATIENCE;
             let status = Arc::clone(&self.context.status);
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });

@@ -34,6 +34,16 @@ pub struct Metrics {
     pub streamed_keys: IntGauge,
     /// How long the transaction waits that was parked first.
     pub parked_seconds: Gauge,
+    /// `wal_status` of the slot: 1 for what it is.
+    pub slot_wal_status: IntGaugeVec,
+    /// From the writing of a heartbeat to its being applied.
+    pub heartbeat_seconds: Histogram,
+    /// Heartbeats, by what came of them.
+    pub heartbeats: IntCounterVec,
+    /// How long ago the whole way was last known to work.
+    pub proven_seconds: Gauge,
+    /// Streams that were given up, and runs that were, by reason.
+    pub stalls: IntCounterVec,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
     /// Keys removed or made due, there or not, by cache.
@@ -112,6 +122,11 @@ impl Metrics {
             streamed_transactions: make.gauge("streamed_transactions", "Large transactions that are being read while they are in progress.")?,
             streamed_keys: make.gauge("streamed_keys", "Keys and lookup rows that transactions in progress hold in memory.")?,
             parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
+            slot_wal_status: make.gauges("slot_wal_status", "1 for the slot's wal_status (reserved, extended, unreserved, lost), 0 for the others.", &["status"])?,
+            heartbeat_seconds: make.histogram("heartbeat_seconds", "How long a heartbeat took from its writing to the WAL until it was applied. None are written while other transactions come.")?,
+            heartbeats: make.counters("heartbeats_total", "Heartbeats, by what came of them: applied, or failed (could not be written).", &["result"])?,
+            proven_seconds: make.float("proven_seconds", "How long ago a transaction or a heartbeat was applied; -1: none was since the stream began.")?,
+            stalls: make.counters("stalls_total", "Streams that made no progress and were ended (silent, standstill), and runs of which a task stood still (loop).", &["reason"])?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
             invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
             invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,

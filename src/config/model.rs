@@ -108,6 +108,17 @@ pub struct Postgres {
     /// `wal_sender_timeout` asks for more.
     #[serde(default = "one_second")]
     pub status_interval: Span,
+    /// A replication stream that is silent for this long, although the server is asked for a
+    /// sign of life, is given up and connected anew; and so is one that answers, but has brought
+    /// nothing for five times as long while the server's WAL went on. Twice as long each time
+    /// that it does not come any further.
+    #[serde(default = "one_minute")]
+    pub stream_timeout: Span,
+    /// How often a sign of life is written to the WAL (`pg_logical_emit_message`) while no
+    /// transaction comes: it measures how late a change would be. `0s`: never, and then logical
+    /// messages of others do not come through the stream either.
+    #[serde(default = "ten_seconds")]
+    pub heartbeat: Span,
     /// How long a lookup or a look at the catalog may run.
     #[serde(default = "thirty_seconds")]
     pub statement_timeout: Span,
@@ -305,6 +316,12 @@ fn one_second() -> Span {
 }
 fn two_seconds() -> Span {
     Span::seconds(2)
+}
+fn one_minute() -> Span {
+    Span::seconds(60)
+}
+fn ten_seconds() -> Span {
+    Span::seconds(10)
 }
 fn thirty_seconds() -> Span {
     Span::seconds(30)

@@ -111,6 +111,20 @@ impl Checks {
             postgres.statement_timeout,
             Span::milliseconds(100)..=hour,
         );
+        self.span(at("stream_timeout"), postgres.stream_timeout, Span::seconds(1)..=hour);
+        if postgres.stream_timeout.get() < postgres.status_interval.get() * 2 {
+            self.add(
+                at("stream_timeout"),
+                format!(
+                    "{} is less than twice postgres.status_interval, {}",
+                    postgres.stream_timeout, postgres.status_interval
+                ),
+                "the server is asked for a sign of life once in that interval: write more here, or less there",
+            );
+        }
+        if postgres.heartbeat != Span::seconds(0) {
+            self.span(at("heartbeat"), postgres.heartbeat, Span::milliseconds(100)..=hour);
+        }
     }
 
     fn redis(&mut self, redis: &Redis) {

@@ -144,6 +144,7 @@ impl Applier {
             }
         }
         self.status.applied(self.watermark);
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
         Ok(())
     }
 

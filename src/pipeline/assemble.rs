@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::heartbeat::Beat;
 use super::lookups::LookupPlans;
 pub use super::relations::Unbelieved;
 use super::relations::{Relations, Table};
@@ -90,11 +91,14 @@ pub struct Assembler {
     open: Option<Open>,
     /// Those in progress.
     streams: Streams,
+    /// The heartbeat that came last in a block, and whose it is.
+    streamed_beat: Option<(Xid, Beat)>,
 }
 
 struct Open {
     begin: Begin,
     changes: ChangeSet,
+    heartbeat: Option<Beat>,
 }
 
 /// A row's change, as one message has it.
@@ -120,6 +124,7 @@ impl Assembler {
             relations: Relations::new(mapping, unbelieved),
             open: None,
             streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
+            streamed_beat: None,
         }
     }
 
@@ -193,7 +198,17 @@ impl Assembler {
                 Ok(transaction) => return Ok(Some(transaction)),
                 Err(what) => Err(what),
             },
-            Message::Origin(_) | Message::Logical(_) => Ok(()),
+            Message::Logical(message) => {
+                if let Some(beat) = Beat::read(&message) {
+                    match (xid, &mut self.open) {
+                        (Some(xid), _) => self.streamed_beat = Some((xid, beat)),
+                        (None, Some(open)) => open.heartbeat = Some(beat),
+                        (None, None) => {}
+                    }
+                }
+                Ok(())
+            }
+            Message::Origin(_) => Ok(()),
             Message::BeginPrepare(_)
             | Message::Prepare(_)
             | Message::CommitPrepared(_)
@@ -209,7 +224,7 @@ impl Assembler {
         if self.open.is_some() {
             return Err("a transaction begins inside of another");
         }
-        self.open = Some(Open { begin, changes: ChangeSet::default() });
+        self.open = Some(Open { begin, changes: ChangeSet::default(), heartbeat: None });
         Ok(())
     }
 
@@ -261,7 +276,9 @@ impl Assembler {
 
     fn complete(&self, open: Open, commit: Commit) -> Transaction {
         let plans = Arc::clone(self.relations.tables().plans());
-        transaction(open.begin.xid, commit, open.changes, plans)
+        let mut whole = transaction(open.begin.xid, commit, open.changes, plans);
+        whole.heartbeat = open.heartbeat;
+        whole
     }
 
     fn complete_stream(&mut self, commit: StreamCommit) -> Result<Transaction, OutOfPlace> {
@@ -270,7 +287,10 @@ impl Assembler {
         let plans = Arc::clone(tables.plans());
         self.relations.adopt(tables);
         let commit = Commit { flags, commit_lsn, end_lsn, commit_time };
-        Ok(transaction(xid, commit, changes, plans))
+        let mut whole = transaction(xid, commit, changes, plans);
+        let beat = self.streamed_beat.take_if(|(of, _)| *of == xid);
+        whole.heartbeat = beat.map(|(_, beat)| beat);
+        Ok(whole)
     }
 }
 
@@ -312,6 +332,7 @@ fn transaction(
         committed_at: commit.commit_time,
         sent_after: 0,
         received_at: Instant::now(),
+        heartbeat: None,
         changes,
         plans,
         share: None,

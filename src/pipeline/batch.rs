@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::heartbeat::Beat;
 use crate::config::model::Operation;
 use crate::lsn::Lsn;
 use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin};
@@ -24,6 +25,8 @@ pub struct Trace {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// The heartbeat that it carried.
+    pub heartbeat: Option<Beat>,
 }
 
 impl Trace {
@@ -122,7 +125,9 @@ mod tests {
         let now = received_at + Duration::from_secs(2);
         let age = |clock: i64, sent_after: i64| {
             let (xid, end_lsn, committed_at) = (Xid(1), Lsn(1), 100 * SECOND);
-            Trace { xid, end_lsn, committed_at, sent_after, received_at }.age(clock, now).as_secs()
+            let heartbeat = None;
+            let trace = Trace { xid, end_lsn, committed_at, sent_after, received_at, heartbeat };
+            trace.age(clock, now).as_secs()
         };
         assert_eq!(age(105 * SECOND, SECOND), 5, "clocks agree: it lay two seconds unread, too");
         assert_eq!(age(40 * SECOND, SECOND), 3, "this machine's clock is behind");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
+use super::heartbeat::Heartbeat;
 use super::status::Status;
 use super::without::Without;
 use crate::audit::compare::Ground;
@@ -82,6 +83,17 @@ impl Context {
             per_second: self.config.audit.per_second,
             status: Arc::clone(&self.status),
         })
+    }
+
+    /// What writes a sign of life to the WAL now and then.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        let postgres = &self.config.postgres;
+        Heartbeat {
+            connect: self.connect.clone(),
+            timeout: postgres.statement_timeout.get(),
+            interval: postgres.heartbeat.get(),
+            status: Arc::clone(&self.status),
+        }
     }
 
     /// The way in which this daemon fills the cache itself.

@@ -22,7 +22,7 @@ use super::end::End;
 use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
 use super::rewrites::{self, Decided, Rewrites};
-use super::status::{Loop, Status};
+use super::status::{Loop, SlotSeen, Status};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
@@ -246,6 +246,7 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                heartbeat: transaction.heartbeat,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());
@@ -384,6 +385,22 @@ impl Gate {
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.unwrap_or(-1));
+        let (safe_wal_size, invalidation_reason) = (slot.safe_wal_size, slot.invalidation_reason);
+        let seen = SlotSeen {
+            wal_status: slot.wal_status,
+            safe_wal_size,
+            invalidation_reason,
+            retained_bytes: retained,
+        };
+        match self.status.slot(seen).as_deref() {
+            Some("unreserved" | "lost") => warn!(
+                slot = self.names.slot,
+                retained_bytes = retained,
+                "the slot is about to be lost, or is: let the daemon catch up, or raise max_slot_wal_keep_size"
+            ),
+            Some(wal_status) => info!(slot = self.names.slot, wal_status, "the slot's WAL"),
+            None => {}
+        }
         Ok(())
     }
 }

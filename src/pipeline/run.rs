@@ -31,10 +31,14 @@ use super::settle::{Footing, settle};
 use super::status::Phase;
 use super::stream::{Stream, stream};
 use super::waiting::Waiting;
+use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::store::keys::ControlKeys;
 use crate::warm::filling::Filling;
+
+/// What a busy machine may add to a wait of the pipeline.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
@@ -140,6 +144,7 @@ async fn follow(
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
             room_total,
             status: Arc::clone(&context.status),
+            stream_timeout: context.config.postgres.stream_timeout.get(),
             asked,
             stop: stop.clone(),
             goodbye,
@@ -177,6 +182,9 @@ async fn follow(
     );
     tasks.spawn("warm", warm(context, stop.clone())?);
     let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
+    let _beating = AbortOnDrop(tokio::spawn(context.heartbeat().run()));
+    let tolerance = context.longest_wait() + PATIENCE;
+    tasks.spawn("watchdog", watch_loops(Arc::clone(&context.status), tolerance, stop.clone()));
     tasks.spawn(
         "apply",
         Applier {

@@ -156,7 +156,7 @@ pub async fn stream(
         protocol: dialect.protocol.number(),
         publications: vec![config.publication.clone()],
         streaming: dialect.streaming.into(),
-        messages: false,
+        messages: !config.heartbeat.get().is_zero(),
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::heartbeat::Beat;
 use super::lookups::LookupPlans;
 use crate::lsn::Lsn;
 use crate::mapping::changes::ChangeSet;
@@ -25,6 +26,8 @@ pub struct Transaction {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// The heartbeat that it carries.
+    pub heartbeat: Option<Beat>,
     /// What it touches.
     pub changes: ChangeSet,
     /// The lookups as they were compiled for its rows.

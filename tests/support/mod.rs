@@ -125,6 +125,8 @@ impl World {
                 "warm.after_gap=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
+                // Nor is anything written to the WAL but by the tests.
+                "postgres.heartbeat=0s".to_owned(),
                 // Nor does everybody serve at the same address.
                 "api.enabled=false".to_owned(),
             ],
@@ -418,6 +420,12 @@ impl World {
         .ok()
     }
 
+    /// Sends a signal to a process of the server, or to another of ours.
+    pub fn signal(pid: &str, signal: &str) {
+        let status = std::process::Command::new("kill").args([&format!("-{signal}"), pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
     /// Waits until a managed key is gone.
     pub async fn until_gone(&self, key: &str) {
         until(&format!("{key} to go"), async || (!self.keys().await.contains(key)).then_some(()))
@@ -442,10 +450,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = std::process::Command::new("kill")
-            .args([&format!("-{signal}"), &self.pid().to_string()])
-            .status();
-        assert!(status.expect("kill runs").success());
+        World::signal(&self.pid().to_string(), signal);
     }
 
     pub async fn kill9(mut self) {
