@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -23,13 +22,13 @@ use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
-use crate::pipeline::gap::GapReason;
 use crate::pipeline::run;
-use crate::pipeline::status::{Health, Phase, Status};
 use crate::pipeline::without::Without;
-use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
 use crate::series;
+use crate::servers::{connect_options, replica_options};
+use crate::status::reason::GapReason;
+use crate::status::{Health, Phase, Status};
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
@@ -184,7 +183,7 @@ impl Daemon {
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
                 // What is remembered names rules by the numbers of the old mapping.
-                self.context.status.with_drops(crate::pipeline::drops::Drops::forget);
+                self.context.status.with_drops(crate::status::drops::Drops::forget);
             }
             if stop.is_cancelled() {
                 info!("stopped");
@@ -331,38 +330,6 @@ enum Next {
 fn shut_down(stop: &CancellationToken, why: &str) {
     info!(signal = why, "shutting down: finishing what is under way");
     stop.cancel();
-}
-
-/// Where Postgres is and how to log in there, as the configuration and what it points to
-/// have it.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn connect_options(config: &Config) -> Result<ConnectOptions, String> {
-    ConnectOptions::load(config.postgres.url.expose_secret(), password(config)?)
-        .map_err(|e| format!("postgres.url: {e}"))
-}
-
-/// The same for the replica, if there is one.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn replica_options(config: &Config) -> Result<Option<ConnectOptions>, String> {
-    let Some(url) = &config.postgres.replica_url else { return Ok(None) };
-    ConnectOptions::load(url.expose_secret(), password(config)?)
-        .map(Some)
-        .map_err(|e| format!("postgres.replica_url: {e}"))
-}
-
-fn password(config: &Config) -> Result<Option<secrecy::SecretString>, String> {
-    let postgres = &config.postgres;
-    match (&postgres.password, &postgres.password_file) {
-        (Some(password), _) => Ok(Some(password.clone())),
-        (None, Some(path)) => std::fs::read_to_string(path)
-            .map(|text| Some(text.trim_end_matches(['\r', '\n']).into()))
-            .map_err(|e| format!("cannot read postgres.password_file {}: {e}", path.display())),
-        (None, None) => Ok(None),
-    }
 }
 
 /// Pauses between attempts: growing, jittered, without end.

@@ -18,8 +18,9 @@ use tokio::net::TcpListener;
 use tracing::{error, info};
 
 use crate::mapping::Mapping;
-use crate::pipeline::drops::{Told, ToldWhole};
-use crate::pipeline::status::{LastGap, Status};
+use crate::status::Status;
+use crate::status::drops::{Told, ToldWhole};
+use crate::status::readiness::LastGap;
 
 /// What the answers are made of.
 #[derive(Clone)]

@@ -22,7 +22,7 @@ use crate::mapping::Mapping;
 use crate::mapping::template::{GENERATION, Template};
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
-use crate::pipeline::status::Status;
+use crate::status::Status;
 use crate::store::keys::ControlKeys;
 use crate::store::reader::Reader;
 use crate::warm::filling::Filling;

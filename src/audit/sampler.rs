@@ -11,7 +11,7 @@ use tracing::{debug, error};
 
 use super::compare::{CompareError, Comparer, Ground, Verdict};
 use crate::metrics::Metrics;
-use crate::pipeline::status::Status;
+use crate::status::Status;
 use crate::store::error::StoreError;
 use crate::store::scan::Scan;
 use crate::store::session::Session;

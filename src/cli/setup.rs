@@ -7,7 +7,6 @@ use clap::Args;
 use super::{Common, Exit, output, runtime};
 use crate::config::Loaded;
 use crate::config::duration::Span;
-use crate::daemon::connect_options;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
@@ -17,6 +16,7 @@ use crate::preflight::plan::{Plan, plan, refusal};
 use crate::preflight::step::{How, Step};
 use crate::preflight::{dependencies, run, script};
 use crate::rules::Rules;
+use crate::servers::connect_options;
 
 /// Prepare the database: grants, replica identities, the publication
 ///

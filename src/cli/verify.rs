@@ -13,9 +13,9 @@ use crate::audit::compare::{CompareError, Ground};
 use crate::audit::run::{Audit, Order, run};
 use crate::audit::tally::Counts;
 use crate::config::model::Config;
-use crate::daemon::connect_options;
 use crate::loader::load::{Bounds, LoadError, Loader};
 use crate::rules::Rules;
+use crate::servers::connect_options;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 

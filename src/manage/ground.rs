@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::config::model::Config;
-use crate::daemon::connect_options;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheModel;
@@ -11,6 +10,7 @@ use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+use crate::servers::connect_options;
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};

@@ -22,15 +22,15 @@ use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Trace};
 use super::chain::{Chain, Keys};
-use super::drops::Drop;
 use super::end::End;
-use super::status::{Loop, Status};
 use super::touched::{Touch, Touched};
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
 use crate::postgres::feedback::clock_now;
+use crate::status::drops::Drop;
+use crate::status::{Loop, Status};
 use crate::store::session::NOT_THERE;
 use crate::store::state;
 use crate::warm::attend::WarmUps;

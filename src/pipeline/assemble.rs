@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::heartbeat::Beat;
 use super::lookups::LookupPlans;
 pub use super::relations::Unbelieved;
 use super::relations::{Relations, Table};
@@ -22,6 +21,7 @@ use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
 use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// What is asked of the server, and so what may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::heartbeat::Beat;
 use crate::config::model::Operation;
 use crate::lsn::Lsn;
 use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin};
 use crate::mapping::model::{CacheId, TableId};
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// A transaction of which only the trace is left.
 #[derive(Debug, Clone, Copy)]

@@ -19,10 +19,8 @@ use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Cause, Trace};
 use super::end::End;
-use super::gap::GapReason;
 use super::lookups::{LookupPlans, Lookups};
 use super::rewrites::{self, Decided, Rewrites};
-use super::status::{Loop, SlotSeen, Status};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
@@ -40,6 +38,8 @@ use crate::postgres::server::{synchronous_standby_names, wal_insert};
 use crate::postgres::slot::SlotState;
 use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
+use crate::status::reason::GapReason;
+use crate::status::{Loop, SlotSeen, Status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;

@@ -27,39 +27,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::status::Status;
-use crate::pgoutput::message::LogicalMessage;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
-use crate::postgres::heartbeat::{Emitter, PREFIX};
-
-/// One heartbeat; no other is like it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beat(u128);
-
-impl Beat {
-    /// A new one.
-    #[must_use]
-    pub fn fresh() -> Beat {
-        Beat(fastrand::u128(..))
-    }
-
-    /// As the message says it.
-    #[must_use]
-    pub fn text(self) -> String {
-        format!("{:032x}", self.0)
-    }
-
-    /// What a message says, if it may be one of ours.
-    #[must_use]
-    pub fn read(message: &LogicalMessage<'_>) -> Option<Beat> {
-        if !message.transactional || message.prefix != PREFIX || message.content.len() != 32 {
-            return None;
-        }
-        let text = str::from_utf8(message.content).ok()?;
-        u128::from_str_radix(text, 16).ok().map(Beat)
-    }
-}
+use crate::postgres::heartbeat::Emitter;
+use crate::status::Status;
+use crate::status::heartbeat::Beat;
 
 /// How long until the next one is due; `None`: one is under way. `proven`: when the whole way was
 /// last known to work; `written`: when the last one was.
@@ -148,7 +120,6 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lsn::Lsn;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -166,20 +137,5 @@ mod tests {
         // Nothing was applied since the last one was written, and it is not under way: lost.
         assert_eq!(due(start + ten, ten, None, Some(start), false), Some(Duration::ZERO));
         assert_eq!(due(start + ten, ten, None, Some(start), true), None);
-    }
-
-    #[test]
-    fn only_a_transactional_message_of_the_right_form_can_be_one() {
-        let beat = Beat::fresh();
-        let text = beat.text();
-        let message = |transactional, prefix, content| {
-            Beat::read(&LogicalMessage { transactional, lsn: Lsn(1), prefix, content })
-        };
-        assert_eq!(message(true, PREFIX, text.as_bytes()), Some(beat));
-        assert_eq!(message(false, PREFIX, text.as_bytes()), None);
-        assert_eq!(message(true, "outbox", text.as_bytes()), None);
-        for other in [&b""[..], b"hello", &[0xff; 32], &text.as_bytes()[1..]] {
-            assert_eq!(message(true, PREFIX, other), None);
-        }
     }
 }

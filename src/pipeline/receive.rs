@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::Assembler;
 use super::end::End;
-use super::status::Status;
 use super::transaction::Transaction;
 use super::waiting::Arrival;
-use super::watchdog::{Stall, Watch};
+use super::watchdog::Watch;
 use crate::lsn::Lsn;
 use crate::postgres::frames::{Frame, FrameReader};
+use crate::status::Status;
+use crate::status::stalls::Stall;
 
 /// The reading end.
 pub struct Receiver {

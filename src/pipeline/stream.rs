@@ -16,10 +16,9 @@ use super::assemble::{Dialect, Unbelieved};
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
-use super::gap::{Found, GapReason};
+use super::gap::Found;
 use super::invalidate::{invalidate, prefixes};
 use super::rewrites::{self, Known};
-use super::status::{Health, Phase};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
@@ -33,6 +32,8 @@ use crate::postgres::replication::{PgoutputOptions, ReplicationConnection};
 use crate::postgres::server::{ServerFacts, counts_as_standby, new_slots_begin_whole, wal_insert};
 use crate::postgres::slot::{SlotState, drop_slot, writers};
 use crate::postgres::storage::files;
+use crate::status::reason::GapReason;
+use crate::status::{Health, Phase};
 use crate::store::state::{Identity, State};
 
 /// A stream that is ours, and what is known of the server behind it.

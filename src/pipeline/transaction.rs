@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::heartbeat::Beat;
 use super::lookups::LookupPlans;
 use crate::lsn::Lsn;
 use crate::mapping::changes::ChangeSet;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// A committed transaction, decoded and mapped.
 #[derive(Debug)]

@@ -20,7 +20,6 @@
 //! not count: only who waits for bytes asks. Loops of this program that stand still are
 //! another matter ([`Status::stuck`]): no wait of theirs is without a bound.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,14 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::end::End;
-use super::status::{Loop, Status};
 use crate::lsn::Lsn;
+use crate::status::Status;
+use crate::status::stalls::{Stall, Stalls};
 
 /// How many times as long as for silence a standstill is waited for.
 const STANDSTILL: u32 = 5;
-
-/// The longest that either is waited for, however often it was in vain.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A page of WAL begins with a header of at most 40 bytes, which one way of asking for the end
 /// counts and another does not.
@@ -43,81 +40,6 @@ const HEADER: u64 = 64;
 
 /// How often the loops are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What is wrong with a stream. The names are the label `reason` of `unstale_stalls_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stall {
-    /// Nothing was heard for so long.
-    Silent(Duration),
-    /// It has not come past this position for so long, while the server's WAL went on to that.
-    Standstill {
-        /// How long.
-        waited: Duration,
-        /// Where it stands.
-        position: Lsn,
-        /// Where the WAL ended when that began.
-        server_end: Lsn,
-    },
-    /// A loop of the pipeline stands still.
-    Loop(Loop),
-}
-
-impl Stall {
-    /// The names of all.
-    pub const REASONS: [&'static str; 3] = ["silent", "standstill", "loop"];
-
-    /// The name in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stall::Silent(_) => "silent",
-            Stall::Standstill { .. } => "standstill",
-            Stall::Loop(_) => "loop",
-        }
-    }
-}
-
-impl fmt::Display for Stall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Stall::Silent(waited) => write!(
-                f,
-                "the replication stream was silent for {waited:?} (postgres.stream_timeout): connecting anew; \
-                 check the network to Postgres, and whether its walsender is stopped or waits for a lock (pg_stat_activity)"
-            ),
-            Stall::Standstill { waited, position, server_end } => write!(
-                f,
-                "the replication stream has not come past {position} for {waited:?}, although the server's WAL had reached {server_end} before: \
-                 connecting anew; see pg_stat_replication and the server's log for what its walsender does (a very large transaction? a slot that waits for a standby?)"
-            ),
-            Stall::Loop(of) => write!(
-                f,
-                "the task {} of the pipeline stands still, which is a fault of this program: beginning a new run; please report this log",
-                of.as_str()
-            ),
-        }
-    }
-}
-
-/// How often in a row a stream was given up, and where.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Stalls {
-    streak: u32,
-    at: Lsn,
-}
-
-impl Stalls {
-    /// Another one, there.
-    pub fn another(&mut self, at: Lsn) {
-        self.streak = self.streak.saturating_add(1);
-        self.at = self.at.max(at);
-    }
-
-    /// How much longer than at first the next one is waited for.
-    fn patience(self, wait: Duration) -> Duration {
-        wait.saturating_mul(1 << self.streak.min(16)).min(LONGEST.max(wait))
-    }
-}
 
 /// Watches one connection.
 #[derive(Debug)]
@@ -147,8 +69,8 @@ impl Watch {
             self.behind = None;
         }
         self.position = self.position.max(position);
-        if self.position > self.stalls.at {
-            self.stalls.streak = 0;
+        if self.position > self.stalls.at() {
+            self.stalls.over();
         }
     }
 
@@ -229,7 +151,8 @@ pub async fn watch_loops(
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::pipeline::status::Phase;
+    use crate::status::stalls::LONGEST;
+    use crate::status::Phase;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);

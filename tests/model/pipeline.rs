@@ -6,11 +6,12 @@ use std::time::Instant;
 use unstale::loader::standby::{Needed, Position, Verdict, may_begin};
 use unstale::lsn::Lsn as RealLsn;
 use unstale::mapping::changes::ChangeSet;
-use unstale::pipeline::gap::{self, GapReason};
+use unstale::pipeline::gap;
 use unstale::pipeline::lookups::LookupPlans;
 use unstale::pipeline::transaction::Transaction;
 use unstale::pipeline::waiting::{Arrival, Waiting};
 use unstale::snapshot::{Snapshot, Xid};
+use unstale::status::reason::GapReason;
 use unstale::store::state::{Identity, Nonce, State};
 
 use super::daemon::{Found, Gap};
