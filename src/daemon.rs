@@ -25,6 +25,8 @@ use crate::pipeline::end::End;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
 use crate::rules::Rules;
+use crate::schedule::attend::Schedule;
+use crate::schedule::entry::entries;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
 use crate::status::reason::GapReason;
@@ -42,6 +44,13 @@ pub struct Daemon {
     /// None if there is nothing to serve.
     api: Option<Arc<Api>>,
     reload: Reload,
+}
+
+/// What a reload gives.
+struct Anew {
+    rules: Rules,
+    warming: Warming,
+    schedule: Schedule,
 }
 
 /// Why the daemon ended.
@@ -67,6 +76,7 @@ impl Daemon {
         series::name_all(&metrics, &rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
+        let schedule = Schedule::new(entries(&config, &rules)?);
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         let context = Context {
             config: Arc::new(config),
@@ -77,6 +87,8 @@ impl Daemon {
             status: Arc::new(status),
             held: Arc::default(),
             warming,
+            schedule,
+            reporter: None,
             without: Without::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
@@ -154,7 +166,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
-            let mut reloaded: Option<(Rules, Warming)> = None;
+            let mut reloaded: Option<Anew> = None;
             let end = {
                 let running = run::run(&self.context, &mut forced, &run_stop);
                 tokio::pin!(running);
@@ -174,7 +186,7 @@ impl Daemon {
                     }
                 }
             };
-            if let Some((rules, warming)) = reloaded {
+            if let Some(Anew { rules, warming, schedule }) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
@@ -182,6 +194,7 @@ impl Daemon {
                 // What waited names caches by the numbers of the old mapping.
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
+                self.context.schedule = schedule;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::status::drops::Drops::forget);
             }
@@ -288,13 +301,16 @@ impl Daemon {
     }
 
     /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
-    fn read_anew(&self) -> Option<(Rules, Warming)> {
+    fn read_anew(&self) -> Option<Anew> {
         let (config, status) = (&self.context.config, &self.context.status);
         let read = (self.reload)().and_then(|rules| {
-            Warming::new(config, &rules, &status.metrics).map(|warming| (rules, warming))
+            let warming = Warming::new(config, &rules, &status.metrics)?;
+            let schedule = Schedule::new(entries(config, &rules)?);
+            Ok(Anew { rules, warming, schedule })
         });
         match read {
-            Ok((rules, warming)) => {
+            Ok(anew) => {
+                let rules = &anew.rules;
                 status.reload(None);
                 let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
                 if same_rules && rules.endpoints == self.context.rules.endpoints {
@@ -306,7 +322,7 @@ impl Daemon {
                 } else {
                     info!("reloaded: the rules have changed, everything managed will be dropped");
                 }
-                Some((rules, warming))
+                Some(anew)
             }
             Err(reason) => {
                 error!(%reason, "the configuration cannot be used; the old rules stay");

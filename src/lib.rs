@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod preflight;
 pub mod rules;
 pub mod sandbox;
+pub mod schedule;
 pub mod series;
 pub mod servers;
 pub mod snapshot;

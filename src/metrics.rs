@@ -3,8 +3,8 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Why the metrics could not be made or printed: two of one name, a bug.
@@ -77,6 +77,26 @@ pub struct Metrics {
     pub warm_given_up: IntCounterVec,
     /// Warm-ups, by why they were due and how they ended.
     pub warm_ups: IntCounterVec,
+    /// Values of each cache, when they were last counted.
+    pub cache_keys: IntGaugeVec,
+    /// What they take in Redis' memory, as samples show it.
+    pub cache_bytes: IntGaugeVec,
+    /// What maintenance removed, by cache and reason.
+    pub maintenance_removed: IntCounterVec,
+    /// Runs of the schedule's tasks, by what came of them.
+    pub schedule_runs: IntCounterVec,
+    /// When each is due next.
+    pub schedule_next: GaugeVec,
+    /// When each last ended,
+    pub schedule_last: GaugeVec,
+    /// how long it took,
+    pub schedule_seconds: GaugeVec,
+    /// and whether it was done.
+    pub schedule_ok: IntGaugeVec,
+    /// Whether warming waits for the stream to catch up.
+    pub warm_held_back: IntGauge,
+    /// How often it began to.
+    pub warm_holds: IntCounter,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
     /// Loads that could be from the replica, by what came of it.
@@ -142,6 +162,16 @@ impl Metrics {
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             warm_given_up: make.counters("warm_given_up_total", "Entries that were not filled again: their query fails (error), others kept their lease (held), they would have ended by now (expired), or everything was dropped (gap).", &["cache", "reason"])?,
             warm_ups: make.counters("warm_ups_total", "Warm-ups, by why they were due (schedule, gap, drop, start) and how they ended (done, failed, cut_off).", &["reason", "result"])?,
+            cache_keys: make.gauges("cache_keys", "Values in Redis, when maintenance last counted them.", &["cache"])?,
+            cache_bytes: make.gauges("cache_bytes", "Memory that the values take in Redis, extrapolated from samples, when maintenance last looked.", &["cache"])?,
+            maintenance_removed: make.counters("maintenance_removed_total", "What maintenance removed: entries without an expiry (no_expiry: written beside the protocol), entries of a replaced generation (superseded), leases without an expiry (orphaned_lease).", &["cache", "reason"])?,
+            schedule_runs: make.counters("schedule_runs_total", "Runs of scheduled tasks by this daemon, by what came of them: done, failed, or lost (another daemon has it now).", &["task", "result"])?,
+            schedule_next: make.floats("schedule_next_timestamp_seconds", "When a scheduled task is due next (Unix time). Only the daemon that streams has it.", &["task"])?,
+            schedule_last: make.floats("schedule_last_timestamp_seconds", "When a scheduled task last ended in this daemon (Unix time).", &["task"])?,
+            schedule_seconds: make.floats("schedule_last_seconds", "How long it took.", &["task"])?,
+            schedule_ok: make.gauges("schedule_last_ok", "1 if it was done, 0 if it failed.", &["task"])?,
+            warm_held_back: make.gauge("warm_held_back", "1 while warming waits for the stream to catch up (warm.max_lag_bytes).")?,
+            warm_holds: make.counter("warm_holds_total", "How often warming began to wait for the stream to catch up.")?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
             replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
@@ -191,6 +221,9 @@ impl Maker {
     }
     fn float(&self, name: &str, help: &str) -> Result<Gauge, MetricsError> {
         self.register(Gauge::new(name, help)?)
+    }
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
     fn histograms(
         &self,

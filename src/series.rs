@@ -8,6 +8,7 @@
 use crate::audit::compare::Verdict;
 use crate::config::model::{Operation, Priority};
 use crate::fill::filler::How;
+use crate::manage::maintain::Unfit;
 use crate::mapping::Mapping;
 use crate::mapping::changes::Escalation;
 use crate::metrics::Metrics;
@@ -32,6 +33,9 @@ pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
         }
         for outcome in How::ALL {
             metrics.fills.with_label_values(&[cache, outcome.as_str()]);
+        }
+        for reason in Unfit::ALL {
+            metrics.maintenance_removed.with_label_values(&[cache, reason.as_str()]);
         }
         for outcome in refresh::OUTCOMES {
             metrics.refreshes.with_label_values(&[cache, outcome]);

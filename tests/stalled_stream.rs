@@ -8,7 +8,7 @@
 
 mod support;
 
-use support::{Daemon, World, org, until};
+use support::{Daemon, World, org};
 
 const LAG: &str = "unstale_replication_lag_seconds";
 const BEATS: &str = r#"unstale_heartbeats_total{result="applied"}"#;
@@ -28,20 +28,13 @@ async fn started(world: &World) -> Daemon {
     daemon
 }
 
-async fn at_least(daemon: &Daemon, name: &str, least: f64) {
-    until(&format!("{name} to be {least}; the log:\n{}", daemon.log()), async || {
-        (daemon.metric(name).await >= least).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn an_idle_database_tells_how_late_a_change_would_be() {
     let mut world = world().await;
     world.set("postgres.heartbeat=200ms");
     world.set("pipeline.max_lag=1s");
     let daemon = started(&world).await;
-    at_least(&daemon, BEATS, 3.0).await;
+    daemon.until_at_least(BEATS, 3.0).await;
     let readyz = daemon.readyz().await.unwrap();
     assert!(readyz["heartbeat_seconds"].as_f64().unwrap() > 0.0, "{readyz}");
     assert!(readyz["proven_seconds_ago"].as_f64().is_some(), "{readyz}");
@@ -60,7 +53,7 @@ async fn an_idle_database_tells_how_late_a_change_would_be() {
     // Nobody writes anything, the server's process stands still: that is told all the same.
     let walsender = world.walsender().await.expect("a walsender").to_string();
     World::signal(&walsender, "STOP");
-    at_least(&daemon, LAG, 1.0).await;
+    daemon.until_at_least(LAG, 1.0).await;
     daemon.until_problem("pipeline.max_lag").await;
     World::signal(&walsender, "CONT");
     daemon.until_ready().await;
@@ -78,7 +71,7 @@ async fn a_heartbeat_that_may_not_be_written_is_told_once_and_harms_nothing() {
     world.set("postgres.heartbeat=100ms");
     world.set(&format!("postgres.url={}", world.postgres.url_for("plain", "postgres")));
     let daemon = started(&world).await;
-    at_least(&daemon, r#"unstale_heartbeats_total{result="failed"}"#, 3.0).await;
+    daemon.until_at_least(r#"unstale_heartbeats_total{result="failed"}"#, 3.0).await;
     world.rename(1).await;
     world.until_gone(&org(1)).await;
     let log = daemon.log();
@@ -95,7 +88,7 @@ async fn a_network_that_swallows_everything_is_left_for_another_connection() {
     let daemon = started(&world).await;
     proxy.pause();
     world.rename(1).await;
-    at_least(&daemon, SILENT, 1.0).await;
+    daemon.until_at_least(SILENT, 1.0).await;
     daemon.until_log("the replication stream was silent for").await;
     assert!(world.keys().await.contains(&org(1)), "nobody could know");
     proxy.cut();
@@ -114,7 +107,7 @@ async fn a_walsender_that_stands_still_is_left_and_what_it_kept_comes_with_the_n
     let walsender = world.walsender().await.expect("a walsender").to_string();
     World::signal(&walsender, "STOP");
     world.rename(1).await;
-    at_least(&daemon, SILENT, 1.0).await;
+    daemon.until_at_least(SILENT, 1.0).await;
     // It keeps the slot until it can notice that nobody is there any more.
     daemon.until_problem("holds the slot").await;
     World::signal(&walsender, "CONT");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::scheduled::{Planned, planned};
 use crate::config::model::Config;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
@@ -34,6 +35,8 @@ pub struct Ground {
     pub statement_timeout: Duration,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
+    /// What is done now and then.
+    pub planned: Vec<Planned>,
 }
 
 /// Why something could not be done.
@@ -84,6 +87,7 @@ impl Ground {
             connect: connect.with_application_name(application_name),
             statement_timeout: config.postgres.statement_timeout.get(),
             users: config.warm.users,
+            planned: planned(config),
         })
     }
 

@@ -14,9 +14,11 @@ use crate::fill::filler::Filler;
 use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
+use crate::manage;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+use crate::schedule::attend::{Means, Reporter, Schedule};
 use crate::status::Status;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
@@ -41,6 +43,10 @@ pub struct Context {
     pub held: Arc<Held>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
+    /// What is done now and then.
+    pub schedule: Schedule,
+    /// What makes reports, if anything does.
+    pub reporter: Option<Reporter>,
     /// Nothing, but in tests.
     pub without: Without,
 }
@@ -83,6 +89,19 @@ impl Context {
             per_second: self.config.audit.per_second,
             status: Arc::clone(&self.status),
         })
+    }
+
+    /// What is done now and then.
+    pub(super) fn scheduled(&self) -> Result<impl Future<Output = ()> + Send + 'static, End> {
+        let ground = manage::ground::Ground::new(&self.config, &self.rules, "unstale schedule");
+        let means = Means {
+            ground: ground.map_err(|error| End::Hopeless(error.to_string()))?,
+            warm_ups: self.warming.warm_ups.clone(),
+            held: Arc::clone(&self.held),
+            metrics: self.status.metrics.clone(),
+            reporter: self.reporter.clone(),
+        };
+        Ok(self.schedule.clone().run(means))
     }
 
     /// What writes a sign of life to the WAL now and then.

@@ -182,6 +182,7 @@ async fn follow(
     );
     tasks.spawn("warm", warm(context, stop.clone())?);
     let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
+    let _scheduled = AbortOnDrop(tokio::spawn(context.scheduled()?));
     let _beating = AbortOnDrop(tokio::spawn(context.heartbeat().run()));
     let tolerance = context.longest_wait() + PATIENCE;
     tasks.spawn("watchdog", watch_loops(Arc::clone(&context.status), tolerance, stop.clone()));
@@ -215,7 +216,10 @@ fn warm(
 ) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
     let timeout = context.config.postgres.statement_timeout.get();
     let filling = Filling::new(context.filler()?);
-    let warming = context.warming.clone().run(filling.clone(), context.connect.clone(), timeout);
+    let status = Arc::clone(&context.status);
+    let behind = move || status.behind_bytes();
+    let connect = context.connect.clone();
+    let warming = context.warming.clone().run(behind, filling.clone(), connect, timeout);
     Ok(async move {
         tokio::select! {
             () = stop.cancelled() => {

@@ -151,8 +151,8 @@ pub async fn watch_loops(
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use crate::status::stalls::LONGEST;
     use crate::status::Phase;
+    use crate::status::stalls::LONGEST;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
