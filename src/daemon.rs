@@ -74,6 +74,7 @@ impl Daemon {
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
+        series::name_scheduled(&metrics, &config.schedule);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let schedule = Schedule::new(entries(&config, &rules)?);

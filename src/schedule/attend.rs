@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// How long to wait after Redis did not answer. The pipeline tells of it; this need not.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// What may come of a task: the label `result` of `unstale_schedule_runs_total`.
+pub const RESULTS: [&str; 3] = ["done", "failed", "lost"];
+
 /// How often it is told that a task has ended, if Redis does not answer.
 const TRIES: u32 = 3;
 
@@ -158,7 +161,7 @@ impl Attendant {
     }
 
     fn count(&self, entry: &Entry, result: &str) {
-        self.means.metrics.schedule_runs.with_label_values(&[&entry.name, result]).inc();
+        self.means.metrics.schedule_runs.with_label_values(&[&*entry.name, result]).inc();
     }
 
     /// Renews the turn until it is lost, or must be taken for lost.
