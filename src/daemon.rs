@@ -20,17 +20,22 @@ use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
 use crate::schedule::attend::Schedule;
 use crate::schedule::entry::entries;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
+use crate::shadow::Shadow;
 use crate::status::reason::GapReason;
 use crate::status::{Health, Phase, Status};
+use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
@@ -75,22 +80,33 @@ impl Daemon {
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
         series::name_scheduled(&metrics, &config.schedule);
+        metrics.observed.speak(&rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
         let schedule = Schedule::new(entries(&config, &rules)?);
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        if config.shadow {
+            status.looks_on();
+        }
+        let grace = config.shadow_grace.get();
+        let shadow =
+            config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
+        let (config, status) = (Arc::new(config), Arc::new(status));
+        let reporter = Reporter::new(Arc::clone(&config), &rules, Arc::clone(&status));
         let context = Context {
-            config: Arc::new(config),
+            config,
             connect,
             replica,
             address,
             rules,
-            status: Arc::new(status),
+            status,
             held: Arc::default(),
             warming,
             schedule,
-            reporter: None,
+            reporter: Arc::new(reporter),
+            shadow,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         Ok(Daemon { context, api, reload })
@@ -100,6 +116,11 @@ impl Daemon {
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
+        if self.context.shadow.is_some() {
+            warn!(
+                "shadow mode: this daemon looks on and writes nothing to Redis; `unstale report --shadow` tells what it sees"
+            );
+        }
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -109,7 +130,14 @@ impl Daemon {
             admin::State {
                 status: Arc::clone(&self.context.status),
                 mapping: Arc::clone(&mapping),
+                reporter: Arc::clone(&self.context.reporter),
+                shadow: self.context.shadow.clone(),
             },
+        ));
+        let watching = tokio::spawn(idle::watch(
+            Arc::clone(&self.context.status.metrics.observed),
+            self.context.address.clone(),
+            ControlKeys::new(&self.context.config.postgres.slot),
         ));
         let api = match &self.api {
             None => None,
@@ -128,11 +156,22 @@ impl Daemon {
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
         let within = self.context.config.pipeline.drain_timeout.get();
+        let service = self.api.clone();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
-        if let Some(api) = api
-            && tokio::time::timeout(within, api).await.is_err()
-        {
+        let jobs = async {
+            if let Some(service) = &service {
+                service.wind_up(within).await;
+            }
+        };
+        let answering = async {
+            match api {
+                Some(api) => tokio::time::timeout(within, api).await.is_ok(),
+                None => true,
+            }
+        };
+        let (answered, ()) = tokio::join!(answering, jobs);
+        if !answered {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
@@ -143,6 +182,7 @@ impl Daemon {
         {
             error!(%reason, "the task that tells systemd has ended by itself");
         }
+        watching.abort();
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -189,6 +229,8 @@ impl Daemon {
             };
             if let Some(Anew { rules, warming, schedule }) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
+                self.context.status.metrics.observed.speak(&rules.mapping);
+                self.context.reporter.serve(&rules);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
                 self.serve_anew().await;

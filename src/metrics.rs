@@ -1,11 +1,15 @@
 //! Every metric: its name, its help, its labels. No label takes a row's value.
 
+use std::sync::Arc;
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::observed::Observed;
 
 /// Why the metrics could not be made or printed: two of one name, a bug.
 pub type MetricsError = prometheus::Error;
@@ -115,10 +119,19 @@ pub struct Metrics {
     pub cache_read_seconds: HistogramVec,
     /// How long answering took, by endpoint.
     pub request_seconds: HistogramVec,
+    /// Whether the daemon only looks on.
+    pub shadow: IntGauge,
+    /// In shadow mode: entries that changes reached, by table, operation, cache and what became of
+    /// them.
+    pub shadow_keys: IntCounterVec,
+    /// In shadow mode: entries whose grace has not passed.
+    pub shadow_awaiting: IntGauge,
     /// Whether `/readyz` says yes.
     pub ready: IntGauge,
     /// Whether the certificate lives.
     pub certified: IntGauge,
+    /// What is counted beside them, for reports: it names keys, which no label may.
+    pub observed: Arc<Observed>,
 }
 
 impl Metrics {
@@ -178,13 +191,23 @@ impl Metrics {
             service_up: make.gauges("service_up", "1 if the last attempt to reach the service succeeded.", &["service"])?,
             applied_lsn: make.float("applied_lsn", "The watermark: everything committed below it is applied. In bytes of WAL.")?,
             requests: make.counters("requests_total", "Requests to the read API.", &["endpoint", "status"])?,
-            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, error.", &["cache", "result"])?,
+            cache_reads: make.counters("cache_reads_total", "Values read for requests, by where they came from: held by the daemon, hit, miss, bypass, stale (stale_if_error), error.", &["cache", "result"])?,
             cache_read_seconds: make.fast_histograms("cache_read_seconds", "How long reading a value for a request took, by where it came from.", &["cache", "result"])?,
             request_seconds: make.fast_histograms("request_seconds", "How long answering a request took.", &["endpoint"])?,
-            ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted.")?,
+            shadow: make.gauge("shadow", "1 in shadow mode: the daemon only looks on, and nobody keeps the cache by it.")?,
+            shadow_keys: make.counters("shadow_keys_total", "In shadow mode: entries that changes reached, by what became of them. stale and same_bytes: missed by the application's own invalidation.", &["table", "op", "cache", "result"])?,
+            shadow_awaiting: make.gauge("shadow_awaiting", "In shadow mode: entries whose grace has not passed.")?,
+            ready: make.gauge("ready", "1 if /readyz says that the cache can be trusted (in shadow mode: that nothing hinders looking on).")?,
             certified: make.gauge("certified", "1 if the certificate in Redis was renewed within its life: readers may trust what is cached.")?,
+            observed: Arc::default(),
             registry: make.0,
         })
+    }
+
+    /// All series, as they stand.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 
     /// The text that Prometheus reads (exposition format 0.0.4).

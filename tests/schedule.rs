@@ -30,13 +30,14 @@ async fn each_task_is_done_and_told() {
         r#"schedule=[{ task = "warm", every = "1s", cache_type = "role_info" },
                      { task = "invalidate", every = "1s", cache_type = "org_data", organization = 1 },
                      { task = "maintenance", every = "1s" },
+                     { task = "report", every = "1s" },
                      { task = "invalidate", every = "4h" }]"#,
     );
     let daemon = world.daemon().await;
     world.put(&[&org(1), &org(2)]).await;
     world.until_gone(&org(1)).await;
     assert!(world.keys().await.contains(&org(2)), "another organization's");
-    for task in ["warm:role_info", "invalidate:org_data:1", "maintenance"] {
+    for task in ["warm:role_info", "invalidate:org_data:1", "maintenance", "report"] {
         daemon.until_at_least(&runs(task, "done"), 2.0).await;
     }
     assert!(world.keys().await.contains("v1:role_info:2"));
@@ -45,6 +46,8 @@ async fn each_task_is_done_and_told() {
         .until_at_least(r#"unstale_schedule_next_timestamp_seconds{task="maintenance"}"#, 1e9)
         .await;
 
+    let kept: usize = world.values().await.llen("unstale:unstale:reports").await.unwrap();
+    assert!(kept >= 2, "{kept}");
     let status = world.status().await;
     let warm = told(&status, "warm:role_info");
     assert_eq!((&warm["every_seconds"], &warm["last"]["result"]), (&1.0.into(), &"done".into()));

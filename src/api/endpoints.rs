@@ -1,12 +1,15 @@
 //! The table of endpoints: what is served where, to whom, from which cache. Compiled from
 //! `[[endpoints]]` and pure; an OpenAPI document can be made of it.
 
+use std::time::Duration;
+
 use axum::http::HeaderValue;
 
 use super::identity::Identity;
 use super::own::Own;
 use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
+use crate::config::duration::Span;
 use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
 use crate::config::problem::{ConfigPath, Problem, nearest};
@@ -37,6 +40,8 @@ pub struct Endpoint {
     pub cache: Box<str>,
     /// How long its entries live at most, in seconds.
     pub ttl: u64,
+    /// For how long an older value is answered while the database does not answer.
+    pub stale_if_error: Option<Duration>,
     /// Who may.
     pub who: Who,
     /// The parameters of the cache's key.
@@ -126,6 +131,12 @@ impl Endpoints {
             problems.push(
                 problem.hint("leave out `on_change` here, or name another cache by api.identity"),
             );
+        }
+        let named = config.caches.by_name.get(&config.api.identity);
+        if named.is_some_and(|cache| cache.stale_if_error.is_some()) {
+            let path = ConfigPath::from_iter(["caches", &config.api.identity, "stale_if_error"]);
+            let message = "who a user is must not be told by an old value: who was dismissed would keep his access just while nobody can look";
+            problems.push(Problem::new(path, message).hint("leave out `stale_if_error` here"));
         }
         let identity = identity.map(|(id, _)| id);
         if problems.is_empty() { Ok(Endpoints { endpoints, identity }) } else { Err(problems) }
@@ -321,6 +332,12 @@ impl Compiler<'_> {
             target: served.target,
             cache: written.cache.as_str().into(),
             ttl: served.ttl,
+            stale_if_error: config
+                .caches
+                .by_name
+                .get(&written.cache)
+                .and_then(|cache| cache.stale_if_error)
+                .map(Span::get),
             who: written.who,
             parameters,
             organization: written.organization.as_str().into(),
@@ -540,6 +557,9 @@ mod tests {
         );
         let problems = compile_below(&stale, GOOD).unwrap_err();
         assert!(problems[0].contains("caches.identity.on_change"), "{problems:?}");
+        let stale = HEAD.replacen("query", "stale_if_error = \"1m\"\nquery", 1);
+        let problems = compile_below(&stale, GOOD).unwrap_err();
+        assert!(problems[0].contains("caches.identity.stale_if_error"), "{problems:?}");
         let twice = format!("{GOOD}{}", GOOD.replace("{id}", "{o}").replace("\"id\"", "\"o\""));
         assert!(compile(&twice).unwrap_err().iter().any(|p| p.contains("is served already")));
     }

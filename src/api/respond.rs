@@ -7,7 +7,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    WARNING, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -54,11 +54,15 @@ impl Api {
         request: &HeaderMap,
     ) -> Answer {
         let now = SystemTime::now();
-        let cached = reading.source == Source::Hit;
+        let older = match reading.source {
+            Source::Stale { age } => Some(age),
+            _ => None,
+        };
+        let cached = reading.source == Source::Hit || older.is_some();
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now);
+        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
         let mut answer = Response::new(Full::default());
         let headers = answer.headers_mut();
         insert(headers, ETAG, &etag);
@@ -66,15 +70,21 @@ impl Api {
             insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
         }
         let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = age.max(older.unwrap_or_default());
         headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
+                // Nobody is to keep it.
+                _ if older.is_some() => NO_STORE,
                 BrowserCache::AsConfigured => endpoint.cache_control.clone(),
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
         insert(headers, CACHE_STATUS, &reading.source.cache_status());
+        if older.is_some() {
+            headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
+        }
         if let Some(watermark) = reading.watermark {
             insert(headers, APPLIED_LSN, &watermark.to_string());
         }

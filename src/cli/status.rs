@@ -73,7 +73,7 @@ impl StatusCommand {
     fn print(&self, status: &Status) {
         let verdict = if status.ok { "all is well" } else { "something is not well, see below" };
         fact("status", verdict);
-        if let Some(certificate) = &status.certificate {
+        if let Some(certificate) = status.certificate.as_ref().filter(|_| !status.shadow) {
             fact(
                 "certificate",
                 &match (certificate.age_seconds, &certificate.watermark) {
@@ -94,6 +94,7 @@ impl StatusCommand {
                     &format!("{valid}, applied up to LSN {applied}, {suspects} suspects"),
                 );
             }
+            None if status.shadow => fact("mode", "shadow: nobody keeps the cache"),
             None if status.certificate.is_some() => fact("state", "none"),
             None => {}
         }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
+use super::address::socket_address;
 use super::api::Api;
 pub use super::caches::{
     Cache, Caches, OnChange, Operation, Piece, Priority, Query, Rewarm, Rule, Scalar, Table,
@@ -25,6 +25,15 @@ use super::keyword::keywords;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Shadow mode: the daemon follows the database, looks at the entries that changes should have
+    /// removed, and writes nothing to Redis. `unstale report --shadow` tells which of them still
+    /// held the same bytes `shadow_grace` later: what the application's own invalidation misses.
+    /// Stands above the first section of the file.
+    #[serde(default)]
+    pub shadow: bool,
+    /// How long the application has to remove or replace an entry after a change.
+    #[serde(default = "five_seconds")]
+    pub shadow_grace: Span,
     /// The database whose changes are followed.
     pub postgres: Postgres,
     /// The cache that is kept fresh.
@@ -342,19 +351,6 @@ keywords!(Task {
     "warm" => Warm, "invalidate" => Invalidate, "report" => Report, "maintenance" => Maintenance
 });
 
-pub(super) fn socket_address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<std::net::SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        // What follows the line break is shown as the hint.
-        de::Error::custom(format_args!(
-            "{text:?} is not an address to listen on\n\
-             write an IP address and a port, such as \"127.0.0.1:9187\", \"[::1]:9187\" or \"0.0.0.0:9187\""
-        ))
-    })
-}
-
 fn unstale() -> String {
     "unstale".to_owned()
 }
@@ -375,6 +371,10 @@ fn one_minute() -> Span {
 }
 fn ten_seconds() -> Span {
     Span::seconds(10)
+}
+/// The default of `shadow_grace`.
+pub(super) fn five_seconds() -> Span {
+    Span::seconds(5)
 }
 fn thirty_seconds() -> Span {
     Span::seconds(30)

@@ -22,6 +22,11 @@ const SETS: [&str; 2] = ["all", "user"];
 /// Everything that is out of range or badly named.
 pub(super) fn config(config: &Config) -> Vec<Problem> {
     let mut checks = Checks { problems: Vec::new() };
+    checks.span(
+        ConfigPath::root().child("shadow_grace"),
+        config.shadow_grace,
+        Span::milliseconds(100)..=Span::seconds(600),
+    );
     checks.postgres(&config.postgres);
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
@@ -251,6 +256,10 @@ impl Checks {
         }
         if let Some(ttl) = cache.negative_ttl {
             self.ttl(path.child("negative_ttl"), ttl);
+        }
+        if let Some(stale) = cache.stale_if_error {
+            let path = path.child("stale_if_error");
+            self.span(path, stale, Span::seconds(1)..=Span::seconds(86_400));
         }
         if cache.max_value_bytes == Some(0) {
             self.add(

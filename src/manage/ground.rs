@@ -33,6 +33,8 @@ pub struct Ground {
     pub connect: ConnectOptions,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// Shadow mode: what is cached is the application's.
+    pub shadow: bool,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
     /// What is done now and then.
@@ -86,6 +88,7 @@ impl Ground {
             slot: config.postgres.slot.clone(),
             connect: connect.with_application_name(application_name),
             statement_timeout: config.postgres.statement_timeout.get(),
+            shadow: config.shadow,
             users: config.warm.users,
             planned: planned(config),
         })

@@ -42,6 +42,8 @@ pub struct Status {
     pub state: Option<StateSeen>,
     /// The slot in Postgres.
     pub replication: Option<Replication>,
+    /// Shadow mode, as the configuration says: nobody keeps the cache by it.
+    pub shadow: bool,
     /// Whether a daemon answers, and how it fares.
     pub daemon: Option<Daemon>,
     /// Redis itself.
@@ -163,7 +165,7 @@ pub async fn gather(
     admin: SocketAddr,
     progress: &dyn Progress,
 ) -> Gathered {
-    let mut status = Status::default();
+    let mut status = Status { shadow: ground.shadow, ..Status::default() };
     let mut failures = Vec::new();
     let (daemon, session, client) =
         tokio::join!(ask_daemon(admin), Box::pin(ground.redis()), Box::pin(ground.postgres()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
 use super::heartbeat::Heartbeat;
+use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
@@ -17,8 +18,12 @@ use crate::loader::replica::Replica;
 use crate::manage;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
-use crate::schedule::attend::{Means, Reporter, Schedule};
+use crate::schedule::attend::{Means, Schedule};
+use crate::shadow::Shadow;
+use crate::shadow::glance::Glance;
+use crate::shadow::judge::Judge;
 use crate::status::Status;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
@@ -45,16 +50,25 @@ pub struct Context {
     pub warming: Warming,
     /// What is done now and then.
     pub schedule: Schedule,
-    /// What makes reports, if anything does.
-    pub reporter: Option<Reporter>,
+    /// What makes reports.
+    pub reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {
     /// Whether there is a read API. Without one nothing is held.
     pub(crate) fn serves(&self) -> bool {
         self.config.api.enabled && !self.rules.endpoints.is_empty()
+    }
+
+    /// Whether anything is held: not in shadow mode, where nothing tells what has changed.
+    pub(super) fn holds(&self) -> bool {
+        self.serves() && self.shadow.is_none()
     }
 
     fn bounds(&self, connections: usize) -> Bounds {
@@ -99,7 +113,7 @@ impl Context {
             warm_ups: self.warming.warm_ups.clone(),
             held: Arc::clone(&self.held),
             metrics: self.status.metrics.clone(),
-            reporter: self.reporter.clone(),
+            reporter: Arc::clone(&self.reporter),
         };
         Ok(self.schedule.clone().run(means))
     }
@@ -113,6 +127,20 @@ impl Context {
             interval: postgres.heartbeat.get(),
             status: Arc::clone(&self.status),
         }
+    }
+
+    /// What looks again at the entries that are watched.
+    pub(super) async fn judge(&self, shadow: &Arc<Shadow>) -> Result<Judge, End> {
+        let keys = ControlKeys::new(&self.config.postgres.slot);
+        let (address, status) = (self.address.clone(), Arc::clone(&self.status));
+        Ok(Judge {
+            shadow: Arc::clone(shadow),
+            glance: Glance::open(address, keys, Arc::clone(&status)).await?,
+            loader: self.loader(self.bounds(1))?,
+            max_per_second: self.config.warm.max_per_second,
+            mapping: Arc::clone(&self.rules.mapping),
+            status,
+        })
     }
 
     /// The way in which this daemon fills the cache itself.

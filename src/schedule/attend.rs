@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use tracing::{debug, info, warn};
 
 use super::entry::Entry;
@@ -17,6 +17,7 @@ use crate::manage::remove::{Counts, remove};
 use crate::manage::selection::Request;
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
+use crate::report::reporter::Reporter;
 use crate::store::remove::Act;
 use crate::store::schedule::{self, Begin, Records, TURN};
 use crate::warm::attend::WarmUps;
@@ -32,9 +33,6 @@ pub const RESULTS: [&str; 3] = ["done", "failed", "lost"];
 
 /// How often it is told that a task has ended, if Redis does not answer.
 const TRIES: u32 = 3;
-
-/// Makes a report, and says in a few words what is in it.
-pub type Reporter = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// Everything that is done now and then. Cloning shares the token.
 #[derive(Clone)]
@@ -54,8 +52,8 @@ pub struct Means {
     pub held: Arc<Held>,
     /// Where it counts.
     pub metrics: Metrics,
-    /// Makes reports, if anything does.
-    pub reporter: Option<Reporter>,
+    /// Makes reports.
+    pub reporter: Arc<Reporter>,
 }
 
 impl Schedule {
@@ -70,10 +68,7 @@ impl Schedule {
         let records = Records::new(means.ground.address.clone(), means.ground.keys.clone());
         let attendant = Attendant { means, records };
         let _leaving = Leaving(&attendant.means.metrics, &self.entries);
-        let each = self
-            .entries
-            .iter()
-            .filter(|entry| entry.task != Task::Report || attendant.means.reporter.is_some());
+        let each = self.entries.iter();
         join_all(each.map(|entry| attendant.attend(entry, &self.token))).await;
     }
 }
@@ -196,10 +191,15 @@ impl Attendant {
                 maintained.count(ground, &self.means.metrics);
                 Ok(told(&maintained))
             }
-            Task::Report => match &self.means.reporter {
-                Some(reporter) => reporter().await,
-                None => Err("nothing makes reports".to_owned()),
-            },
+            Task::Report => {
+                let report = self.means.reporter.make(true).await.map_err(|e| e.to_string())?;
+                let (regressions, recommended) =
+                    (report.regressions.len(), report.recommendations.len());
+                Ok(format!(
+                    "report {}: {regressions} regressions, {recommended} recommendations",
+                    report.id
+                ))
+            }
         }
     }
 

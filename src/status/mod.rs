@@ -104,6 +104,8 @@ struct Inner {
     certified: Option<Instant>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
+    /// Shadow mode.
+    looks_on: bool,
 }
 
 /// What the server says of the slot.
@@ -196,6 +198,7 @@ impl Status {
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
+                looks_on: false,
             }),
             metrics,
             max_lag,
@@ -206,6 +209,12 @@ impl Status {
     /// A panic while it was locked leaves single fields at worst, each whole: go on.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shadow mode: nothing that is cached is kept by this daemon.
+    pub fn looks_on(&self) {
+        self.metrics.shadow.set(1);
+        self.lock().looks_on = true;
     }
 
     /// Notes what the pipeline does now.
@@ -506,6 +515,8 @@ impl Status {
         inner.last_gap = Some((now, reason));
         // The state is invalid from here on, and the certificate went with it.
         inner.certified = None;
+        drop(inner);
+        self.metrics.observed.dropped(None);
         true
     }
 

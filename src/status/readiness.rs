@@ -7,8 +7,10 @@ use super::{Health, Phase, SILENCE, SlotSeen, Status, unix};
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Readiness {
-    /// Whether the cache can be trusted now.
+    /// Whether the cache can be trusted now; in shadow mode: whether nothing hinders looking on.
     pub ready: bool,
+    /// Shadow mode: whatever else is said here, nobody keeps the cache.
+    pub shadow: bool,
     /// Why not, each with what to do.
     pub problems: Vec<String>,
     /// What the pipeline is doing.
@@ -89,6 +91,7 @@ impl Status {
         let (lag_bytes, lag_seconds) = inner.lag();
         Readiness {
             ready: problems.is_empty(),
+            shadow: inner.looks_on,
             problems,
             phase: inner.phase.clone(),
             applied_lsn: inner.watermark.to_string(),

@@ -13,6 +13,8 @@ pub struct ControlKeys {
     pub lease_prefix: String,
     /// What stands before a task's name to make the key of its record.
     schedule_prefix: String,
+    /// The list of reports that are kept, the newest first.
+    pub reports: String,
 }
 
 impl ControlKeys {
@@ -24,6 +26,7 @@ impl ControlKeys {
             fresh: format!("unstale:{slot}:fresh"),
             lease_prefix: format!("unstale:{slot}:lease:"),
             schedule_prefix: format!("unstale:{slot}:schedule:"),
+            reports: format!("unstale:{slot}:reports"),
         }
     }
 

@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and no test uses all of this"
 )]
 
+pub mod points;
 pub mod reader;
 
 use std::path::{Path, PathBuf};
@@ -23,9 +24,11 @@ use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
 pub mod environment;
 
@@ -52,7 +55,7 @@ pub fn root() -> &'static Path {
 
 /// Below the ports that the kernel hands out to connections, and above the sandbox's own:
 /// between here and the daemon's start nobody takes it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(30_000..32_768);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -70,6 +73,8 @@ pub struct World {
     /// `--set` arguments.
     pub settings: Vec<String>,
     pub config: PathBuf,
+    /// Where daemons look for orders to die: [`World::points`].
+    pub points: Option<PathBuf>,
 }
 
 /// The tables of the default mapping.
@@ -137,6 +142,7 @@ impl World {
             redis,
             admin,
             config: config.to_owned(),
+            points: None,
         }
     }
 
@@ -172,6 +178,10 @@ impl World {
             .stdin(Stdio::null());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
+        }
+        match &self.points {
+            Some(folder) => _ = command.env(TEST_POINTS, folder),
+            None => _ = command.env_remove(TEST_POINTS),
         }
         for variable in ["PGPASSWORD", "PGPASSFILE", "UNSTALE_CONFIG"] {
             command.env_remove(variable);
@@ -481,9 +491,13 @@ impl Daemon {
 
     /// An answer of the admin listener: status and body; `None` while it does not listen.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await
+    }
+
+    /// The answer of the admin listener to a whole request.
+    pub async fn send(&self, request: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

@@ -249,7 +249,22 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     },
                 },
             },
-            "last_report": { "type": ["object", "null"] },
+            "last_report": {
+                "type": ["object", "null"],
+                "description": "The last report that was kept (`unstale report` shows all of it); null: there is none.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "made_at": { "type": "string", "format": "date-time" },
+                    "window_seconds": { "type": "integer", "minimum": 0, "description": "How long the time is that it is about." },
+                    "hit_rate": optional("number"),
+                    "miss_rate": optional("number"),
+                    "hit_rate_points": { "type": ["number", "null"], "description": "By how many points the hit rate has grown since the report before." },
+                    "inconsistent_p99_ms": optional("number"),
+                    "regressions": { "type": "integer", "minimum": 0 },
+                    "bottlenecks": { "type": "integer", "minimum": 0 },
+                    "recommendations": { "type": "integer", "minimum": 0 },
+                },
+            },
         },
     });
     let latency = json!({
@@ -264,12 +279,13 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     });
     let reads = json!({
         "type": "object",
-        "required": ["held", "hits", "misses", "bypasses", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
+        "required": ["held", "hits", "misses", "bypasses", "stale", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
         "properties": {
             "held": { "type": "integer", "minimum": 0, "description": "Answered from the daemon's own memory." },
             "hits": { "type": "integer", "minimum": 0 },
             "misses": { "type": "integer", "minimum": 0 },
             "bypasses": { "type": "integer", "minimum": 0 },
+            "stale": { "type": "integer", "minimum": 0, "description": "Answered by an older value, since the database did not answer (`stale_if_error`)." },
             "errors": { "type": "integer", "minimum": 0 },
             "hit_rate": optional("number"),
             "miss_rate": optional("number"),
