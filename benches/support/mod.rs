@@ -3,6 +3,7 @@
     dead_code,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
     missing_docs,
@@ -12,8 +13,11 @@
 
 pub mod daemon;
 pub mod ground;
+pub mod http;
 pub mod machine;
 pub mod report;
+pub mod webdis;
+pub mod wrk;
 
 use std::time::Duration;
 

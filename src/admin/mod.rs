@@ -10,14 +10,18 @@ use arc_swap::ArcSwap;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::{error, info};
 
+use crate::manage::ground::ManageError;
 use crate::mapping::Mapping;
+use crate::report::model::Report;
+use crate::report::reporter::Reporter;
+use crate::shadow::Shadow;
 use crate::status::Status;
 use crate::status::drops::{Told, ToldWhole};
 use crate::status::readiness::LastGap;
@@ -29,6 +33,10 @@ pub struct State {
     pub status: Arc<Status>,
     /// The rules, as they are now.
     pub mapping: Arc<ArcSwap<Mapping>>,
+    /// Makes reports.
+    pub reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 /// Takes the address.
@@ -44,13 +52,15 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Serves until it is aborted.
 pub async fn serve(listener: TcpListener, state: State) {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "admin listener: /metrics /healthz /readyz /why");
+        info!(%address, "admin listener: /metrics /healthz /readyz /why /report");
     }
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/why", get(why))
+        .route("/report", get(look_at_report).post(keep_report))
+        .route("/shadow", get(shadow))
         .with_state(state);
     if let Err(reason) = axum::serve(listener, router).await {
         error!(%reason, "the admin listener has ended");
@@ -70,6 +80,40 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = state.status.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
+}
+
+async fn look_at_report(Shared(state): Shared<State>) -> Response {
+    told(state.reporter.make(false).await)
+}
+
+/// Only by who can say what he sends: a page that a browser shows can make it post a form, but
+/// no JSON to another address.
+async fn keep_report(Shared(state): Shared<State>, headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind != Some(b"application/json") {
+        let why = "POST keeps the report: send it with Content-Type: application/json\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
+    }
+    told(state.reporter.make(true).await)
+}
+
+fn told(made: Result<Report, ManageError>) -> Response {
+    match made {
+        Ok(report) => ([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn shadow(Shared(state): Shared<State>) -> Response {
+    match &state.shadow {
+        Some(shadow) => {
+            ([(header::CACHE_CONTROL, "no-store")], Json(shadow.report())).into_response()
+        }
+        None => {
+            (StatusCode::NOT_FOUND, "this daemon keeps the cache: it does not run in shadow mode\n")
+                .into_response()
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@
 //! | Redis does not answer | the same | `fwd=bypass` |
 //! | a parameter of which nothing is cached | the same | `fwd=bypass` |
 //! | a watermark below `Unstale-Min-LSN` | the same | `fwd=bypass` |
+//! | shadow mode: Redis is not asked | the same | `fwd=bypass` |
 //! | no database either | 503; of a cache with `stale_if_error`, what was answered lately ([`stale`]) | `hit` with `ttl` below zero |
 //!
 //! Nothing stale is served in any of these but the last. What bounds the database's share is its number of
@@ -71,6 +72,8 @@ pub(super) enum Bypass {
     MinLsn,
     /// Of these parameters nothing is cached.
     Parameters,
+    /// Shadow mode: what is cached is the application's.
+    Shadow,
 }
 
 impl Bypass {
@@ -81,6 +84,7 @@ impl Bypass {
             Bypass::Unreachable => "unreachable",
             Bypass::MinLsn => "min-lsn",
             Bypass::Parameters => "parameters",
+            Bypass::Shadow => "shadow",
         }
     }
 }
@@ -190,6 +194,9 @@ impl<'w> Wanted<'w> {
 impl Api {
     /// Waits for the watermark, if the request asks for it.
     pub(super) async fn course(&self, min_lsn: Option<Lsn>) -> Course {
+        if self.shadow {
+            return Course::Bypass(Bypass::Shadow);
+        }
         let Some(lsn) = min_lsn else { return Course::Cache { floor: None } };
         let Some(run) = self.status.covers() else { return Course::Bypass(Bypass::MinLsn) };
         let mut watermarks = self.status.watermarks();
@@ -349,6 +356,10 @@ impl Api {
             keys.push(key.ok_or_else(wrong)?);
         }
         let found = self.cached(&keys, floor).await;
+        if !matches!(found, Look::Unusable(_)) {
+            let all = keys.iter().chain(&generations).map(Vec::as_slice);
+            self.status.metrics.observed.read(all, matches!(found, Look::Found(..)));
+        }
         if matches!(found, Look::Missing(_)) {
             // It may have ended in Redis; then what is stored now is stored under another one.
             generations.iter().for_each(|key| self.held.forget(key));
@@ -423,6 +434,7 @@ impl Api {
             && let Some(value) = self.held(&key)
         {
             self.count(&cache.name, "held");
+            self.status.metrics.observed.read(std::iter::once(key.as_slice()), true);
             return Ok((read_identity(&cache.name, &value)?, course));
         }
         let ticket = self.held.ticket(&key);

@@ -40,6 +40,8 @@ pub struct Api {
     pub(super) jobs: Arc<Jobs>,
     pub(super) allowance: Allowance,
     pub(super) surveyor: Arc<Surveyor>,
+    /// What is cached is the application's.
+    pub(super) shadow: bool,
     serving: ArcSwapOption<Serving>,
 }
 
@@ -87,6 +89,7 @@ impl Api {
             jobs: Arc::default(),
             allowance: Allowance::new(settings.management_per_minute),
             surveyor: Arc::default(),
+            shadow: context.shadow.is_some(),
             serving: ArcSwapOption::empty(),
             settings,
         };

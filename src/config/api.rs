@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::address::socket_address;
 use super::duration::Span;
 use super::keyword::keywords;
-use super::model::socket_address;
 
 /// `[api]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -32,6 +32,7 @@ pub mod purge;
 pub mod reader;
 pub mod remove;
 pub mod scan;
+pub mod schedule;
 mod script;
 pub mod session;
 pub mod state;

@@ -93,6 +93,11 @@ impl Api {
         // Before the body is looked at: who may nothing learns nothing.
         scope(identity, identity.organization_id.clone())?;
         self.allowance.take(&identity.user_id, Instant::now()).map_err(Problem::too_many)?;
+        if self.shadow {
+            return Err(Problem::unavailable(
+                "this daemon runs in shadow mode: what is cached is not its own",
+            ));
+        }
         if !is_json(headers) {
             return Err(Problem::not_json());
         }

@@ -241,8 +241,16 @@ pub(super) fn figures(cache: &str) -> Value {
         "replication": {
             "ready": true, "phase": "streaming", "applied_lsn": "0/16B3748",
             "server_lsn": "0/16B3748", "lag_bytes": 0, "lag_seconds": 0.0,
-            "parked_transactions": 0, "suspects": 0,
+            "parked_transactions": 0, "suspects": 0, "heartbeat_seconds": 0.004,
+            "slot": {
+                "wal_status": "reserved", "safe_wal_size": null, "invalidation_reason": null,
+                "retained_bytes": 0,
+            },
         },
+        "schedule": [{
+            "task": "warm", "every_seconds": 14_400.0, "running": false,
+            "next_in_seconds": 7_000.0, "last": null,
+        }],
         "last_gap": { "at": 1_795_381_200, "reason": "no_state" },
         "last_report": null,
         "jobs_unfinished": 0,
@@ -255,7 +263,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let figures = json!({
         "type": "object",
         "description": "Live figures.",
-        "required": ["reads", "redis", "replication", "last_gap", "last_report", "jobs_unfinished"],
+        "required": ["reads", "redis", "replication", "schedule", "last_gap", "last_report", "jobs_unfinished"],
         "properties": {
             "reads": {
                 "type": "object",
@@ -269,7 +277,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "redis": { "type": ["object", "null"], "description": "Memory and keys by cache; null: not counted yet." },
             "replication": {
                 "type": "object",
-                "required": ["ready", "phase", "applied_lsn", "server_lsn", "lag_bytes", "lag_seconds", "parked_transactions", "suspects"],
+                "required": ["ready", "phase", "applied_lsn", "server_lsn", "lag_bytes", "lag_seconds", "parked_transactions", "suspects", "heartbeat_seconds", "slot"],
                 "properties": {
                     "ready": { "type": "boolean", "description": "The cache can be trusted." },
                     "phase": { "type": "string" },
@@ -279,10 +287,52 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     "lag_seconds": { "type": "number", "minimum": 0 },
                     "parked_transactions": { "type": "integer", "minimum": 0, "description": "Committed, and not visible yet." },
                     "suspects": { "type": "integer", "minimum": 0, "description": "Transactions that may never come through the stream." },
+                    "heartbeat_seconds": { "type": ["number", "null"], "minimum": 0, "description": "How long the last heartbeat took to be applied; null: none yet." },
+                    "slot": {
+                        "type": ["object", "null"],
+                        "description": "The slot, as it was last seen.",
+                        "required": ["wal_status", "safe_wal_size", "invalidation_reason", "retained_bytes"],
+                        "properties": {
+                            "wal_status": optional("string"),
+                            "safe_wal_size": optional("integer"),
+                            "invalidation_reason": optional("string"),
+                            "retained_bytes": { "type": "integer", "minimum": 0 },
+                        },
+                    },
                 },
             },
             "last_gap": { "type": ["object", "null"], "description": "When everything was dropped last (Unix time), and why." },
-            "last_report": { "type": ["object", "null"] },
+            "schedule": {
+                "type": ["array", "null"],
+                "description": "What the daemon does now and then; null: not looked at yet.",
+                "items": {
+                    "type": "object",
+                    "required": ["task", "every_seconds", "running", "next_in_seconds", "last"],
+                    "properties": {
+                        "task": { "type": "string" },
+                        "every_seconds": { "type": "number", "minimum": 0 },
+                        "running": { "type": "boolean" },
+                        "next_in_seconds": { "type": ["number", "null"], "minimum": 0 },
+                        "last": { "type": ["object", "null"] },
+                    },
+                },
+            },
+            "last_report": {
+                "type": ["object", "null"],
+                "description": "The last report that was kept (`unstale report` shows all of it); null: there is none.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "made_at": { "type": "string", "format": "date-time" },
+                    "window_seconds": { "type": "integer", "minimum": 0, "description": "How long the time is that it is about." },
+                    "hit_rate": optional("number"),
+                    "miss_rate": optional("number"),
+                    "hit_rate_points": { "type": ["number", "null"], "description": "By how many points the hit rate has grown since the report before." },
+                    "inconsistent_p99_ms": optional("number"),
+                    "regressions": { "type": "integer", "minimum": 0 },
+                    "bottlenecks": { "type": "integer", "minimum": 0 },
+                    "recommendations": { "type": "integer", "minimum": 0 },
+                },
+            },
             "jobs_unfinished": { "type": "integer", "minimum": 0 },
         },
     });
