@@ -110,6 +110,13 @@ pub struct Postgres {
     #[serde(default = "unstale")]
     #[schemars(extend("pattern" = "^[a-z0-9_]{1,63}$"))]
     pub slot: String,
+    /// Whether standbys keep a copy of the slot (Postgres 17 and later), so that it is there
+    /// after a failover. The standby needs
+    /// `sync_replication_slots = on`, the primary should have it in `synchronized_standby_slots`.
+    /// A failover is a gap all the same: what was cached may have come from commits that the
+    /// standby never got.
+    #[serde(default)]
+    pub failover: bool,
     /// Whether large transactions are read while they are in progress. `off`: the database
     /// writes them to its disk, and sends them after their commit.
     #[serde(default)]
