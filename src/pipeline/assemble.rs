@@ -5,6 +5,7 @@
 //! added up. One that comes in blocks while it is in progress is in [`streams`](super::streams)
 //! until its end is known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,10 +17,14 @@ use super::transaction::Transaction;
 use crate::config::model::{Operation, StreamInProgress};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, ChangeSink};
+use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation, Origin};
+use crate::mapping::model::TableId;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
+use crate::pgoutput::message::{
+    Begin, Commit, LogicalMessage, Message, OldTuple, StreamCommit, Truncate, Tuple,
+};
+use crate::postgres::announce;
 use crate::snapshot::Xid;
 
 /// What is asked of the server, and so what may come.
@@ -90,6 +95,9 @@ pub struct Assembler {
     open: Option<Open>,
     /// Those in progress.
     streams: Streams,
+    /// The mapped tables by OID: of them a message may tell that they are rewritten.
+    mapped: BTreeMap<u32, TableId>,
+    mapping: Arc<Mapping>,
 }
 
 struct Open {
@@ -117,10 +125,18 @@ impl Assembler {
         Assembler {
             max_keys: bounds.transaction,
             decoder: Decoder::new(dialect.protocol, dialect.streaming),
-            relations: Relations::new(mapping, unbelieved),
+            relations: Relations::new(Arc::clone(&mapping), unbelieved),
             open: None,
             streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
+            mapped: BTreeMap::new(),
+            mapping,
         }
+    }
+
+    /// Takes messages that tell of rewrites of these tables, too.
+    #[must_use]
+    pub fn told_of(self, mapped: BTreeMap<u32, TableId>) -> Self {
+        Assembler { mapped, ..self }
     }
 
     /// Whether a transaction that has committed has begun to come and not ended.
@@ -193,7 +209,8 @@ impl Assembler {
                 Ok(transaction) => return Ok(Some(transaction)),
                 Err(what) => Err(what),
             },
-            Message::Origin(_) | Message::Logical(_) => Ok(()),
+            Message::Logical(message) => self.announced(xid, message),
+            Message::Origin(_) => Ok(()),
             Message::BeginPrepare(_)
             | Message::Prepare(_)
             | Message::CommitPrepared(_)
@@ -257,6 +274,41 @@ impl Assembler {
             }
         }
         Ok(())
+    }
+
+    /// Somebody's message. Ours tells that a table is about to be rewritten: all that depends on
+    /// it goes when that commits.
+    ///
+    /// In a block it names the transaction, not the subtransaction that wrote it (`pgoutput.c`,
+    /// `pgoutput_message`): if that alone is rolled back, more goes than must. Whoever is
+    /// rolled back later and began earlier takes it with him, but then it was his.
+    fn announced(
+        &mut self,
+        xid: Option<Xid>,
+        message: LogicalMessage<'_>,
+    ) -> Result<(), OutOfPlace> {
+        if !message.transactional || message.prefix != announce::PREFIX {
+            return Ok(());
+        }
+        let tables = announce::tables(message.content).filter_map(|oid| self.mapped.get(&oid));
+        let rules = tables.flat_map(|table| self.mapping.rules_of(*table));
+        let origins = rules.map(|(rule, model)| Origin {
+            rule,
+            cache: model.cache,
+            operation: Operation::Update,
+        });
+        match (xid, &mut self.open) {
+            (Some(xid), _) => self.streams.change(|Stream { changes, .. }| {
+                changes.written_by(xid);
+                origins.for_each(|origin| changes.escalate(Escalation::Rewritten, origin));
+                Ok(())
+            }),
+            (None, Some(open)) => {
+                origins.for_each(|origin| open.changes.escalate(Escalation::Rewritten, origin));
+                Ok(())
+            }
+            (None, None) => Err("a message of a transaction outside of any"),
+        }
     }
 
     fn complete(&self, open: Open, commit: Commit) -> Transaction {

@@ -9,7 +9,7 @@
 //! waits; the snapshot is asked for after they arrived, so it can only err by being early,
 //! which parks them a little longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -168,9 +168,7 @@ impl Gate {
         while let Some(arrival) = next {
             if let Arrival::Transaction(transaction) = &arrival {
                 self.suspects_changed |= self.suspects.came_through(transaction.xid);
-                if transaction.changes.counts().any(|(_, op, _)| op == Operation::Truncate) {
-                    self.rewrites.truncated(transaction.xid);
-                }
+                self.note_told(transaction);
                 transactions += 1;
                 keys += transaction.changes.len();
             }
@@ -179,6 +177,20 @@ impl Gate {
                 return;
             }
             next = self.arrivals.try_recv().ok();
+        }
+    }
+
+    /// Remembers of which tables this transaction tells that they got another file.
+    fn note_told(&mut self, transaction: &Transaction) {
+        let truncated = transaction.changes.counts();
+        let truncated = truncated.filter(|(_, operation, _)| *operation == Operation::Truncate);
+        let rewritten = transaction.changes.whole();
+        let rewritten = rewritten.filter(|(_, reason, _)| *reason == Escalation::Rewritten);
+        let rewritten = rewritten.filter_map(|(_, _, origin)| self.mapping.rule(origin.rule));
+        let told: BTreeSet<TableId> =
+            truncated.map(|(table, ..)| table).chain(rewritten.map(|rule| rule.table)).collect();
+        for (oid, _) in self.tables.iter().filter(|(_, table)| told.contains(table)) {
+            self.rewrites.told(transaction.xid, *oid);
         }
     }
 

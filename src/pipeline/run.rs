@@ -137,7 +137,8 @@ async fn follow(
                     in_progress: config.max_keys_ahead.max(config.max_keys_per_transaction),
                 },
                 stream.unbelieved(),
-            ),
+            )
+            .told_of(stream.tables.clone()),
             arrivals: to_gate,
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
             room_total,

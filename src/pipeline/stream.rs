@@ -23,6 +23,7 @@ use super::rewrites::{self, Known};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
+use crate::postgres::announce;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::postgres::feedback::FeedbackWriter;
@@ -159,7 +160,8 @@ pub(super) async fn stream(
         protocol: dialect.protocol.number(),
         publications: vec![config.publication.clone()],
         streaming: dialect.streaming.into(),
-        messages: false,
+        // Of the application's own messages nothing is wanted.
+        messages: context.answered(announce::is_there(&client)).await?,
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);

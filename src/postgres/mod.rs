@@ -14,6 +14,7 @@
 //! follow the server's language and version.
 
 mod about;
+pub mod announce;
 mod auth;
 mod backend;
 pub mod catalog;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::mapping::name::TableName;
+use crate::postgres::announce;
 use crate::postgres::catalog::{Catalog, Table};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
@@ -29,8 +30,9 @@ pub struct Facts {
     pub publication: Option<Publication>,
     /// Its owner.
     pub publication_owner: Option<String>,
-    /// Published tables on which the server refuses UPDATE and DELETE.
-    pub without_identity: Vec<TableName>,
+    /// Published tables on which the server refuses UPDATE and DELETE, and whether it does so
+    /// although the whole row is their identity.
+    pub without_identity: Vec<(TableName, bool)>,
     /// The slot's name.
     pub slot_name: String,
     /// The slot, if there is one.
@@ -39,6 +41,8 @@ pub struct Facts {
     pub slots: u32,
     /// How many walsenders run.
     pub senders: u32,
+    /// An event trigger tells of tables that are rewritten.
+    pub rewrites_told: bool,
     /// `max_slot_wal_keep_size` limits what a slot may hold back.
     pub slot_limited: bool,
     /// The mapping's tables, in its order; `None` for one that the database lacks.
@@ -130,7 +134,7 @@ WITH published AS (
     UNION
     SELECT tree.relid FROM published, pg_partition_tree(published.oid) tree
 )
-SELECT n.nspname::text, c.relname::text
+SELECT n.nspname::text, c.relname::text, c.relreplident = 'f'
   FROM holding
   JOIN pg_catalog.pg_class c ON c.oid = holding.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -140,7 +144,12 @@ SELECT n.nspname::text, c.relname::text
                       AND CASE c.relreplident
                           WHEN 'd' THEN i.indisprimary AND i.indimmediate
                           WHEN 'i' THEN i.indisreplident END)
-   AND c.relreplident <> 'f'
+   AND (c.relreplident <> 'f' OR EXISTS (
+          SELECT FROM pg_catalog.pg_attribute a, pg_catalog.pg_publication p
+           WHERE a.attrelid = c.oid AND NOT a.attisdropped AND p.pubname = $1::text::name
+             AND current_setting('server_version_num')::int >= 180000
+             AND (a.attgenerated = 'v'
+                  OR a.attgenerated = 's' AND to_jsonb(p) ->> 'pubgencols' <> 's')))
  ORDER BY 1, 2";
 
 impl Facts {
@@ -182,25 +191,32 @@ impl Facts {
         let names: Vec<TableName> = mapping.tables().map(|(_, table)| table.name.clone()).collect();
         let numbers = Catalog::numbers(client, &names).await?;
         let known: Vec<u32> = numbers.iter().flatten().copied().collect();
+        let publication = Publication::read(client, &publication_name).await?;
+        let mut catalog = Catalog::read(client, &known, role).await?;
+        let unpublished = publication.as_ref().is_some_and(|publication| !publication.generated);
+        for table in catalog.tables.values_mut().filter(|_| server.version_num >= 180_000) {
+            table.refuses_full = table.has_computed() || unpublished && table.has_stored();
+        }
         Ok(Facts {
             server,
             database,
             role: found,
             own,
-            publication: Publication::read(client, &publication_name).await?,
+            publication,
             publication_name,
             publication_owner: row.try_get(3)?,
             without_identity: without
                 .iter()
-                .map(|row| Ok(TableName::new(row.try_get(0)?, row.try_get(1)?)))
+                .map(|row| Ok((TableName::new(row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
                 .collect::<Result<_, tokio_postgres::Error>>()?,
             slot: SlotState::read(client, &config.postgres.slot).await?,
             slot_name: config.postgres.slot.clone(),
+            rewrites_told: announce::is_there(client).await?,
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,
             mapped: names.into_iter().zip(numbers).collect(),
-            catalog: Catalog::read(client, &known, role).await?,
+            catalog,
             timezone_known: timezone_known(client, &config.caches.timezone).await?,
         })
     }

@@ -109,6 +109,8 @@ pub enum Evidence {
     Differs,
     /// Nothing to compare with, or no answer.
     None,
+    /// Another one, which may have other reasons than a change.
+    Doubtful,
 }
 
 /// How an entry was found again.
@@ -138,6 +140,7 @@ fn decide(renewed: bool, evidence: Evidence, certain: bool) -> Outcome {
     match (evidence, renewed, certain) {
         (Evidence::Equal, ..) => Outcome::Current,
         (Evidence::Differs, ..) => Outcome::Stale,
+        (Evidence::Doubtful, ..) => Outcome::Undecided,
         (Evidence::None, true, _) => Outcome::Renewed,
         (Evidence::None, false, true) => Outcome::SameBytes,
         (Evidence::None, false, false) => Outcome::Undecided,
@@ -419,6 +422,7 @@ mod tests {
             (true, Evidence::None, true, Outcome::Renewed),
             (false, Evidence::None, true, Outcome::SameBytes),
             (false, Evidence::None, false, Outcome::Undecided),
+            (false, Evidence::Doubtful, true, Outcome::Undecided),
         ] {
             assert_eq!(decide(renewed, evidence, certain), expected);
         }

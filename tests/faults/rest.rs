@@ -6,7 +6,6 @@ use redis::AsyncCommands as _;
 
 use crate::load::MARK;
 use crate::stage::{Stage, default_configuration};
-use crate::support::Daemon;
 use crate::universe::{Place, Universe};
 
 const PREFIX: &str = "prs_cache:1:";
@@ -71,9 +70,10 @@ fn known_as(key: &str, generations: &BTreeSet<String>) -> Option<String> {
 /// What the daemon of the moment has counted, and what it has written into its log.
 pub async fn audit(stage: &Stage) {
     let daemon = stage.daemon.lock().await;
-    let (_, metrics) = daemon.get("/metrics").await.unwrap();
+    // Of one that has ended by itself enough is known.
+    let Some((_, metrics)) = daemon.get("/metrics").await else { return };
     let log = daemon.log();
-    let gaps = count_by(&log, "gap: everything managed was dropped", &["reason"]);
+    let gaps = gaps(&log);
     let drops = count_by(&log, "dropping a whole cache", &["cache", "reason"]);
     let counted = [
         ("gaps", counters(&metrics, "unstale_gaps_total"), gaps),
@@ -107,14 +107,11 @@ pub async fn audit(stage: &Stage) {
             tally.stale_stored.push(format!("the daemon's own audit has found {stale}"));
         }
     });
-    note_gaps(stage, &daemon);
 }
 
-fn note_gaps(stage: &Stage, daemon: &Daemon) {
-    let gaps = daemon.log().matches("gap: everything managed was dropped").count();
-    for _ in 0..gaps {
-        stage.ledger.count("gaps_of_the_last");
-    }
+/// How many gaps there were, by reason.
+pub fn gaps(log: &str) -> BTreeMap<String, u64> {
+    count_by(log, "gap: everything managed was dropped", &["reason"])
 }
 
 /// The counters of a family that are not zero, by the values of their labels.

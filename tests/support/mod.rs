@@ -28,6 +28,7 @@ use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
 pub mod environment;
 
@@ -477,9 +478,13 @@ impl Daemon {
 
     /// An answer of the admin listener: status and body; `None` while it does not listen.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await
+    }
+
+    /// The answer of the admin listener to a whole request.
+    pub async fn send(&self, request: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

@@ -52,7 +52,7 @@ impl Api {
                 "suspects": readiness.suspects,
             },
             "last_gap": readiness.last_gap,
-            "last_report": Value::Null,
+            "last_report": surveyed.as_ref().and_then(|surveyed| surveyed.last_report.clone()),
             "jobs_unfinished": self.jobs.unfinished(),
         })
     }

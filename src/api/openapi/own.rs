@@ -234,7 +234,22 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 },
             },
             "last_gap": { "type": ["object", "null"], "description": "When everything was dropped last (Unix time), and why." },
-            "last_report": { "type": ["object", "null"] },
+            "last_report": {
+                "type": ["object", "null"],
+                "description": "The last report that was kept (`unstale report` shows all of it); null: there is none.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "made_at": { "type": "string", "format": "date-time" },
+                    "window_seconds": { "type": "integer", "minimum": 0, "description": "How long the time is that it is about." },
+                    "hit_rate": optional("number"),
+                    "miss_rate": optional("number"),
+                    "hit_rate_points": { "type": ["number", "null"], "description": "By how many points the hit rate has grown since the report before." },
+                    "inconsistent_p99_ms": optional("number"),
+                    "regressions": { "type": "integer", "minimum": 0 },
+                    "bottlenecks": { "type": "integer", "minimum": 0 },
+                    "recommendations": { "type": "integer", "minimum": 0 },
+                },
+            },
         },
     });
     let latency = json!({
