@@ -96,10 +96,8 @@ impl Daemon {
         };
         let serving = tokio::spawn(admin::serve(
             listener,
-            admin::State {
-                status: Arc::clone(&self.context.status),
-                mapping: Arc::clone(&mapping),
-            },
+            self.context.config.admin.clone(),
+            admin::State::new(&self.context, Arc::clone(&mapping)),
         ));
         let api = match &self.api {
             None => None,

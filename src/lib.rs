@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod demo;
 pub mod explain;
 pub mod fill;
+mod impatient;
 pub mod loader;
 pub mod lsn;
 pub mod manage;

@@ -1,23 +1,34 @@
-//! The operator's listener: metrics, health, and why a key was dropped. It has no login:
-//! it belongs on loopback or a private network.
+//! The operator's listener: metrics, health, why a key was dropped, and the console. It has no
+//! login: it belongs on loopback or a private network ([`guard`] keeps browsers' other pages out).
 
 pub mod client;
+mod console;
+mod guard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State as Shared};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use tokio::net::TcpListener;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
+use self::console::Console;
+use self::guard::Guard;
+use crate::config::model::Admin;
+use crate::impatient::Impatient;
 use crate::mapping::Mapping;
+use crate::pipeline::context::Context;
 use crate::status::Status;
 use crate::status::drops::{Told, ToldWhole};
 use crate::status::readiness::LastGap;
@@ -26,9 +37,32 @@ use crate::status::readiness::LastGap;
 #[derive(Clone)]
 pub struct State {
     /// What the pipeline knows.
-    pub status: Arc<Status>,
+    status: Arc<Status>,
     /// The rules, as they are now.
-    pub mapping: Arc<ArcSwap<Mapping>>,
+    mapping: Arc<ArcSwap<Mapping>>,
+    /// What stands before every cache's key.
+    key_prefix: String,
+    /// For how many keys it is remembered why they were dropped.
+    remembered_drops: usize,
+    /// Whether the read API counts reads.
+    reads: bool,
+    console: Arc<Console>,
+}
+
+impl State {
+    /// Of a daemon, whose rules a reload replaces in `mapping`.
+    #[must_use]
+    pub fn new(context: &Context, mapping: Arc<ArcSwap<Mapping>>) -> State {
+        let config = &context.config;
+        State {
+            status: Arc::clone(&context.status),
+            mapping,
+            key_prefix: config.redis.key_prefix.clone(),
+            remembered_drops: config.pipeline.remembered_drops,
+            reads: context.serves(),
+            console: Arc::new(Console::new(&config.postgres.slot)),
+        }
+    }
 }
 
 /// Takes the address.
@@ -42,18 +76,47 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until it is aborted.
-pub async fn serve(listener: TcpListener, state: State) {
+pub async fn serve(listener: TcpListener, settings: Admin, state: State) {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "admin listener: /metrics /healthz /readyz /why");
+        info!(%address, "admin listener: / (console) /metrics /healthz /readyz /why");
     }
+    let guard = Arc::new(Guard::new(&settings));
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/why", get(why))
+        .merge(console::routes())
+        .layer(from_fn_with_state(guard, guard::stand))
         .with_state(state);
-    if let Err(reason) = axum::serve(listener, router).await {
+    if let Err(reason) = axum::serve(Connections(listener), router).await {
         error!(%reason, "the admin listener has ended");
+    }
+}
+
+/// How long somebody may take in nothing of what he asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What lies ready for one who does not read, at the most (the kernel doubles it).
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Connections that are cut when their other end does not read.
+struct Connections(TcpListener);
+
+impl Listener for Connections {
+    type Io = Impatient;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Impatient, SocketAddr) {
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+            debug!(%error, "more lies ready for slow readers than need be");
+        }
+        (Impatient::new(stream, PATIENCE), address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

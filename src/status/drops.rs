@@ -33,7 +33,7 @@ pub struct Drop {
 #[derive(Debug)]
 pub struct Drops {
     /// The last drop of all of a cache, and why it was not by key.
-    whole: HashMap<CacheId, (Escalation, Drop), foldhash::fast::RandomState>,
+    whole: HashMap<CacheId, (u64, Escalation, Drop), foldhash::fast::RandomState>,
     by_key: HashMap<Box<[u8]>, (u64, Drop), foldhash::fast::RandomState>,
     /// Oldest first; an entry whose number is not the key's last one is void.
     order: VecDeque<(u64, Box<[u8]>)>,
@@ -56,13 +56,20 @@ impl Drops {
 
     /// Notes that a cache was dropped as a whole.
     pub fn note_whole(&mut self, reason: Escalation, drop: Drop) {
-        self.whole.insert(drop.origin.cache, (reason, drop));
+        let number = self.number();
+        self.whole.insert(drop.origin.cache, (number, reason, drop));
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
     }
 
     /// The last time that this cache was dropped as a whole.
     #[must_use]
     pub fn last_whole(&self, cache: CacheId) -> Option<(Escalation, Drop)> {
-        self.whole.get(&cache).copied()
+        self.whole.get(&cache).map(|(_, reason, drop)| (*reason, *drop))
     }
 
     /// Forgets everything: the ids of another mapping mean other rules.
@@ -77,8 +84,7 @@ impl Drops {
         if self.capacity == 0 {
             return;
         }
-        let number = self.next;
-        self.next += 1;
+        let number = self.number();
         self.by_key.insert(key.into(), (number, drop));
         self.order.push_back((number, key.into()));
         // Void entries count too: twice the capacity bounds the queue.
@@ -94,6 +100,44 @@ impl Drops {
     #[must_use]
     pub fn last(&self, key: &[u8]) -> Option<Drop> {
         self.by_key.get(key).map(|(_, drop)| *drop)
+    }
+}
+
+/// The drops since some moment.
+#[derive(Debug, Default)]
+pub struct Since {
+    /// By key, the last first. A key that was dropped again since is among them once.
+    pub keys: Vec<(Box<[u8]>, Drop)>,
+    /// Of whole caches.
+    pub whole: Vec<(Escalation, Drop)>,
+    /// So many were not looked at, because there were too many.
+    pub left_out: u64,
+    /// What to ask from the next time.
+    pub next: u64,
+}
+
+impl Drops {
+    /// The drops from that number on, of which `at_most` are looked at: the latest. What is
+    /// remembered anyway is read from its end, so that nothing more is recorded for those who
+    /// watch.
+    #[must_use]
+    pub fn since(&self, number: u64, at_most: usize) -> Since {
+        let mut since = Since { next: self.next, ..Since::default() };
+        let new = self.order.iter().rev().take_while(|(at, _)| *at >= number);
+        for (at, key) in new.take(at_most) {
+            if let Some((last, drop)) = self.by_key.get(key)
+                && last == at
+            {
+                since.keys.push((key.clone(), *drop));
+            }
+        }
+        let whole = self.whole.values().filter(|(at, ..)| *at >= number);
+        since.whole = whole.map(|(_, reason, drop)| (*reason, *drop)).collect();
+        // Numbers are given without a hole.
+        let looked_at = u64::try_from(at_most.saturating_add(since.whole.len()));
+        let all = self.next.saturating_sub(number);
+        since.left_out = all.saturating_sub(looked_at.unwrap_or(u64::MAX));
+        since
     }
 }
 
@@ -204,5 +248,28 @@ mod tests {
         assert_eq!(drops.last(b"hot").unwrap().lsn, Lsn(999));
         assert_eq!(drops.last(b"4").unwrap().lsn, Lsn(999));
         assert!(drops.last(b"1").is_none());
+    }
+
+    #[test]
+    fn what_was_dropped_since_is_told_once_and_the_latest_first() {
+        let mut drops = Drops::new(10);
+        let told = |since: &Since| -> Vec<(String, u64)> {
+            let keys = since.keys.iter();
+            keys.map(|(key, drop)| (String::from_utf8_lossy(key).into_owned(), drop.lsn.0))
+                .collect()
+        };
+        drops.note(b"a", drop(1));
+        let first = drops.since(0, 10);
+        assert_eq!((told(&first), first.left_out), (vec![("a".to_owned(), 1)], 0));
+        drops.note(b"b", drop(2));
+        drops.note(b"c", drop(3));
+        drops.note(b"b", drop(4));
+        drops.note_whole(Escalation::Truncate, drop(5));
+        let second = drops.since(first.next, 10);
+        assert_eq!(told(&second), [("b".to_owned(), 4), ("c".to_owned(), 3)]);
+        assert_eq!((second.whole.len(), second.left_out), (1, 0));
+        assert!(drops.since(second.next, 10).keys.is_empty());
+        let few = drops.since(0, 1);
+        assert_eq!((told(&few), few.left_out), (vec![("b".to_owned(), 4)], 3));
     }
 }

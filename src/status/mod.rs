@@ -82,6 +82,8 @@ struct Inner {
     /// The gap that has not come to its end yet.
     open_gap: Option<GapReason>,
     drops: Drops,
+    /// When the audit last found a stale value.
+    stale_at: Option<SystemTime>,
     /// How many runs have begun.
     runs: u64,
     /// When Redis was asked to take the certificate that it took last.
@@ -152,6 +154,7 @@ impl Status {
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
+                stale_at: None,
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
@@ -396,6 +399,23 @@ impl Status {
         use_it(&mut self.lock().drops)
     }
 
+    /// The audit has found a stale value.
+    pub fn found_stale(&self) {
+        self.lock().stale_at = Some(SystemTime::now());
+    }
+
+    /// When it did so last.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<SystemTime> {
+        self.lock().stale_at
+    }
+
+    /// For how long a transaction has waited that is not visible yet; zero: there is none.
+    #[must_use]
+    pub fn parked_for(&self) -> Duration {
+        self.lock().parked_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
     /// brought is not left lying. Parked transactions do not count: nobody can see them.
     #[must_use]
@@ -406,14 +426,9 @@ impl Status {
 
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
-        let ((bytes, seconds), parked, certified) = {
-            let inner = self.lock();
-            let parked = inner.parked_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-            let certified = inner.certified.is_some_and(|at| at.elapsed() < CERTIFICATE_LIFE);
-            (inner.lag(), parked, certified)
-        };
-        self.metrics.parked_seconds.set(parked);
-        self.metrics.certified.set(certified.into());
+        let (bytes, seconds) = self.lock().lag();
+        self.metrics.parked_seconds.set(self.parked_for().as_secs_f64());
+        self.metrics.certified.set(self.is_certified().into());
         self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);
