@@ -34,3 +34,4 @@ pub mod store;
 pub mod systemd;
 pub mod tail;
 pub mod warm;
+pub mod why;

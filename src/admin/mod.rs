@@ -18,7 +18,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tracing::{debug, error, info};
@@ -30,8 +30,9 @@ use crate::impatient::Impatient;
 use crate::mapping::Mapping;
 use crate::pipeline::context::Context;
 use crate::status::Status;
-use crate::status::drops::{Told, ToldWhole};
-use crate::status::readiness::LastGap;
+use crate::store::keys::ControlKeys;
+use crate::store::session::Address;
+use crate::why::answer::Answer;
 
 /// What the answers are made of.
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub struct State {
     status: Arc<Status>,
     /// The rules, as they are now.
     mapping: Arc<ArcSwap<Mapping>>,
+    /// Where Redis is, and the names of the daemon's keys there.
+    redis: (Address, ControlKeys),
     /// What stands before every cache's key.
     key_prefix: String,
     /// For how many keys it is remembered why they were dropped.
@@ -57,6 +60,7 @@ impl State {
         State {
             status: Arc::clone(&context.status),
             mapping,
+            redis: (context.address.clone(), ControlKeys::new(&config.postgres.slot)),
             key_prefix: config.redis.key_prefix.clone(),
             remembered_drops: config.pipeline.remembered_drops,
             reads: context.serves(),
@@ -140,38 +144,6 @@ struct Which {
     key: String,
 }
 
-/// The answer of `/why`.
-#[derive(Debug, Serialize)]
-struct Why {
-    key: String,
-    /// `null`: not dropped as far as the daemon remembers.
-    last_drop: Option<Told>,
-    /// The last time that its cache was dropped as a whole.
-    last_whole_drop: Option<ToldWhole>,
-    /// When everything was dropped last.
-    last_gap: Option<LastGap>,
-    /// Everything below it is applied.
-    applied_lsn: String,
-    ready: bool,
-}
-
-async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Why> {
-    let mapping = state.mapping.load();
-    let key = which.key.as_bytes();
-    let cache = mapping.cache_of_key(key).map(|(id, _)| id);
-    let (last, whole) = state
-        .status
-        .with_drops(|drops| (drops.last(key), cache.and_then(|cache| drops.last_whole(cache))));
-    let readiness = state.status.readiness();
-    Json(Why {
-        last_drop: last.map(|drop| Told::new(&drop, &mapping)),
-        last_whole_drop: whole.map(|(reason, drop)| ToldWhole {
-            reason: reason.as_str(),
-            told: Told::new(&drop, &mapping),
-        }),
-        last_gap: readiness.last_gap,
-        applied_lsn: readiness.applied_lsn,
-        ready: readiness.ready,
-        key: which.key,
-    })
+async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Answer> {
+    Json(Answer::new(which.key, &state.status, &state.mapping.load()))
 }

@@ -2,6 +2,8 @@
 //! metrics and `why`.
 
 pub mod drops;
+pub mod fills;
+mod latest;
 pub mod readiness;
 pub mod reason;
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::drops::Drops;
+use self::fills::{Fill, Fills};
 use self::reason::GapReason;
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
@@ -118,6 +121,7 @@ impl Loop {
 /// Shared by all tasks. Locked for moments only, never across an await.
 pub struct Status {
     inner: Mutex<Inner>,
+    fills: Fills,
     /// The metrics.
     pub metrics: Metrics,
     max_lag: Duration,
@@ -159,6 +163,7 @@ impl Status {
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
             }),
+            fills: Fills::new(remembered_drops),
             metrics,
             max_lag,
             watermarks: watch::Sender::new(Lsn::ZERO),
@@ -397,6 +402,17 @@ impl Status {
     /// Reads or adds to the remembered drops.
     pub fn with_drops<T>(&self, use_it: impl FnOnce(&mut Drops) -> T) -> T {
         use_it(&mut self.lock().drops)
+    }
+
+    /// This process has stored a value.
+    pub fn filled(&self, key: &[u8], fill: Fill) {
+        self.fills.note(key, fill);
+    }
+
+    /// The last time that it stored this key, if that is remembered.
+    #[must_use]
+    pub fn last_fill(&self, key: &[u8]) -> Option<Fill> {
+        self.fills.last(key)
     }
 
     /// The audit has found a stale value.

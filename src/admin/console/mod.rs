@@ -3,7 +3,7 @@
 //! *The page* is three files put into one when the daemon starts. It asks nobody but this
 //! listener: its Content-Security-Policy names the hash of its script and of its style and
 //! forbids everything else, turning text into markup among it. What the feed says is only ever
-//! put in as text.
+//! put in as text. A key that is searched is explained as `unstale why` does ([`crate::why`]).
 //!
 //! *The feed* (`/console/events`, server-sent events) tells the figures of the moment once a
 //! second, and what was dropped since ([`figures`], [`recent`]). Each who watches has a ticker of
@@ -20,16 +20,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
-use axum::extract::State as Shared;
+use axum::extract::{Query, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -39,9 +39,16 @@ use self::recent::{LOOKED_AT, Recent};
 use super::State;
 use crate::mapping::Mapping;
 use crate::mapping::model::Fingerprint;
+use crate::why::answer::Answers;
+use crate::why::key::Key;
+use crate::why::report::Report;
+use crate::why::stored::ask_redis;
 
 /// How many may watch at once.
 const SEATS: usize = 16;
+
+/// How many keys are searched at once.
+const SEARCHES: usize = 2;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -57,6 +64,7 @@ pub(super) struct Console {
     page: Bytes,
     policy: String,
     seats: Arc<Semaphore>,
+    searches: Semaphore,
     /// Tells one life of the daemon from the next.
     started: SystemTime,
     slot: String,
@@ -77,6 +85,7 @@ impl Console {
             page: page.into(),
             policy,
             seats: Arc::new(Semaphore::new(SEATS)),
+            searches: Semaphore::new(SEARCHES),
             started: SystemTime::now(),
             slot: slot.to_owned(),
         }
@@ -84,7 +93,10 @@ impl Console {
 }
 
 pub(super) fn routes() -> Router<State> {
-    Router::new().route("/", get(page)).route("/console/events", get(events))
+    Router::new()
+        .route("/", get(page))
+        .route("/console/events", get(events))
+        .route("/console/key", get(key))
 }
 
 async fn page(Shared(state): Shared<State>) -> Response {
@@ -116,6 +128,35 @@ async fn events(Shared(state): Shared<State>) -> Response {
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Sse::new(stream)).into_response()
+}
+
+#[derive(Deserialize)]
+struct Which {
+    key: String,
+}
+
+/// The same as `unstale why KEY --json` says; asks Redis, on a connection of its own.
+async fn key(Shared(state): Shared<State>, Query(which): Query<Which>) -> Response {
+    let Ok(_turn) = state.console.searches.acquire().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let mapping = state.mapping.load_full();
+    let key = Key::find(&which.key, &state.key_prefix, &mapping);
+    let (address, control) = state.redis.clone();
+    let stored = Box::pin(ask_redis(&address, control, &key)).await;
+    let problem = stored.as_ref().err().map(ToString::to_string);
+    let answers = Answers::new(&key, &state.status, &mapping);
+    let report = Report::new(&key, &mapping, Some(answers), stored.ok());
+    let found = Found { report, problem };
+    ([(header::CACHE_CONTROL, "no-store")], Json(found)).into_response()
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(flatten)]
+    report: Report<'a>,
+    /// Why Redis does not tell.
+    problem: Option<String>,
 }
 
 /// One who watches.

@@ -115,7 +115,7 @@
 
   const show = (f) => {
     const late = f.lag_seconds >= 1;
-    vital("lag", late ? span(f.lag_seconds) : "none to speak of",
+    vital("lag", f.lag_seconds > 0 ? span(f.lag_seconds) : "none",
       `${bytes(f.lag_bytes)} of WAL to go, applied up to ${f.applied_lsn}`, late ? "warn" : "");
     vital("parked", number(f.parked),
       f.parked > 0 ? `committed, not visible yet, for ${span(f.parked_seconds)}: does a synchronous standby hang?`
@@ -129,8 +129,10 @@
         `${number(a.equal)} equal, ${number(a.inconsistent)} changed meanwhile`, a.stale > 0 ? "bad" : "");
     const t = f.commit_to_invalidated;
     vital("removal", t.p99 === null ? "–" : span(t.p99), t.p99 === null ? "no commit in the last minute" : `half within ${span(t.p50)}, last minute`);
-    vital("certificate", f.certified ? "stands" : "not there",
-      f.certified ? "renewed every second, ends 10 s after the last time" : "readers that look for it go to the database", f.certified ? "" : "bad");
+    const renewed = f.services.redis && f.phase === "streaming";
+    vital("certificate", !f.certified ? "not there" : renewed ? "stands" : "ends soon",
+      !f.certified ? "readers that look for it go to the database" : `${renewed ? "renewed every second" : "not renewed now"}, ends 10 s after the last time`,
+      !f.certified ? "bad" : renewed ? "" : "warn");
     const down = [["Postgres", f.services.postgres], ["Redis", f.services.redis]].filter(([, up]) => !up).map(([name]) => name);
     vital("services", down.length > 0 ? `${down.join(", ")} down` : "both up", `Postgres ${f.services.postgres ? "up" : "down"}, Redis ${f.services.redis ? "up" : "down"}; ${words(f.phase)}`,
       down.length > 0 ? "bad" : "");
@@ -200,12 +202,15 @@
     const age = element("td", { class: "age", role: "cell" });
     const dropped = line.whole
       ? [`all of ${line.cache}`, more(words(line.whole))]
-      : [`${many(line.keys, "key")} of ${line.cache}`, more(line.kept ? `${number(line.there)} there, kept until refreshed` : `${number(line.there)} there`),
-        element("div", { class: "keys" }, ...line.named.map(keyButton), line.keys > line.named.length ? element("span", { class: "quiet" }, `and ${number(line.keys - line.named.length)} more`) : null)];
+      : [`${many(line.keys, "key")} of ${line.cache}, ${line.kept ? `${number(line.there)} kept until refreshed` : `${number(line.there)} there`}`,
+        element("div", { class: "keys" }, ...line.named.map(keyButton),
+          line.keys > line.named.length ? element("span", { class: "rest" }, `and ${number(line.keys - line.named.length)} more`) : null)];
+    // Where it stands in the configuration goes below what it says.
+    const [, says, place] = /^(.*?)(?: (\(.*\)))?$/s.exec(line.rule);
     const made = element("tr", { role: "row" }, age,
       element("td", { class: "change", role: "cell" }, element("span", { class: "op", "data-op": line.operation }, line.operation), line.table),
       element("td", { class: "dropped", role: "cell" }, ...dropped),
-      element("td", { class: "rule", role: "cell" }, line.rule),
+      element("td", { class: "rule", role: "cell" }, `${says} `, place ? more(place) : null),
       element("td", { class: "commit", role: "cell" }, element("span", { class: "code" }, line.lsn), more(`xid ${line.xid}`)));
     return { ...line, row: made, age, text: [line.table, line.operation, line.rule, line.lsn, line.xid, ...line.named].join(" ").toLowerCase() };
   };
@@ -247,6 +252,7 @@
 
   // ── Caches ───────────────────────────────────────────────────────────────────────────────────
 
+  const NOT_COUNTED = "not counted yet";
   const COLUMNS = ["Hits", "Misses", "Hit rate", "Keys", "Memory", "Load p99", "Dropped"];
   let about = new Map();
   let cacheRows = new Map();
@@ -276,14 +282,19 @@
       const stored = Boolean(about.get(cache.name)?.key);
       const all = cache.hits + cache.misses + cache.bypasses + cache.errors;
       const share = all > 0 ? cache.hits / all : null;
-      const set = (at, text, below = "") => { say(cells[at][0], text); say(cells[at][1], below); };
+      const set = (at, text, below = "") => {
+        const [shown, note] = cells[at];
+        say(shown, text);
+        say(note, below);
+        shown.parentElement.classList.toggle("none", text === "–" || text === NOT_COUNTED);
+      };
       set(0, readsCounted ? number(cache.hits) : "–");
       set(1, readsCounted ? number(cache.misses) : "–", cache.bypasses + cache.errors > 0 ? `${number(cache.bypasses)} bypassed, ${number(cache.errors)} failed` : "");
       set(2, share === null ? "–" : `${tenth.format(share * 100)} %`);
       bar.hidden = share === null;
       bar.style.setProperty("--share", share ?? 0);
-      set(3, !stored ? "–" : cache.keys === null ? "not counted yet" : number(cache.keys));
-      set(4, !stored ? "–" : cache.bytes === null ? "not counted yet" : bytes(cache.bytes));
+      set(3, !stored ? "–" : cache.keys === null ? NOT_COUNTED : number(cache.keys));
+      set(4, !stored ? "–" : cache.bytes === null ? NOT_COUNTED : bytes(cache.bytes));
       const lately = cache.load_p99_lately;
       set(5, cache.load_p99 === null ? "–" : span(lately ?? cache.load_p99),
         cache.load_p99 === null ? "" : lately === null ? "since the start" : `${span(cache.load_p99)} since the start`);
@@ -307,7 +318,86 @@
 
   // ── Search ───────────────────────────────────────────────────────────────────────────────────
 
-  const search = (key, scroll = false) => { void key; void scroll; };
+  const field = $("key");
+  let asked = 0; // only the last question's answer is shown
+
+  const dropped = (d) => `${ago(d.age_seconds * 1000)}: ${d.operation} of ${d.table}, xid ${d.xid}, LSN ${d.lsn}; by ${d.rule}`;
+  const sentence = ({ redis, since, cache, problem }) => {
+    if (!redis) return `Redis does not tell: ${problem}`;
+    if (!redis.present) return cache ? "Not cached now." : "Not there, and no cache of the configuration has such keys.";
+    const life = redis.ttl_ms === null ? "without expiry" : `lives ${span(redis.ttl_ms / 1000)} more`;
+    if (since?.kind === "known") return `Cached since ${span(since.age_seconds)}, ${life}.`;
+    if (since) return `Cached, for ${span(since.age_seconds)} at most, ${life}.`;
+    return `Cached, ${life}.`;
+  };
+
+  /** What is known of a key, as names and values. */
+  const facts = (found) => {
+    const { redis, since, daemon, generation } = found;
+    const told = [["Key", element("code", {}, found.key)]];
+    const parameters = Object.entries(found.parameters).map(([name, value]) => `${name}=${value}`).join(", ");
+    told.push(["Cache", found.cache ? [found.cache, parameters].filter(Boolean).join(" · ") : "none has such keys"]);
+    if (since?.kind === "known") told.push(["From", `a snapshot at LSN ${since.snapshot_lsn} or later, stored by this daemon`]);
+    else if (since) told.push(["From", "not known: another filler stored it, or it is no longer remembered; how old it is at most, its TTL tells"]);
+    if (redis) {
+      if (redis.due_in_ms !== null) told.push(["Due", `in ${span(redis.due_in_ms / 1000)}: it may lack a change, and goes unless it is refreshed`]);
+      if (generation) {
+        const present = redis.generation === generation.of_entry;
+        told.push(["Generation", present ? `${generation.of_entry}, the present one` : redis.generation === null
+          ? `${generation.of_entry}, the scope has none now` : `${generation.of_entry}, the present one is ${redis.generation}: nobody reads this entry any more`]);
+      }
+      told.push(["Lease", redis.lease_ttl_ms === null ? "nobody computes it now" : `somebody computes it, for ${span(redis.lease_ttl_ms / 1000)} at most`]);
+    }
+    const drop = daemon.last_drop;
+    const there = drop && (drop.kept ? "it stayed until it was refreshed, or due" : drop.present ? "it was there" : "it was not there");
+    told.push([drop?.kept ? "Last change" : "Last drop", drop ? `${dropped(drop)}; ${there}` : "none that the daemon remembers"]);
+    if (daemon.last_whole_drop) told.push(["Whole cache", `${dropped(daemon.last_whole_drop)}; as a whole because of ${words(daemon.last_whole_drop.reason)}`]);
+    if (daemon.last_gap) told.push(["Last gap", `${ago(now - daemon.last_gap.at * 1000)}: everything was dropped (${words(daemon.last_gap.reason)})`]);
+    if (found.cache) {
+      told.push(["Dropped by", found.rules.length > 0
+        ? element("ul", {}, ...found.rules.map((rule) => element("li", {}, rule))) : "no rule: it only expires"]);
+    }
+    return told;
+  };
+
+  const search = async (key, scroll = false) => {
+    field.value = key;
+    asked += 1;
+    const question = asked;
+    history.replaceState(null, "", `#key=${encodeURIComponent(key)}`);
+    let found;
+    try {
+      const answered = await fetch(`/console/key?key=${encodeURIComponent(key)}`);
+      if (!answered.ok) throw new Error((await answered.text()).trim() || `it answered ${answered.status}`);
+      found = await answered.json();
+    } catch (error) {
+      if (question !== asked) return;
+      say($("found-summary"), `No answer from the daemon: ${error.message}`);
+      $("found").hidden = true;
+      return;
+    }
+    if (question !== asked) return;
+    say($("found-summary"), sentence(found));
+    $("found").replaceChildren(element("dl", { class: "found" }, ...facts(found).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
+    $("found").hidden = false;
+    if (scroll) {
+      field.focus({ preventScroll: true });
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      $("search-title").scrollIntoView({ behavior: still ? "auto" : "smooth" });
+    }
+  };
+
+  $("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const key = field.value.trim();
+    if (key !== "") void search(key);
+  });
+  /** A link that somebody was sent. */
+  const linked = () => {
+    const key = location.hash.startsWith("#key=") ? location.hash.slice(5) : "";
+    if (key !== "") try { void search(decodeURIComponent(key)); } catch { /* no such link */ }
+  };
+  addEventListener("hashchange", linked);
 
   // ── The feed ─────────────────────────────────────────────────────────────────────────────────
 
@@ -358,13 +448,14 @@
   const connect = () => {
     source = new EventSource("/console/events");
     source.addEventListener("message", (event) => told(JSON.parse(event.data)));
-    source.addEventListener("error", async () => {
+    source.addEventListener("error", () => {
       if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
-      // Refused: the answer says why, which an EventSource does not tell.
-      source.close();
+      // Refused for good, as when too many watch: an EventSource does not say why.
+      silent("It refuses this page, most likely because too many consoles are open (16). Close one: this page tries again by itself.");
       setTimeout(connect, AGAIN);
     });
   };
   setInterval(() => { if (Date.now() - heard > SILENCE && (heard > 0 || source.readyState !== EventSource.OPEN)) silent(); }, 1000);
   connect();
+  linked();
 })();

@@ -19,7 +19,7 @@ pub(super) const LOOKED_AT: usize = 1000;
 const LINES: usize = 100;
 
 /// How many keys a line names.
-const NAMED: usize = 3;
+const NAMED: usize = 2;
 
 /// See the module.
 #[derive(Debug, Serialize)]
