@@ -1,6 +1,7 @@
 //! What a look at the server gives: everything that the findings and the set-up rest on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::model::Config;
 use crate::mapping::Mapping;
@@ -43,6 +44,10 @@ pub struct Facts {
     pub senders: u32,
     /// An event trigger tells of tables that are rewritten.
     pub rewrites_told: bool,
+    /// `postgres.failover`
+    pub failover_wanted: bool,
+    /// `idle_replication_slot_timeout`, if there is one (Postgres 18 and later).
+    pub idle_timeout: Option<String>,
     /// `max_slot_wal_keep_size` limits what a slot may hold back.
     pub slot_limited: bool,
     /// The mapping's tables, in its order; `None` for one that the database lacks.
@@ -82,6 +87,9 @@ pub struct Role {
     pub connect: bool,
     /// TEMPORARY on the database.
     pub temporary: bool,
+    /// Of the functions that write a heartbeat, those that it may not execute, with their
+    /// arguments.
+    pub no_heartbeat: Vec<String>,
 }
 
 /// The role of this connection.
@@ -108,7 +116,10 @@ SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, pg_encoding_max_length(
        own.rolname::text, own.rolsuper,
        has_database_privilege(d.oid, 'CREATE'), has_database_privilege(d.oid, 'TEMPORARY'),
        ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles m WHERE pg_has_role(m.oid, 'USAGE')),
-       by.rolname::text
+       by.rolname::text,
+       ARRAY(SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p
+              WHERE p.proname = 'pg_logical_emit_message' AND p.proargtypes[2] = 'text'::regtype
+                AND NOT coalesce(has_function_privilege(r.oid, p.oid, 'EXECUTE'), true))
   FROM pg_catalog.pg_database d
   JOIN pg_catalog.pg_roles own ON own.rolname = current_user
   LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name
@@ -120,7 +131,8 @@ SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int8,
        (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int8,
        current_setting('max_slot_wal_keep_size') <> '-1',
        (SELECT pg_get_userbyid(pubowner)::text FROM pg_catalog.pg_publication
-         WHERE pubname = $1::text::name)";
+         WHERE pubname = $1::text::name),
+       nullif(current_setting('idle_replication_slot_timeout', true), '0')";
 
 const WITHOUT_IDENTITY: &str = "\
 WITH published AS (
@@ -176,6 +188,10 @@ impl Facts {
             replication_by: row.try_get(13)?,
             connect: row.try_get(6)?,
             temporary: row.try_get(7)?,
+            no_heartbeat: match config.postgres.heartbeat.get() {
+                Duration::ZERO => Vec::new(),
+                _ => row.try_get(14)?,
+            },
         };
         let own = Own {
             name: row.try_get(8)?,
@@ -215,6 +231,8 @@ impl Facts {
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,
+            failover_wanted: config.postgres.failover,
+            idle_timeout: row.try_get(4)?,
             mapped: names.into_iter().zip(numbers).collect(),
             catalog,
             timezone_known: timezone_known(client, &config.caches.timezone).await?,
