@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test test-long soak faults lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long soak faults lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -11,6 +11,9 @@ FUZZ_SECONDS ?= 60
 
 # How long the proof on real servers runs, all its cases together, and the faults.
 SECONDS ?= 120
+
+# The benchmarks. BENCH_... variables make them smaller: see the head of each.
+BENCH ?= $(basename $(notdir $(wildcard benches/*.rs)))
 
 # cargo nextest runs each test in a process of its own and kills what hangs;
 # without it, cargo test does.
@@ -33,8 +36,11 @@ help: ## this list
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
 
-setup-tests: ## the same, and what only tests need: promtool
+setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
+
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+	@scripts/setup.sh bench
 
 build: setup ## the optimized binary, target/release/unstale
 	cargo build --locked --release
@@ -66,10 +72,9 @@ lint: ## formatting and clippy, as CI wants them
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 
-bench: setup ## every benchmark in benches/
-	@ls benches/*.rs >/dev/null 2>&1 || { echo "benches/ has no benchmark yet"; exit 0; }; \
-	for bench in benches/*.rs; do \
-		cargo bench --locked --bench "$$(basename "$$bench" .rs)" || exit 1; \
+bench: setup-bench ## every benchmark in benches/, or BENCH=api; reports in target/bench/
+	@for bench in $(BENCH); do \
+		cargo bench --locked --bench "$$bench" || exit 1; \
 	done
 
 deny: ## licences, advisories and sources of the dependencies

@@ -28,7 +28,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::pipeline::status::{Loop, Phase, Readiness, Status};
+use crate::status::readiness::Readiness;
+use crate::status::{Loop, Phase, Status};
 
 /// How often the status is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
     use crate::lsn::Lsn;
     use crate::metrics::Metrics;
-    use crate::pipeline::status::Health;
+    use crate::status::Health;
 
     fn streaming() -> Arc<Status> {
         let status = Status::new(Metrics::new().unwrap(), Duration::from_secs(30), 10);

@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime};
 
 use support::{World, until};
 use unstale::config::Override;
-use unstale::daemon::{connect_options, replica_options};
 use unstale::fill::filler::{Filler, How};
 use unstale::loader::load::{Bounds, Loader};
 use unstale::loader::replica::Replica;
@@ -25,6 +24,7 @@ use unstale::mapping::Mapping;
 use unstale::metrics::Metrics;
 use unstale::rules::Rules;
 use unstale::sandbox::{Postgres, Redis};
+use unstale::servers::{connect_options, replica_options};
 use unstale::store::fills::Fills;
 use unstale::store::keys::ControlKeys;
 use unstale::store::session::Address;

@@ -11,7 +11,8 @@ use tracing::{debug, error};
 
 use super::compare::{CompareError, Comparer, Ground, Verdict};
 use crate::metrics::Metrics;
-use crate::pipeline::status::Status;
+use crate::observed::idle;
+use crate::status::Status;
 use crate::store::error::StoreError;
 use crate::store::scan::Scan;
 use crate::store::session::Session;
@@ -78,6 +79,11 @@ impl Sampler {
 
     async fn step(&self, mut walk: Walk) -> Result<Walk, CompareError> {
         if let Some(key) = self.pick(&mut walk).await? {
+            // To compare it is to read it: what Redis knows of others' reads is asked before.
+            let observed = &self.metrics().observed;
+            let questions = Vec::from_iter(observed.question(&key));
+            idle::ask(&mut walk.session.connection(), observed, &questions).await?;
+            observed.touched(&key);
             self.compare(&mut walk.comparer, &key).await?;
         }
         Ok(walk)
@@ -114,6 +120,7 @@ impl Sampler {
         };
         self.metrics().verify.with_label_values(&[&*cache.name, result]).inc();
         if compared.verdict == Verdict::Stale {
+            self.status.found_stale();
             let last = self.status.with_drops(|drops| drops.last(key));
             let dropped_at = last.as_ref().map(|drop| drop.lsn.to_string());
             let rule = last.map(|drop| self.ground.mapping.describe(drop.origin.rule));

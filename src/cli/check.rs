@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::{Common, Exit, output, runtime};
 use crate::config::Loaded;
-use crate::daemon::{connect_options, replica_options};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::preflight::facts::Facts;
@@ -14,6 +13,7 @@ use crate::preflight::places::Places;
 use crate::preflight::replica::{self, Replica};
 use crate::preflight::{cache_server, coverage, dependencies, replication, serving, tables};
 use crate::rules::Rules;
+use crate::servers::{connect_options, replica_options};
 use crate::store::error::StoreError;
 
 /// Say what is missing, and the exact SQL for it; changes nothing

@@ -5,11 +5,11 @@ use clap::{Args, ValueEnum};
 use super::output::{error, line};
 use super::{Common, Exit, runtime};
 use crate::config::model;
-use crate::daemon::connect_options;
 use crate::explain::row::{Change, JsonRow};
 use crate::explain::{ExplainError, Report, offline, online};
 use crate::mapping::name::TableName;
 use crate::postgres::client::SqlClient;
+use crate::servers::connect_options;
 
 /// Say which keys a change reaches, by which rule, and why others do not apply
 ///

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::output::{error, warn_on_stderr};
 use super::{Common, Exit, runtime};
-use crate::daemon::connect_options;
 use crate::lsn::Lsn;
 use crate::mapping::name::TableName;
+use crate::servers::connect_options;
 use crate::tail::follow::{Ended, Follow, FollowError, Format, Selection};
 
 /// Print changes and the keys that they reach, live

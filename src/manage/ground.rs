@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::scheduled::{Planned, planned};
 use crate::config::model::Config;
-use crate::daemon::connect_options;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheModel;
@@ -11,6 +11,7 @@ use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+use crate::servers::connect_options;
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
 use crate::store::session::{Address, Session};
@@ -32,8 +33,12 @@ pub struct Ground {
     pub connect: ConnectOptions,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// Shadow mode: what is cached is the application's.
+    pub shadow: bool,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
+    /// What is done now and then.
+    pub planned: Vec<Planned>,
 }
 
 /// Why something could not be done.
@@ -83,7 +88,9 @@ impl Ground {
             slot: config.postgres.slot.clone(),
             connect: connect.with_application_name(application_name),
             statement_timeout: config.postgres.statement_timeout.get(),
+            shadow: config.shadow,
             users: config.warm.users,
+            planned: planned(config),
         })
     }
 

@@ -11,11 +11,11 @@ use backon::BackoffBuilder;
 use tracing::{info, warn};
 
 use super::end::End;
-use super::gap::GapReason;
 use super::points::{Point, Points};
-use super::status::{Health, Status};
 use crate::lsn::Lsn;
 use crate::mapping::changes::Key;
+use crate::status::reason::GapReason;
+use crate::status::{Health, Status};
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
 use crate::store::purge::purge;

@@ -1,8 +1,8 @@
 //! How a run ends, and what follows from it.
 
 use super::assemble::StreamError;
-use super::gap::GapReason;
 use crate::postgres::error::{Class, Kind, PgError};
+use crate::status::reason::GapReason;
 use crate::store::error::StoreError;
 
 /// Why a run of the pipeline ended.

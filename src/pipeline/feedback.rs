@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::end::End;
 use super::points::{Point, Points};
-use super::status::Status;
 use crate::lsn::Lsn;
 use crate::postgres::feedback::FeedbackWriter;
+use crate::status::Status;
 
 /// Acknowledgements are not sent more often than this: each costs both sides a system
 /// call, and Postgres only uses them to free WAL.

@@ -8,10 +8,10 @@ use tracing::warn;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
-use super::gap::GapReason;
 use super::points::Point;
-use super::status::Phase;
 use crate::lsn::Lsn;
+use crate::status::Phase;
+use crate::status::reason::GapReason;
 use crate::store::state::{Identity, Nonce, State};
 
 /// Makes the state invalid and drops what this mapping and the one before it manage.

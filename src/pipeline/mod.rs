@@ -15,18 +15,19 @@
 //! is dropped, [`run`] wires the four tasks and ends them. What decides is
 //! apart and pure: [`waiting`] (order and watermark), [`gap`] (does the state stand),
 //! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions, [`streams`] for those
-//! that come while in progress), [`batch`].
+//! that come while in progress), [`batch`], [`watchdog`] (does the stream still bring anything).
 
 pub mod apply;
 pub mod assemble;
 pub mod batch;
 pub mod chain;
 pub mod context;
-pub mod drops;
 pub mod end;
 pub mod feedback;
 pub mod gap;
 pub mod gate;
+mod hand;
+pub mod heartbeat;
 mod invalidate;
 pub mod lookups;
 pub mod points;
@@ -35,11 +36,11 @@ mod relations;
 pub mod rewrites;
 pub mod run;
 pub mod settle;
-pub mod status;
 pub mod stream;
 mod streams;
 pub mod suspects;
 mod touched;
 pub mod transaction;
 pub mod waiting;
+pub mod watchdog;
 pub mod without;

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::chain::{Chain, Keys};
 use super::context::Context;
 use super::end::End;
-use super::gap::{GapReason, verdict};
+use super::gap::verdict;
 use super::invalidate::{as_slices, invalidate, own_prefixes, prefixes};
 use super::points::Point;
 use super::rewrites::{self, differing};
@@ -32,6 +32,7 @@ use crate::mapping::model::CacheId;
 use crate::postgres::server::wal_insert;
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
+use crate::status::reason::GapReason;
 use crate::store::state::{self, Nonce, State};
 
 /// Where the pipeline takes up.

@@ -6,11 +6,12 @@ use std::time::Instant;
 use unstale::loader::standby::{Needed, Position, Verdict, may_begin};
 use unstale::lsn::Lsn as RealLsn;
 use unstale::mapping::changes::ChangeSet;
-use unstale::pipeline::gap::{self, GapReason};
+use unstale::pipeline::gap;
 use unstale::pipeline::lookups::LookupPlans;
 use unstale::pipeline::transaction::Transaction;
 use unstale::pipeline::waiting::{Arrival, Waiting};
 use unstale::snapshot::{Snapshot, Xid};
+use unstale::status::reason::GapReason;
 use unstale::store::state::{Identity, Nonce, State};
 
 use super::daemon::{Found, Gap};
@@ -80,6 +81,7 @@ fn transaction(tx: usize, at: Lsn, end_lsn: RealLsn) -> Transaction {
         committed_at: 0,
         sent_after: 0,
         received_at: Instant::now(),
+        heartbeat: None,
         changes: ChangeSet::default(),
         plans: Arc::new(LookupPlans::default()),
         share: None,

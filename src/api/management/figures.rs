@@ -2,20 +2,11 @@
 
 use std::sync::Arc;
 
-use prometheus::core::Collector as _;
 use serde_json::{Map, Value, json};
 
 use crate::api::service::{Api, Serving};
 use crate::metrics::Metrics;
-
-/// How long reads took, all told.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Times {
-    count: u64,
-    seconds: f64,
-    /// How many took at most so long: ascending, counted from the fastest.
-    buckets: Vec<(f64, u64)>,
-}
+use crate::times::Times;
 
 /// Of one cache, or of all.
 #[derive(Debug, Default, Clone)]
@@ -24,6 +15,7 @@ struct Reads {
     hits: u64,
     misses: u64,
     bypasses: u64,
+    stale: u64,
     errors: u64,
     hit: Times,
     miss: Times,
@@ -46,6 +38,7 @@ impl Api {
             total.add(&reads);
         }
         let phase = serde_json::to_value(&readiness.phase).unwrap_or_default();
+        let schedule = surveyed.as_ref().map(|surveyed| &surveyed.schedule);
         json!({
             "reads": { "total": total.told(), "caches": caches },
             "redis": surveyed.as_deref(),
@@ -58,9 +51,12 @@ impl Api {
                 "lag_seconds": readiness.lag_seconds,
                 "parked_transactions": readiness.parked_transactions,
                 "suspects": readiness.suspects,
+                "heartbeat_seconds": readiness.heartbeat_seconds,
+                "slot": readiness.slot,
             },
             "last_gap": readiness.last_gap,
-            "last_report": Value::Null,
+            "schedule": schedule,
+            "last_report": surveyed.as_ref().and_then(|surveyed| surveyed.last_report.clone()),
             "jobs_unfinished": self.jobs.unfinished(),
         })
     }
@@ -69,14 +65,17 @@ impl Api {
 impl Reads {
     fn of(metrics: &Metrics, cache: &str) -> Reads {
         let count = |result| metrics.cache_reads.with_label_values(&[cache, result]).get();
+        let seconds = &metrics.cache_read_seconds;
+        let times = |result| Times::of(&seconds.with_label_values(&[cache, result]));
         Reads {
             held: count("held"),
             hits: count("hit"),
             misses: count("miss"),
             bypasses: count("bypass"),
+            stale: count("stale"),
             errors: count("error"),
-            hit: Times::of(metrics, cache, "hit"),
-            miss: Times::of(metrics, cache, "miss"),
+            hit: times("hit"),
+            miss: times("miss"),
         }
     }
 
@@ -85,6 +84,7 @@ impl Reads {
         self.hits += other.hits;
         self.misses += other.misses;
         self.bypasses += other.bypasses;
+        self.stale += other.stale;
         self.errors += other.errors;
         self.hit.add(&other.hit);
         self.miss.add(&other.miss);
@@ -92,7 +92,7 @@ impl Reads {
 
     fn told(&self) -> Value {
         let hits = self.held + self.hits;
-        let all = hits + self.misses + self.bypasses + self.errors;
+        let all = hits + self.misses + self.bypasses + self.stale + self.errors;
         let speedup = match (self.hit.mean(), self.miss.mean()) {
             (Some(hit), Some(miss)) if hit > 0.0 => Some(miss / hit),
             _ => None,
@@ -102,11 +102,12 @@ impl Reads {
             "hits": self.hits,
             "misses": self.misses,
             "bypasses": self.bypasses,
+            "stale": self.stale,
             "errors": self.errors,
             "hit_rate": rate(hits, all),
             "miss_rate": rate(self.misses, all),
-            "hit_latency": self.hit.told(),
-            "miss_latency": self.miss.told(),
+            "hit_latency": told(&self.hit),
+            "miss_latency": told(&self.miss),
             "speedup": speedup,
         })
     }
@@ -117,68 +118,15 @@ fn rate(some: u64, all: u64) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-impl Times {
-    fn of(metrics: &Metrics, cache: &str, result: &str) -> Times {
-        let histogram = metrics.cache_read_seconds.with_label_values(&[cache, result]);
-        let mut times = Times::default();
-        for family in histogram.collect() {
-            for metric in family.get_metric() {
-                let found = metric.get_histogram();
-                times.count = found.get_sample_count();
-                times.seconds = found.get_sample_sum();
-                let buckets = found.get_bucket().iter();
-                times.buckets = buckets
-                    .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
-                    .collect();
-            }
-        }
-        times
-    }
-
-    fn add(&mut self, other: &Times) {
-        self.count += other.count;
-        self.seconds += other.seconds;
-        if self.buckets.is_empty() {
-            self.buckets.clone_from(&other.buckets);
-            return;
-        }
-        for ((_, mine), (_, theirs)) in self.buckets.iter_mut().zip(&other.buckets) {
-            *mine += theirs;
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a mean")]
-    fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.seconds / self.count as f64)
-    }
-
-    /// What this share of them took at most, as closely as the buckets tell.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate, between two bounds")]
-    fn quantile(&self, share: f64) -> Option<f64> {
-        if self.count == 0 {
-            return None;
-        }
-        let wanted = share * self.count as f64;
-        let mut below = (0.0, 0.0);
-        for (bound, count) in &self.buckets {
-            let count = *count as f64;
-            if count >= wanted && count > below.1 {
-                return Some(below.0 + (bound - below.0) * (wanted - below.1) / (count - below.1));
-            }
-            below = (*bound, count);
-        }
-        Some(below.0)
-    }
-
-    fn told(&self) -> Value {
-        let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
-        json!({
-            "count": self.count,
-            "mean_ms": ms(self.mean()),
-            "p50_ms": ms(self.quantile(0.5)),
-            "p99_ms": ms(self.quantile(0.99)),
-        })
-    }
+/// As it is answered.
+fn told(times: &Times) -> Value {
+    let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
+    json!({
+        "count": times.count,
+        "mean_ms": ms(times.mean()),
+        "p50_ms": ms(times.quantile(0.5)),
+        "p99_ms": ms(times.quantile(0.99)),
+    })
 }
 
 #[cfg(test)]
