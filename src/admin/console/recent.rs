@@ -69,7 +69,7 @@ impl Recent {
             }
         }
         lines.extend(by_cause.into_values());
-        lines.sort_by(|a, b| b.at.cmp(&a.at));
+        lines.sort_by_key(|line| std::cmp::Reverse(line.at));
         if lines.len() > LINES {
             left_out += lines.drain(LINES..).map(|line| line.keys.max(1)).sum::<u64>();
         }

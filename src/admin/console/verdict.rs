@@ -17,6 +17,7 @@ const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "to stand by is what it is called")]
 pub(super) enum Standing {
     /// Everything is applied; readers may trust the cache.
     Fresh,
@@ -209,6 +210,10 @@ mod tests {
             lag_seconds,
             parked_transactions: 0,
             suspects: 0,
+            shadow: false,
+            heartbeat_seconds: None,
+            proven_seconds_ago: None,
+            slot: None,
             last_gap: None,
         }
     }
