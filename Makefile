@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests build demo test test-long soak lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long soak faults lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -9,8 +9,11 @@ export CARGO_BUILD_JOBS ?= $(shell nproc)
 DEMO_SECONDS ?= 60
 FUZZ_SECONDS ?= 60
 
-# How long the proof on real servers runs, all its cases together.
+# How long the proof on real servers runs, all its cases together, and the faults.
 SECONDS ?= 120
+
+# The benchmarks. BENCH_... variables make them smaller: see the head of each.
+BENCH ?= $(basename $(notdir $(wildcard benches/*.rs)))
 
 # cargo nextest runs each test in a process of its own and kills what hangs;
 # without it, cargo test does.
@@ -36,6 +39,9 @@ setup: ## install what is missing: Postgres, Redis, a C compiler
 setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+	@scripts/setup.sh bench
+
 build: setup ## the optimized binary, target/release/unstale
 	cargo build --locked --release
 
@@ -57,14 +63,18 @@ soak: setup ## the proof that nothing stale is stored, for longer (SECONDS=120)
 	@cargo build --locked --bins
 	@PROOF_SECONDS=$(SECONDS) cargo test --locked --test proof -- --exact soak --ignored --nocapture
 
+# The schedule of a seed is made of the seed alone; without one any is taken.
+faults: setup ## everything goes wrong by a seeded schedule, and nothing is stale (SEED=… SECONDS=120)
+	@cargo build --locked --bins
+	@FAULTS_SEED=$(SEED) FAULTS_SECONDS=$(SECONDS) cargo test --locked --test faults -- --exact seeds --ignored --nocapture
+
 lint: ## formatting and clippy, as CI wants them
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 
-bench: setup ## every benchmark in benches/
-	@ls benches/*.rs >/dev/null 2>&1 || { echo "benches/ has no benchmark yet"; exit 0; }; \
-	for bench in benches/*.rs; do \
-		cargo bench --locked --bench "$$(basename "$$bench" .rs)" || exit 1; \
+bench: setup-bench ## every benchmark in benches/, or BENCH=api; reports in target/bench/
+	@for bench in $(BENCH); do \
+		cargo bench --locked --bench "$$bench" || exit 1; \
 	done
 
 deny: ## licences, advisories and sources of the dependencies

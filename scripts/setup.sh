@@ -3,7 +3,9 @@
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
 # Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
-# tests need promtool, and Chromium, in which they look at the console; the demo does without. Does nothing where nothing is missing.
+# tests need promtool, and Chromium, in which they look at the console;
+# `scripts/setup.sh bench` also webdis and wrk, which the benchmarks
+# compare and measure with; the demo does without. Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
 # sandbox runs in folders of its own. Debian's default cluster is not made.
@@ -12,9 +14,10 @@ set -euo pipefail
 readonly OLDEST_POSTGRES=15
 
 case ${1:-} in
-    '') for_tests=no ;;
-    tests) for_tests=yes ;;
-    *) printf 'usage: %s [tests]\n' "$0" >&2; exit 2 ;;
+    '') for_tests=no for_bench=no ;;
+    tests) for_tests=yes for_bench=no ;;
+    bench) for_tests=no for_bench=yes ;;
+    *) printf 'usage: %s [tests|bench]\n' "$0" >&2; exit 2 ;;
 esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -129,16 +132,21 @@ missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
 needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no needs_chromium=no
+needs_webdis=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
 have_python || needs_python=yes
 [ $for_tests = no ] || have_promtool || needs_promtool=yes
 [ $for_tests = no ] || have_chromium || needs_chromium=yes
+if [ $for_bench = yes ]; then
+    have webdis || needs_webdis=yes
+    have wrk || missing+=(wrk)
+fi
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
     # Nothing but a test each needs wal2json, Python, promtool and Chromium: not worth a failure.
-    [ "$needs_wal2json$needs_python$needs_promtool$needs_chromium" != nononono ] || exit 0
+    [ "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis" != nonononono ] || exit 0
 fi
 
 if ! have apt-get; then
@@ -197,6 +205,12 @@ if [ $needs_chromium = yes ]; then
     else
         say "no package of chromium-driver: the test of the console will say so"
     fi
+fi
+
+if [ $needs_webdis = yes ]; then
+    in_lists webdis || update_lists
+    apt_install webdis
+    disable webdis
 fi
 
 if ! have_wal2json; then

@@ -20,21 +20,25 @@ use crate::api::service::Api;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
+use crate::observed::idle;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
+use crate::pipeline::points::Points;
 use crate::pipeline::run;
 use crate::pipeline::without::Without;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
+use crate::schedule::attend::Schedule;
+use crate::schedule::entry::entries;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
+use crate::shadow::Shadow;
 use crate::status::reason::GapReason;
 use crate::status::{Health, Phase, Status};
+use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
-
-/// What a busy machine may add to a wait of the pipeline.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
@@ -45,6 +49,13 @@ pub struct Daemon {
     /// None if there is nothing to serve.
     api: Option<Arc<Api>>,
     reload: Reload,
+}
+
+/// What a reload gives.
+struct Anew {
+    rules: Rules,
+    warming: Warming,
+    schedule: Schedule,
 }
 
 /// Why the daemon ended.
@@ -68,19 +79,34 @@ impl Daemon {
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
+        series::name_scheduled(&metrics, &config.schedule);
+        metrics.observed.speak(&rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
+        let schedule = Schedule::new(entries(&config, &rules)?);
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
+        if config.shadow {
+            status.looks_on();
+        }
+        let grace = config.shadow_grace.get();
+        let shadow =
+            config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
+        let (config, status) = (Arc::new(config), Arc::new(status));
+        let reporter = Reporter::new(Arc::clone(&config), &rules, Arc::clone(&status));
         let context = Context {
-            config: Arc::new(config),
+            config,
             connect,
             replica,
             address,
             rules,
-            status: Arc::new(status),
+            status,
             held: Arc::default(),
             warming,
+            schedule,
+            reporter: Arc::new(reporter),
+            shadow,
             without: Without::from_environment(),
+            points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
         Ok(Daemon { context, api, reload })
@@ -90,6 +116,11 @@ impl Daemon {
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
+        if self.context.shadow.is_some() {
+            warn!(
+                "shadow mode: this daemon looks on and writes nothing to Redis; `unstale report --shadow` tells what it sees"
+            );
+        }
         let listener = match admin::bind(self.context.config.admin.listen).await {
             Ok(listener) => listener,
             Err(reason) => return Ended::Hopeless(reason),
@@ -98,6 +129,11 @@ impl Daemon {
             listener,
             self.context.config.admin.clone(),
             admin::State::new(&self.context, Arc::clone(&mapping)),
+        ));
+        let watching = tokio::spawn(idle::watch(
+            Arc::clone(&self.context.status.metrics.observed),
+            self.context.address.clone(),
+            ControlKeys::new(&self.context.config.postgres.slot),
         ));
         let api = match &self.api {
             None => None,
@@ -111,16 +147,27 @@ impl Daemon {
         };
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
-            let patience = self.context.longest_wait() + PATIENCE;
+            let patience = self.context.longest_wait() + run::PATIENCE;
             let status = Arc::clone(&self.context.status);
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
         let within = self.context.config.pipeline.drain_timeout.get();
+        let service = self.api.clone();
         let ended = self.supervise(&stop, &mapping).await;
         stop.cancel();
-        if let Some(api) = api
-            && tokio::time::timeout(within, api).await.is_err()
-        {
+        let jobs = async {
+            if let Some(service) = &service {
+                service.wind_up(within).await;
+            }
+        };
+        let answering = async {
+            match api {
+                Some(api) => tokio::time::timeout(within, api).await.is_ok(),
+                None => true,
+            }
+        };
+        let (answered, ()) = tokio::join!(answering, jobs);
+        if !answered {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
@@ -131,6 +178,7 @@ impl Daemon {
         {
             error!(%reason, "the task that tells systemd has ended by itself");
         }
+        watching.abort();
         // Until the very end, so that a drain can be watched.
         serving.abort();
         ended
@@ -155,7 +203,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
-            let mut reloaded: Option<(Rules, Warming)> = None;
+            let mut reloaded: Option<Anew> = None;
             let end = {
                 let running = run::run(&self.context, &mut forced, &run_stop);
                 tokio::pin!(running);
@@ -175,14 +223,17 @@ impl Daemon {
                     }
                 }
             };
-            if let Some((rules, warming)) = reloaded {
+            if let Some(Anew { rules, warming, schedule }) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
+                self.context.status.metrics.observed.speak(&rules.mapping);
+                self.context.reporter.serve(&rules);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
                 self.serve_anew().await;
                 // What waited names caches by the numbers of the old mapping.
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
+                self.context.schedule = schedule;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::status::drops::Drops::forget);
             }
@@ -289,13 +340,16 @@ impl Daemon {
     }
 
     /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
-    fn read_anew(&self) -> Option<(Rules, Warming)> {
+    fn read_anew(&self) -> Option<Anew> {
         let (config, status) = (&self.context.config, &self.context.status);
         let read = (self.reload)().and_then(|rules| {
-            Warming::new(config, &rules, &status.metrics).map(|warming| (rules, warming))
+            let warming = Warming::new(config, &rules, &status.metrics)?;
+            let schedule = Schedule::new(entries(config, &rules)?);
+            Ok(Anew { rules, warming, schedule })
         });
         match read {
-            Ok((rules, warming)) => {
+            Ok(anew) => {
+                let rules = &anew.rules;
                 status.reload(None);
                 let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
                 if same_rules && rules.endpoints == self.context.rules.endpoints {
@@ -307,7 +361,7 @@ impl Daemon {
                 } else {
                     info!("reloaded: the rules have changed, everything managed will be dropped");
                 }
-                Some((rules, warming))
+                Some(anew)
             }
             Err(reason) => {
                 error!(%reason, "the configuration cannot be used; the old rules stay");

@@ -182,6 +182,61 @@ async fn what_was_invalidated_is_not_served_from_the_daemons_own_memory() {
     assert_eq!(status().await, "unstale; hit");
 }
 
+/// A job that waits for a lock until it is told to go on.
+async fn stuck(site: &Site) -> (String, tokio_postgres::Client) {
+    let lock = site.world.postgres.client().await.unwrap();
+    lock.batch_execute("begin; lock deals_deal").await.unwrap();
+    let body = json!({ "cache_type": "deal_stats", "organization_id": 1 });
+    let ordered = order(site, SUPERUSER, WARM, body).await;
+    let job = ordered.header("location").unwrap().to_owned();
+    until("the job to begin", async || {
+        let answer = site.get_as(SUPERUSER, &job).await.json();
+        (answer["job"]["state"] == "running").then_some(())
+    })
+    .await;
+    (job, lock)
+}
+
+#[tokio::test]
+async fn a_reload_cuts_a_job_off_and_the_job_says_so() {
+    let mut site = Site::new().await;
+    site.world.reconfigure(|toml| toml.replace("max-age=180", "max-age=181"));
+    let daemon = site.daemon().await;
+    let (job, lock) = stuck(&site).await;
+    let toml = std::fs::read_to_string(&site.world.config).unwrap();
+    std::fs::write(&site.world.config, toml.replace("max-age=181", "max-age=182")).unwrap();
+    daemon.signal("HUP");
+    until("the new endpoints", async || {
+        let document = site.try_get("/api/openapi.json", &[]).await?;
+        document.text().contains("max-age=182").then_some(())
+    })
+    .await;
+    lock.batch_execute("commit").await.unwrap();
+    let job = until("the job to end", async || {
+        let job = site.try_get(&job, &[("Authorization", &bearer(SUPERUSER))]).await?.json();
+        (!job["job"]["ended_at"].is_null()).then(|| job["job"].clone())
+    })
+    .await;
+    assert_eq!(job["state"], "cut_off", "{job}");
+    assert!(job["error"].as_str().unwrap().contains("loaded anew"), "{job}");
+    // The next one is not kept waiting by it.
+    daemon.until_ready().await;
+    done(&site, SUPERUSER, WARM, json!({ "cache_type": "deal_stats" })).await;
+}
+
+#[tokio::test]
+async fn the_daemons_end_cuts_a_job_off_and_the_audit_log_says_so() {
+    let site = Site::new().await;
+    let mut daemon = site.daemon().await;
+    let (_, lock) = stuck(&site).await;
+    daemon.signal("TERM");
+    daemon.until_log("shutting down").await;
+    lock.batch_execute("commit").await.unwrap();
+    assert!(daemon.exit().await.success());
+    daemon.until_log("a management job has ended action=\"warm\"").await;
+    assert!(daemon.log().contains("state=\"cut_off\""), "{}", daemon.log());
+}
+
 #[tokio::test]
 async fn orders_are_limited_for_each_caller() {
     let mut site = Site::new().await;

@@ -178,18 +178,33 @@ async fn an_organization_goes_by_name_or_id_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn one_whose_name_is_anothers_id_takes_that_one_along() {
+async fn an_id_is_never_taken_for_the_name_of_another() {
     let world = world().await;
     fill(&world).await;
     let told = json(&world, "invalidate", &["--organization", "12"]).await;
-    assert_eq!(told["organization"]["ids"], json!(["3"]));
+    assert_eq!(told["organization"]["ids"], json!(["3"]), "no organization has this id");
     world
         .postgres
         .execute("update organization_organization set name = '2' where id = 1")
         .await
         .unwrap();
     let told = json(&world, "invalidate", &["--organization", "2"]).await;
-    assert_eq!(told["organization"]["ids"], json!(["1", "2"]));
+    assert_eq!(told["organization"]["ids"], json!(["2"]));
+    let keys = left(&world).await;
+    for (key, stays) in [
+        ("v1:org:data:1", true),
+        ("v1:identity:11", true),
+        ("v1:org:data:2", false),
+        ("v1:user_perms:21:2", false),
+    ] {
+        assert_eq!(keys.contains(key), stays, "{key} of {keys:?}");
+    }
+    // Nor is one warmed for another.
+    json(&world, "clear", &["--force"]).await;
+    let _daemon = world.daemon().await;
+    json(&world, "warm", &["--organization", "2"]).await;
+    let keys = world.keys().await;
+    assert!(keys.contains("v1:org:data:2") && !keys.contains("v1:org:data:1"), "{keys:?}");
 }
 
 #[tokio::test]

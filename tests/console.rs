@@ -246,6 +246,7 @@ async fn by_keyboard_alone_everything_is_reached_and_nothing_fails_the_rules_of_
         "List of recent invalidations",
         &key_button,
         "/readyz",
+        "/report",
         "/metrics",
         "/healthz",
     ];

@@ -12,7 +12,7 @@
 mod support;
 
 use redis::AsyncCommands;
-use support::{Daemon, World, org};
+use support::{Daemon, World, org, until};
 use unstale::sandbox::Redis;
 
 /// What was counted in this life of the daemon.
@@ -141,4 +141,112 @@ async fn a_redis_that_kept_everything_over_a_restart_is_no_gap() {
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     goes_on(&world, &daemon).await;
     assert_eq!(daemon.gaps().await, gaps(&["no_state"]), "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn somebody_swaps_or_flushes_the_database_under_a_running_daemon() {
+    let (world, daemon) = started().await;
+    let swap = async || {
+        let mut swap = redis::cmd("SWAPDB");
+        swap.arg(1).arg(2).exec_async(&mut world.values().await).await.unwrap();
+    };
+    let no_state = "unstale_gaps_total{reason=\"no_state\"}";
+    swap().await;
+    daemon.until_metric(no_state, 2.0).await;
+    daemon.until_ready().await;
+    assert_eq!(world.keys().await, [].into());
+    // What was swapped away is as it was, lacks this, and comes back with a state that is valid.
+    world.rename(1).await;
+    world.settle().await;
+    swap().await;
+    daemon.until_gap("chain_broken").await;
+    assert_eq!(world.keys().await, [].into(), "a value came back");
+    goes_on(&world, &daemon).await;
+
+    world.put_each(3).await;
+    redis::cmd("FLUSHDB").exec_async(&mut world.values().await).await.unwrap();
+    daemon.until_metric(no_state, 3.0).await;
+    goes_on(&world, &daemon).await;
+    assert_eq!(daemon.gaps().await.len(), 2, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn redis_is_killed_and_comes_back_with_the_snapshot_of_a_while_ago() {
+    let redis = Redis::builder().setting("save", "3600 1");
+    let postgres = unstale::sandbox::Postgres::start().await.unwrap();
+    let world = World::with(postgres, redis.start().await.unwrap()).await;
+    world.organizations(9).await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    world.put_each(3).await;
+    // A clean stop saves: nothing is lost, so nothing is dropped.
+    world.redis.restart().await.unwrap();
+    world.rename(2).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(1), org(3)].into());
+    assert_eq!(daemon.gaps().await, gaps(&["no_state"]), "{}", daemon.log());
+
+    redis::cmd("SAVE").exec_async(&mut world.values().await).await.unwrap();
+    world.rename(1).await;
+    world.settle().await;
+    world.redis.kill9().await.unwrap();
+    world.redis.start_again().await.unwrap();
+    daemon.until_gap("chain_broken").await;
+    assert_eq!(world.keys().await, [].into(), "a value came back");
+    goes_on(&world, &daemon).await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_append_only_file_is_lost_as_in_a_crash_of_the_machine() {
+    let redis = Redis::builder().setting("appendonly", "yes").setting("appendfsync", "everysec");
+    let postgres = unstale::sandbox::Postgres::start().await.unwrap();
+    let world = World::with(postgres, redis.start().await.unwrap()).await;
+    world.organizations(9).await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    world.put_each(3).await;
+    let file = world.redis.socket().with_file_name("appendonlydir/appendonly.aof.1.incr.aof");
+    let written = std::fs::metadata(&file).unwrap().len();
+    world.rename(1).await;
+    world.settle().await;
+    world.redis.kill9().await.unwrap();
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(written).unwrap();
+    world.redis.start_again().await.unwrap();
+    daemon.until_gap("chain_broken").await;
+    assert_eq!(world.keys().await, [].into(), "a value came back");
+    goes_on(&world, &daemon).await;
+}
+
+#[tokio::test]
+async fn a_failover_loses_what_the_replica_had_not_received() {
+    let (world, daemon) = started().await;
+    // A replica that stops following; then it is what everybody goes by.
+    let replica = Redis::start().await.unwrap();
+    let follow = async |of: &Redis, whom: &str, port: &str| {
+        let mut follow = redis::cmd("REPLICAOF");
+        let mut connection = of.connection().await.unwrap();
+        follow.arg(whom).arg(port).exec_async(&mut connection).await.unwrap();
+    };
+    follow(&replica, "127.0.0.1", &world.redis.port().to_string()).await;
+    until("the replica to have everything", async || {
+        let mut values = replica.connection_db(1).await.ok()?;
+        let exists = values.exists::<_, bool>(format!("prs_cache:1:{}", org(3)));
+        exists.await.ok()?.then_some(())
+    })
+    .await;
+    follow(&replica, "NO", "ONE").await;
+    world.rename(1).await;
+    world.settle().await;
+    follow(&world.redis, "127.0.0.1", &replica.port().to_string()).await;
+    daemon.until_problem("READONLY").await;
+    world.rename(2).await;
+    until("the former primary to have what the new one has", async || {
+        world.keys().await.contains(&org(1)).then_some(())
+    })
+    .await;
+    assert!(!daemon.readyz().await.unwrap()["ready"].as_bool().unwrap());
+    follow(&world.redis, "NO", "ONE").await;
+    daemon.until_gap("chain_broken").await;
+    assert_eq!(world.keys().await, [].into(), "a value came back");
+    goes_on(&world, &daemon).await;
 }

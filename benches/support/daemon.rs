@@ -1,6 +1,7 @@
 //! `unstale run`, as a process of its own, and what it takes.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -12,44 +13,68 @@ use tokio::process::{Child, ChildStderr, Command};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{peak_rss_bytes, rss_bytes};
 
-use super::PATIENCE;
 use super::ground::Ground;
+use super::http::Connection;
+use super::machine::cpu_seconds;
+use super::{PATIENCE, progress, root};
 
 pub struct Daemon {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
     slot: String,
+    config: PathBuf,
+    settings: Vec<String>,
     redis: MultiplexedConnection,
     pub started: Instant,
+    pub admin: u16,
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
+}
+
+/// The program, with this configuration but for these settings.
+fn unstale(subcommand: &str, config: &Path, settings: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unstale"));
+    command
+        .arg(subcommand)
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
 }
 
 impl Daemon {
-    pub async fn start(ground: &Ground, slot: &str) -> Daemon {
+    /// With the default configuration but for these settings. It does not warm: that would
+    /// load from the very server that sends the stream, at its own pace.
+    pub async fn start(ground: &Ground, slot: &str, settings: &[String]) -> Daemon {
+        let config = root().join("config/unstale.toml");
+        Daemon::with(ground, slot, config, settings).await
+    }
+
+    /// The same with another configuration.
+    pub async fn with(ground: &Ground, slot: &str, config: PathBuf, settings: &[String]) -> Daemon {
         let redis = ground.redis.connection_db(1).await.expect("Redis answers");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let admin = free_port();
+        let mut all = vec![
+            format!("postgres.url={}", ground.postgres.url()),
+            format!("redis.url={}", ground.redis.url_db(1)),
+            format!("postgres.slot={slot}"),
+            format!("admin.listen=127.0.0.1:{admin}"),
+            "warm.enabled=false".to_owned(),
+        ];
+        all.extend_from_slice(settings);
         let started = Instant::now();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_unstale"));
-        command
-            .arg("run")
-            .args(["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config/unstale.toml")])
-            .arg("--set")
-            .arg(format!("postgres.url={}", ground.postgres.url()))
-            .arg("--set")
-            .arg(format!("redis.url={}", ground.redis.url_db(1)))
-            .arg("--set")
-            .arg(format!("postgres.slot={slot}"))
-            .arg("--set")
-            .arg(format!("admin.listen={port}"))
-            .args(["--set", "api.enabled=false"])
-            // It would load from the very server that sends the backlog, at its own pace.
-            .args(["--set", "warm.enabled=false"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn().expect("the daemon starts");
+        let mut command = unstale("run", &config, &all);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
         let log = BufReader::new(child.stderr.take().expect("its log")).lines();
-        Daemon { child, log, slot: slot.to_owned(), redis, started }
+        Daemon { child, log, slot: slot.to_owned(), config, settings: all, redis, started, admin }
     }
 
     pub fn pid(&self) -> u32 {
@@ -73,10 +98,21 @@ impl Daemon {
         streaming.unwrap_or_else(|| panic!("the daemon does not stream:\n{seen}"))
     }
 
+    /// When it says that the cache can be trusted and changes flow.
+    pub async fn until_ready(&self) {
+        let begun = Instant::now();
+        while Connection::open(self.admin).is_none_or(|mut c| c.get("/readyz", None).status != 200)
+        {
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// When Redis holds a watermark at or past `end`.
     pub async fn until_applied(&mut self, end: Lsn) -> Instant {
         let key = format!("unstale:{}:state", self.slot);
-        while self.started.elapsed() < PATIENCE {
+        let waiting = Instant::now();
+        while waiting.elapsed() < PATIENCE {
             let watermark: Option<String> =
                 self.redis.hget(&key, "watermark").await.expect("Redis answers");
             if watermark.and_then(|lsn| lsn.parse::<Lsn>().ok()).is_some_and(|lsn| lsn >= end) {
@@ -86,6 +122,16 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("the daemon did not reach {end}")
+    }
+
+    /// Compares every entry that is cached with the database: a benchmark that measured stale
+    /// values has measured nothing.
+    pub async fn verify(&self) {
+        progress("comparing what is cached with the database");
+        let mut command = unstale("verify", &self.config, &self.settings);
+        let run = command.arg("--all").stderr(Stdio::inherit()).status();
+        let status = tokio::time::timeout(PATIENCE, run).await.expect("verify ends in time");
+        assert!(status.expect("verify starts").success(), "verify found what is wrong");
     }
 
     pub fn rss(&self) -> u64 {
@@ -98,13 +144,7 @@ impl Daemon {
 
     /// User and system time since its start, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').expect("its name").1.split_whitespace().collect();
-        // proc(5): utime and stime are the 14th and 15th field, in ticks of a hundredth.
-        let ticks =
-            |at: usize| -> f64 { fields.get(at).and_then(|f| f.parse().ok()).unwrap_or(0.0) };
-        (ticks(11) + ticks(12)) / 100.0
+        cpu_seconds(self.pid())
     }
 
     pub async fn stop(mut self) {
@@ -114,4 +154,9 @@ impl Daemon {
         let status = status.expect("it ends in time").expect("an exit status");
         assert!(status.success(), "the daemon ended with {status}");
     }
+}
+
+/// Where its log goes if nobody reads it: the cost of writing it stays.
+pub fn log_to(folder: &Path) -> String {
+    format!("log.file={}", folder.join("unstale.log").display())
 }

@@ -41,3 +41,12 @@ fn command() -> String {
     words.push("make bench".to_owned());
     words.join(" ")
 }
+
+/// User and system time of a process since its start, in seconds.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("its name").1.split_whitespace().collect();
+    // proc(5): utime and stime are the 14th and 15th field, in ticks of a hundredth.
+    let ticks = |at: usize| -> f64 { fields.get(at).and_then(|f| f.parse().ok()).unwrap_or(0.0) };
+    (ticks(11) + ticks(12)) / 100.0
+}

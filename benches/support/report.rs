@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// What one contender took, round by round.
+/// What one contender took or reached, round by round.
 #[derive(Debug, Clone)]
 pub struct Samples {
     pub name: &'static str,
-    pub seconds: Vec<f64>,
+    pub values: Vec<f64>,
 }
 
 impl Samples {
     pub fn new(name: &'static str) -> Samples {
-        Samples { name, seconds: Vec::new() }
+        Samples { name, values: Vec::new() }
     }
 
     fn sorted(&self) -> Vec<f64> {
-        let mut sorted = self.seconds.clone();
+        let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
         sorted
     }
@@ -32,20 +32,32 @@ impl Samples {
 
     /// Of an even number of rounds the lower one of the middle.
     pub fn median(&self) -> f64 {
+        self.percentile(50)
+    }
+
+    /// The value that so many of a hundred do not exceed.
+    pub fn percentile(&self, percent: usize) -> f64 {
         let sorted = self.sorted();
-        sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+        let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        sorted.get(at).copied().unwrap_or(f64::NAN)
     }
 
     pub fn json(&self) -> Value {
         json!({
-            "name": self.name, "seconds": self.seconds,
+            "name": self.name, "values": self.values,
             "min": self.min(), "median": self.median(), "max": self.max(),
         })
     }
 }
 
-/// One thing that was done by several contenders in turn. The last one is what the others
-/// are compared with.
+/// A part of a report.
+pub trait Section {
+    fn markdown(&self) -> String;
+    fn json(&self) -> Value;
+}
+
+/// One thing that was done by several contenders in turn, in seconds. The last one is what
+/// the others are compared with.
 #[derive(Debug)]
 pub struct Case {
     pub name: String,
@@ -59,8 +71,10 @@ impl Case {
     pub fn ratio(&self, contender: &Samples) -> f64 {
         contender.median() / self.contenders.last().map_or(f64::NAN, Samples::median)
     }
+}
 
-    pub fn json(&self) -> Value {
+impl Section for Case {
+    fn json(&self) -> Value {
         let contenders: Vec<Value> = self
             .contenders
             .iter()
@@ -100,26 +114,84 @@ impl Case {
     }
 }
 
-/// Prints the report as Markdown and writes it as JSON.
-pub fn publish(bench: &str, machine: &Value, cases: &[Case]) {
-    println!("## {bench}\n");
+/// Figures of several kinds: a row a contender (or a cache, a rate), the samples of each column.
+#[derive(Debug)]
+pub struct Table {
+    pub name: String,
+    /// The columns behind the first: what, and with how many decimals it is shown.
+    pub columns: Vec<(&'static str, usize)>,
+    /// Each with a median a column; what was not measured is not a number.
+    pub rows: Vec<(String, Vec<f64>)>,
+    /// What must be known to read it.
+    pub notes: Vec<String>,
+}
+
+impl Section for Table {
+    fn json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|(name, values)| {
+                let columns = self.columns.iter().zip(values);
+                let mut row: serde_json::Map<String, Value> = columns
+                    .map(|((column, _), value)| ((*column).to_owned(), json!(value)))
+                    .collect();
+                row.insert("name".to_owned(), json!(name));
+                Value::Object(row)
+            })
+            .collect();
+        json!({ "name": self.name, "rows": rows, "notes": self.notes })
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("### {}\n\n|", self.name);
+        for (column, _) in &self.columns {
+            text.push_str(&format!(" | {column}"));
+        }
+        text.push_str(&format!(" |\n|---|{}\n", "---:|".repeat(self.columns.len())));
+        for (name, values) in &self.rows {
+            text.push_str(&format!("| {name}"));
+            for ((_, decimals), value) in self.columns.iter().zip(values) {
+                if value.is_nan() {
+                    text.push_str(" | –");
+                } else {
+                    text.push_str(&format!(" | {value:.decimals$}"));
+                }
+            }
+            text.push_str(" |\n");
+        }
+        for note in &self.notes {
+            text.push_str(&format!("\n- {note}"));
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// Prints the report as Markdown, and writes it as that and as JSON.
+pub fn publish(bench: &str, machine: &Value, sections: &[&dyn Section]) {
+    let mut text = format!("## {bench}\n\n");
     for (name, value) in machine.as_object().into_iter().flatten() {
-        println!("- {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.push_str(&format!("- {name}: {value}\n"));
     }
-    for case in cases {
-        println!("\n{}", case.markdown());
+    for section in sections {
+        text.push_str(&format!("\n{}", section.markdown()));
     }
-    let file = folder().join(format!("{bench}.json"));
+    println!("{text}");
     let report = json!({
         "bench": bench,
         "machine": machine,
-        "cases": cases.iter().map(Case::json).collect::<Vec<_>>(),
+        "cases": sections.iter().map(|section| section.json()).collect::<Vec<_>>(),
     });
-    let text = serde_json::to_string_pretty(&report).expect("a report is JSON");
-    std::fs::create_dir_all(folder())
-        .and_then(|()| std::fs::write(&file, text + "\n"))
-        .unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
-    println!("\nWritten to {}", file.display());
+    let json = serde_json::to_string_pretty(&report).expect("a report is JSON") + "\n";
+    for (extension, text) in [("md", text), ("json", json)] {
+        let file = folder().join(bench).with_extension(extension);
+        std::fs::create_dir_all(folder())
+            .and_then(|()| std::fs::write(&file, text))
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+        println!("Written to {}", file.display());
+    }
 }
 
 fn folder() -> PathBuf {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -40,18 +40,38 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Bytes, String> {
 /// # Errors
 /// If nobody answers: what happened, in words.
 pub async fn ask(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), String> {
-    tokio::time::timeout(WITHIN, exchange(address, path))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {WITHIN:?}")))
+    send(address, Method::GET, path, WITHIN).await
 }
 
-async fn exchange(address: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), String> {
+/// The answer to a request without a body, whatever its status.
+///
+/// # Errors
+/// If nobody answers within that time: what happened, in words.
+pub async fn send(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    within: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    tokio::time::timeout(within, exchange(address, method, path))
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| e.to_string())?;
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header(header::HOST, address.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
         .body(Empty::<Bytes>::new())
         .map_err(|e| e.to_string())?;
     let answer = async {

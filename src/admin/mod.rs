@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -27,8 +27,12 @@ use self::console::Console;
 use self::guard::Guard;
 use crate::config::model::Admin;
 use crate::impatient::Impatient;
+use crate::manage::ground::ManageError;
 use crate::mapping::Mapping;
 use crate::pipeline::context::Context;
+use crate::report::model::Report;
+use crate::report::reporter::Reporter;
+use crate::shadow::Shadow;
 use crate::status::Status;
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
@@ -41,6 +45,10 @@ pub struct State {
     status: Arc<Status>,
     /// The rules, as they are now.
     mapping: Arc<ArcSwap<Mapping>>,
+    /// Makes reports.
+    reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    shadow: Option<Arc<Shadow>>,
     /// Where Redis is, and the names of the daemon's keys there.
     redis: (Address, ControlKeys),
     /// What stands before every cache's key.
@@ -60,6 +68,8 @@ impl State {
         State {
             status: Arc::clone(&context.status),
             mapping,
+            reporter: Arc::clone(&context.reporter),
+            shadow: context.shadow.clone(),
             redis: (context.address.clone(), ControlKeys::new(&config.postgres.slot)),
             key_prefix: config.redis.key_prefix.clone(),
             remembered_drops: config.pipeline.remembered_drops,
@@ -82,7 +92,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Serves until it is aborted.
 pub async fn serve(listener: TcpListener, settings: Admin, state: State) {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "admin listener: / (console) /metrics /healthz /readyz /why");
+        info!(%address, "admin listener: / (console) /metrics /healthz /readyz /why /report");
     }
     let guard = Arc::new(Guard::new(&settings));
     let router = Router::new()
@@ -90,6 +100,8 @@ pub async fn serve(listener: TcpListener, settings: Admin, state: State) {
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/why", get(why))
+        .route("/report", get(look_at_report).post(keep_report))
+        .route("/shadow", get(shadow))
         .merge(console::routes())
         .layer(from_fn_with_state(guard, guard::stand))
         .with_state(state);
@@ -137,6 +149,40 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = state.status.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(readiness)).into_response()
+}
+
+async fn look_at_report(Shared(state): Shared<State>) -> Response {
+    told(state.reporter.make(false).await)
+}
+
+/// Only by who can say what he sends: a page that a browser shows can make it post a form, but
+/// no JSON to another address.
+async fn keep_report(Shared(state): Shared<State>, headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind != Some(b"application/json") {
+        let why = "POST keeps the report: send it with Content-Type: application/json\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
+    }
+    told(state.reporter.make(true).await)
+}
+
+fn told(made: Result<Report, ManageError>) -> Response {
+    match made {
+        Ok(report) => ([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn shadow(Shared(state): Shared<State>) -> Response {
+    match &state.shadow {
+        Some(shadow) => {
+            ([(header::CACHE_CONTROL, "no-store")], Json(shadow.report())).into_response()
+        }
+        None => {
+            (StatusCode::NOT_FOUND, "this daemon keeps the cache: it does not run in shadow mode\n")
+                .into_response()
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

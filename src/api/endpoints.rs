@@ -1,12 +1,16 @@
 //! The table of endpoints: what is served where, to whom, from which cache. Compiled from
 //! `[[endpoints]]` and pure; an OpenAPI document can be made of it.
 
+use std::time::Duration;
+
 use axum::http::HeaderValue;
+use bytes::Bytes;
 
 use super::identity::Identity;
 use super::own::Own;
 use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
+use crate::config::duration::Span;
 use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
 use crate::config::problem::{ConfigPath, Problem, nearest};
@@ -37,6 +41,8 @@ pub struct Endpoint {
     pub cache: Box<str>,
     /// How long its entries live at most, in seconds.
     pub ttl: u64,
+    /// For how long an older value is answered while the database does not answer.
+    pub stale_if_error: Option<Duration>,
     /// Who may.
     pub who: Who,
     /// The parameters of the cache's key.
@@ -56,8 +62,8 @@ pub struct Endpoint {
     /// What a value looks like.
     pub example: Option<serde_json::Value>,
     /// What stands before the value in the answer.
-    pub opening: Box<str>,
-    closings: [Box<str>; 2],
+    pub opening: Bytes,
+    closings: [Bytes; 2],
 }
 
 /// What an endpoint serves.
@@ -127,6 +133,12 @@ impl Endpoints {
                 problem.hint("leave out `on_change` here, or name another cache by api.identity"),
             );
         }
+        let named = config.caches.by_name.get(&config.api.identity);
+        if named.is_some_and(|cache| cache.stale_if_error.is_some()) {
+            let path = ConfigPath::from_iter(["caches", &config.api.identity, "stale_if_error"]);
+            let message = "who a user is must not be told by an old value: who was dismissed would keep his access just while nobody can look";
+            problems.push(Problem::new(path, message).hint("leave out `stale_if_error` here"));
+        }
         let identity = identity.map(|(id, _)| id);
         if problems.is_empty() { Ok(Endpoints { endpoints, identity }) } else { Err(problems) }
     }
@@ -192,13 +204,13 @@ impl<'e> Matched<'e, '_> {
 impl Endpoint {
     /// What stands behind the value in the answer.
     #[must_use]
-    pub fn closing(&self, cached: bool) -> &str {
+    pub fn closing(&self, cached: bool) -> &Bytes {
         let [loaded, hit] = &self.closings;
         if cached { hit } else { loaded }
     }
 }
 
-fn closing(cache: &str, ttl: u64, cached: bool) -> Box<str> {
+fn closing(cache: &str, ttl: u64, cached: bool) -> Bytes {
     let name = serde_json::Value::from(cache);
     format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":{name},\"ttl\":{ttl}}}}}").into()
 }
@@ -321,6 +333,12 @@ impl Compiler<'_> {
             target: served.target,
             cache: written.cache.as_str().into(),
             ttl: served.ttl,
+            stale_if_error: config
+                .caches
+                .by_name
+                .get(&written.cache)
+                .and_then(|cache| cache.stale_if_error)
+                .map(Span::get),
             who: written.who,
             parameters,
             organization: written.organization.as_str().into(),
@@ -501,11 +519,10 @@ mod tests {
     fn the_value_stands_in_its_envelope_byte_by_byte() {
         let endpoints = compile(GOOD).unwrap();
         let endpoint = endpoints.iter().next().unwrap();
-        let body = format!("{}{}{}", endpoint.opening, "{\"a\":1}", endpoint.closing(true));
-        assert_eq!(
-            body,
-            r#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#
-        );
+        let body = [&*endpoint.opening, b"{\"a\":1}", &**endpoint.closing(true)].concat();
+        let expected =
+            br#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#;
+        assert_eq!(body, expected);
     }
 
     #[test]
@@ -540,6 +557,9 @@ mod tests {
         );
         let problems = compile_below(&stale, GOOD).unwrap_err();
         assert!(problems[0].contains("caches.identity.on_change"), "{problems:?}");
+        let stale = HEAD.replacen("query", "stale_if_error = \"1m\"\nquery", 1);
+        let problems = compile_below(&stale, GOOD).unwrap_err();
+        assert!(problems[0].contains("caches.identity.stale_if_error"), "{problems:?}");
         let twice = format!("{GOOD}{}", GOOD.replace("{id}", "{o}").replace("\"id\"", "\"o\""));
         assert!(compile(&twice).unwrap_err().iter().any(|p| p.contains("is served already")));
     }

@@ -208,6 +208,10 @@ impl Api {
             }
         };
         let course = if values.cached { course } else { Course::Bypass(Bypass::Parameters) };
+        // Who has written wants no less, and of what is not cached no copies are kept.
+        let may_be_older = values.cached && !headers.contains_key(MIN_LSN);
+        let within = endpoint.stale_if_error.filter(|_| may_be_older);
+        let wanted = wanted.or_stale(&pairs, within);
         let reading = self.read(serving, &wanted, course).await?;
         let mut value = reading.value.clone().ok_or_else(Problem::not_found)?;
         if endpoint.live {

@@ -42,9 +42,11 @@
 //! - A parameter of the path that cannot be is 404, one of the query 400.
 //! - `Last-Modified` and `Age` count from when this process saw these bytes first: a value does not
 //!   say when it was stored (`seen`).
-//! - There is no `stale_if_error`: what nobody vouches for is not served.
+//! - What nobody vouches for is not served, but for caches with `stale_if_error`: copies of what was
+//!   answered lately, while the database does not answer (`stale` says which, and how old).
 
 pub mod access;
+mod body;
 pub mod conditional;
 pub mod encoding;
 pub mod endpoints;
@@ -60,5 +62,7 @@ mod respond;
 mod seen;
 pub mod server;
 pub mod service;
+mod stale;
 pub mod token;
 mod trace;
+mod verified;

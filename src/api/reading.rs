@@ -8,9 +8,10 @@
 //! | Redis does not answer | the same | `fwd=bypass` |
 //! | a parameter of which nothing is cached | the same | `fwd=bypass` |
 //! | a watermark below `Unstale-Min-LSN` | the same | `fwd=bypass` |
-//! | no database either | 503 | |
+//! | shadow mode: Redis is not asked | the same | `fwd=bypass` |
+//! | no database either | 503; of a cache with `stale_if_error`, what was answered lately ([`stale`]) | `hit` with `ttl` below zero |
 //!
-//! Nothing stale is served in any of these. What bounds the database's share is its number of
+//! Nothing stale is served in any of these but the last. What bounds the database's share is its number of
 //! connections (`api.max_loads`) and how long one is waited for.
 //!
 //! # Read your own write (rule 10)
@@ -40,6 +41,7 @@ use super::endpoints::USER_ID;
 use super::identity::Identity;
 use super::problem::Problem;
 use super::service::{Api, Serving};
+use super::stale::{self, Copied};
 use crate::fill::filler::{How, ReadError};
 use crate::loader::load::LoadError;
 use crate::lsn::Lsn;
@@ -70,6 +72,8 @@ pub(super) enum Bypass {
     MinLsn,
     /// Of these parameters nothing is cached.
     Parameters,
+    /// Shadow mode: what is cached is the application's.
+    Shadow,
 }
 
 impl Bypass {
@@ -80,6 +84,7 @@ impl Bypass {
             Bypass::Unreachable => "unreachable",
             Bypass::MinLsn => "min-lsn",
             Bypass::Parameters => "parameters",
+            Bypass::Shadow => "shadow",
         }
     }
 }
@@ -96,6 +101,11 @@ pub(super) enum Source {
     },
     /// The database.
     Bypass(Bypass),
+    /// What was answered earlier, while the database does not answer.
+    Stale {
+        /// When it was good: so many seconds ago.
+        age: u64,
+    },
 }
 
 impl Source {
@@ -105,6 +115,7 @@ impl Source {
             Source::Hit => "hit",
             Source::Miss { .. } => "miss",
             Source::Bypass(_) => "bypass",
+            Source::Stale { .. } => "stale",
         }
     }
 
@@ -115,6 +126,7 @@ impl Source {
             Source::Miss { stored: true } => "unstale; fwd=miss; stored".to_owned(),
             Source::Miss { stored: false } => "unstale; fwd=miss".to_owned(),
             Source::Bypass(why) => format!("unstale; fwd=bypass; detail={}", why.as_str()),
+            Source::Stale { age } => format!("unstale; hit; ttl=-{age}; detail=stale-if-error"),
         }
     }
 }
@@ -125,6 +137,8 @@ pub(super) struct Wanted<'w> {
     pub(super) cache: &'w str,
     parts: Vec<(CacheId, Vec<(&'w str, &'w str)>)>,
     composition: Option<(&'w Composition, &'w [(&'w str, &'w str)])>,
+    /// The name of what may be answered instead, and how old that may be.
+    stale: Option<(Vec<u8>, Duration)>,
 }
 
 /// A value, or that there is none.
@@ -144,7 +158,12 @@ enum Look {
 
 impl<'w> Wanted<'w> {
     pub(super) fn entry(id: CacheId, cache: &'w CacheModel, values: &[(&'w str, &'w str)]) -> Self {
-        Wanted { cache: &cache.name, parts: vec![(id, values.to_vec())], composition: None }
+        Wanted {
+            cache: &cache.name,
+            parts: vec![(id, values.to_vec())],
+            composition: None,
+            stale: None,
+        }
     }
 
     pub(super) fn composed(composition: &'w Composition, values: &'w [(&'w str, &'w str)]) -> Self {
@@ -153,7 +172,14 @@ impl<'w> Wanted<'w> {
             cache: &composition.name,
             parts: parts.collect(),
             composition: Some((composition, values)),
+            stale: None,
         }
+    }
+
+    /// An older value will do for a while if there is no other. Never of what decides who may.
+    pub(super) fn or_stale(self, values: &[(&str, &str)], within: Option<Duration>) -> Self {
+        let stale = within.map(|within| (stale::key(self.cache, values), within));
+        Wanted { stale, ..self }
     }
 
     /// The value, of what was found of its parts.
@@ -168,6 +194,9 @@ impl<'w> Wanted<'w> {
 impl Api {
     /// Waits for the watermark, if the request asks for it.
     pub(super) async fn course(&self, min_lsn: Option<Lsn>) -> Course {
+        if self.shadow {
+            return Course::Bypass(Bypass::Shadow);
+        }
         let Some(lsn) = min_lsn else { return Course::Cache { floor: None } };
         let Some(run) = self.status.covers() else { return Course::Bypass(Bypass::MinLsn) };
         let mut watermarks = self.status.watermarks();
@@ -194,7 +223,12 @@ impl Api {
         course: Course,
     ) -> Result<Reading, Problem> {
         let start = Instant::now();
-        let read = self.try_read(serving, wanted, course).await;
+        let read = match &wanted.stale {
+            None => self.try_read(serving, wanted, course).await,
+            Some((key, within)) => {
+                self.read_or_stale(serving, wanted, course, (key, *within)).await
+            }
+        };
         let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
         let seconds = &self.status.metrics.cache_read_seconds;
         let took = start.elapsed().as_secs_f64();
@@ -205,6 +239,45 @@ impl Api {
 
     fn count(&self, cache: &str, result: &str) {
         self.status.metrics.cache_reads.with_label_values(&[cache, result]).inc();
+    }
+
+    /// What was answered lately, where nothing else can be had.
+    async fn read_or_stale(
+        &self,
+        serving: &Serving,
+        wanted: &Wanted<'_>,
+        course: Course,
+        (key, within): (&[u8], Duration),
+    ) -> Result<Reading, ReadError> {
+        let ticket = serving.stale.ticket(Instant::now());
+        let reading = self.try_read(serving, wanted, course);
+        let there = || serving.stale.get(key, within, Instant::now());
+        let older = |Copied { value, watermark, good_at }: Copied| Reading {
+            value: Some(value),
+            source: Source::Stale { age: good_at.elapsed().as_secs() },
+            watermark: Some(watermark),
+        };
+        // Where there is a copy the request must not run into its end.
+        let read = if there().is_some() {
+            match tokio::time::timeout(self.settings.request_timeout.get() / 2, reading).await {
+                Ok(read) => read,
+                Err(_) => match there() {
+                    Some(copied) => return Ok(older(copied)),
+                    None => self.try_read(serving, wanted, course).await,
+                },
+            }
+        } else {
+            reading.await
+        };
+        match read {
+            Ok(reading) => {
+                let watermark = reading.watermark.unwrap_or_default();
+                serving.stale.note(ticket, key, reading.value.as_ref(), watermark);
+                Ok(reading)
+            }
+            Err(error) if is_away(&error) => there().map(older).ok_or(error),
+            Err(error) => Err(error),
+        }
     }
 
     async fn try_read(
@@ -283,6 +356,10 @@ impl Api {
             keys.push(key.ok_or_else(wrong)?);
         }
         let found = self.cached(&keys, floor).await;
+        if !matches!(found, Look::Unusable(_)) {
+            let all = keys.iter().chain(&generations).map(Vec::as_slice);
+            self.status.metrics.observed.read(all, matches!(found, Look::Found(..)));
+        }
         if matches!(found, Look::Missing(_)) {
             // It may have ended in Redis; then what is stored now is stored under another one.
             generations.iter().for_each(|key| self.held.forget(key));
@@ -357,6 +434,7 @@ impl Api {
             && let Some(value) = self.held(&key)
         {
             self.count(&cache.name, "held");
+            self.status.metrics.observed.read(std::iter::once(key.as_slice()), true);
             return Ok((read_identity(&cache.name, &value)?, course));
         }
         let ticket = self.held.ticket(&key);
@@ -367,7 +445,7 @@ impl Api {
         let identity = read_identity(&cache.name, &value)?;
         let left = match reading.source {
             Source::Bypass(why) => Course::Bypass(why),
-            Source::Hit | Source::Miss { .. } => course,
+            Source::Hit | Source::Miss { .. } | Source::Stale { .. } => course,
         };
         if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) =
             (reading.source, ticket)
@@ -390,13 +468,23 @@ fn read_identity(cache: &str, value: &[u8]) -> Result<Identity, Problem> {
     })
 }
 
+/// Whether another time it may be had.
+fn is_away(error: &ReadError) -> bool {
+    match error {
+        ReadError::Load(load) => {
+            matches!(load, LoadError::Busy(_)) || load.concerns_all() || load.is_timeout()
+        }
+        _ => false,
+    }
+}
+
 /// What the client is told of a value that could not be had.
 fn refusal(cache: &str, error: &ReadError) -> Problem {
     match error {
         ReadError::Load(LoadError::Busy(_)) => {
             Problem::unavailable("too many requests wait for the database")
         }
-        ReadError::Load(load) if load.concerns_all() || load.is_timeout() => {
+        _ if is_away(error) => {
             debug!(cache, %error, "not answered");
             Problem::unavailable("the database does not answer")
         }

@@ -7,14 +7,14 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    WARNING, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::Full;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::body::Pieces;
 use super::conditional::{etag, hash, last_modified, none_match, not_modified_since};
 use super::encoding::{Coding, WORTH};
 use super::endpoints::Endpoint;
@@ -26,7 +26,10 @@ use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
 
 /// What is sent.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Pieces>;
+
+/// Room for all headers of an answer, so that it need not grow with them.
+const HEADERS: usize = 16;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
@@ -54,27 +57,38 @@ impl Api {
         request: &HeaderMap,
     ) -> Answer {
         let now = SystemTime::now();
-        let cached = reading.source == Source::Hit;
+        let older = match reading.source {
+            Source::Stale { age } => Some(age),
+            _ => None,
+        };
+        let cached = reading.source == Source::Hit || older.is_some();
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now);
-        let mut answer = Response::new(Full::default());
+        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
+        let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
+        headers.reserve(HEADERS);
         insert(headers, ETAG, &etag);
         if let Some(modified) = modified {
             insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
         }
         let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = age.max(older.unwrap_or_default());
         headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
+                // Nobody is to keep it.
+                _ if older.is_some() => NO_STORE,
                 BrowserCache::AsConfigured => endpoint.cache_control.clone(),
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
         insert(headers, CACHE_STATUS, &reading.source.cache_status());
+        if older.is_some() {
+            headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
+        }
         if let Some(watermark) = reading.watermark {
             insert(headers, APPLIED_LSN, &watermark.to_string());
         }
@@ -90,14 +104,9 @@ impl Api {
             return answer;
         }
         let (opening, closing) = (&endpoint.opening, endpoint.closing(cached));
-        let mut body = Vec::with_capacity(opening.len() + value.len() + closing.len());
-        body.extend_from_slice(opening.as_bytes());
-        body.extend_from_slice(value);
-        body.extend_from_slice(closing.as_bytes());
+        let length = opening.len() + value.len() + closing.len();
         let coding = match text(ACCEPT_ENCODING) {
-            Some(accept) if self.settings.compress && body.len() >= WORTH => {
-                Coding::preferred(accept)
-            }
+            Some(accept) if self.settings.compress && length >= WORTH => Coding::preferred(accept),
             _ => Coding::Identity,
         };
         let headers = answer.headers_mut();
@@ -105,13 +114,18 @@ impl Api {
         if let Some(name) = coding.as_str() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
-        let body = if coding != Coding::Identity && body.len() > LARGE {
-            // It only fails when the program ends.
-            tokio::task::spawn_blocking(move || coding.encode(body)).await.unwrap_or_default()
+        *answer.body_mut() = if coding == Coding::Identity {
+            Pieces::of(opening.clone(), value.clone(), closing.clone())
         } else {
-            coding.encode(body)
+            let body = [&**opening, &**value, &**closing].concat();
+            Bytes::from(if length > LARGE {
+                // It only fails when the program ends.
+                tokio::task::spawn_blocking(move || coding.encode(body)).await.unwrap_or_default()
+            } else {
+                coding.encode(body)
+            })
+            .into()
         };
-        *answer.body_mut() = Full::from(body);
         answer
     }
 
@@ -157,7 +171,7 @@ impl Api {
 
     /// What an endpoint allows (RFC 9110, section 9.3.7), and before a request across origins.
     pub(super) fn options(&self, request: &HeaderMap, methods: &'static str) -> Answer {
-        let mut answer = Response::new(Full::default());
+        let mut answer = Response::new(Pieces::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(methods));
@@ -180,7 +194,7 @@ impl Api {
 
 /// What is answered of the moment.
 pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut answer = Response::new(Full::from(body.to_string()));
+    let mut answer = Response::new(Bytes::from(body.to_string()).into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
@@ -193,8 +207,7 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
     let etag = etag(hash(body));
     let known = request.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let is_known = known.is_some_and(|tags| none_match(tags, &etag));
-    let mut answer =
-        Response::new(if is_known { Full::default() } else { Full::from(body.clone()) });
+    let mut answer = Response::new(if is_known { Pieces::default() } else { body.clone().into() });
     if is_known {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -209,7 +222,7 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
 
 /// A problem, as it is sent.
 pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
-    let mut answer = Response::new(Full::from(problem.body(&trace.request_id)));
+    let mut answer = Response::new(Bytes::from(problem.body(&trace.request_id)).into());
     *answer.status_mut() = problem.status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);

@@ -13,6 +13,7 @@ use super::management::{Allowance, Jobs, Surveyor};
 use super::openapi;
 use super::reading::SharedFiller;
 use super::seen::Seen;
+use super::stale::Stale;
 use super::token::Keys;
 use crate::config::api::Api as Settings;
 use crate::fill::held::Held;
@@ -39,6 +40,8 @@ pub struct Api {
     pub(super) jobs: Arc<Jobs>,
     pub(super) allowance: Allowance,
     pub(super) surveyor: Arc<Surveyor>,
+    /// What is cached is the application's.
+    pub(super) shadow: bool,
     serving: ArcSwapOption<Serving>,
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Serving {
     /// The OpenAPI document.
     pub(super) openapi: Bytes,
     key_prefix: String,
+    /// What was answered lately.
+    pub(super) stale: Stale,
     /// What orders are done with.
     pub(super) ground: Ground,
     pub(super) filling: Filling,
@@ -84,6 +89,7 @@ impl Api {
             jobs: Arc::default(),
             allowance: Allowance::new(settings.management_per_minute),
             surveyor: Arc::default(),
+            shadow: context.shadow.is_some(),
             serving: ArcSwapOption::empty(),
             settings,
         };
@@ -140,6 +146,7 @@ impl Api {
             mapping: Arc::clone(&context.rules.mapping),
             filler: Arc::new(filler(bounds)?),
             key_prefix: config.redis.key_prefix.clone(),
+            stale: Stale::new(self.settings.max_stale_bytes),
             ground: ground.map_err(|error| error.to_string())?,
             filling: Filling::new(filler(of_orders)?),
             turns: Turns::new(&config.warm),
@@ -147,6 +154,11 @@ impl Api {
             patience: timeout,
             ended: CancellationToken::new(),
         })
+    }
+
+    /// The daemon ends: what was ordered is cut off, and said to be, within this time.
+    pub async fn wind_up(&self, within: Duration) {
+        self.jobs.cut_off(within).await;
     }
 
     pub(super) fn serving(&self) -> Option<Arc<Serving>> {

@@ -304,7 +304,7 @@ impl Comparer {
 
 /// Whether everything below `seen` is below `watermark`, too. On an idle server the insert
 /// position may stand behind the header of a page that was not begun yet.
-fn has_passed(watermark: Lsn, seen: Lsn) -> bool {
+pub(crate) fn has_passed(watermark: Lsn, seen: Lsn) -> bool {
     const PAGE: u64 = 4096;
     watermark >= seen
         || (watermark.0.is_multiple_of(PAGE) && seen.bytes_since(watermark) <= PAGE_HEADER)

@@ -11,6 +11,7 @@ use tracing::{debug, error};
 
 use super::compare::{CompareError, Comparer, Ground, Verdict};
 use crate::metrics::Metrics;
+use crate::observed::idle;
 use crate::status::Status;
 use crate::store::error::StoreError;
 use crate::store::scan::Scan;
@@ -78,6 +79,11 @@ impl Sampler {
 
     async fn step(&self, mut walk: Walk) -> Result<Walk, CompareError> {
         if let Some(key) = self.pick(&mut walk).await? {
+            // To compare it is to read it: what Redis knows of others' reads is asked before.
+            let observed = &self.metrics().observed;
+            let questions = Vec::from_iter(observed.question(&key));
+            idle::ask(&mut walk.session.connection(), observed, &questions).await?;
+            observed.touched(&key);
             self.compare(&mut walk.comparer, &key).await?;
         }
         Ok(walk)

@@ -9,7 +9,7 @@ use super::output::{error, warn_on_stderr};
 use super::progress::Bar;
 use super::removal::{Tell, refuse, tell};
 use super::selection::Which;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::Ground;
 use crate::manage::remove::{Removal, remove};
 use crate::manage::{organization, remove::Counts};
@@ -57,6 +57,9 @@ impl ClearCommand {
             return Err(Exit::Usage);
         }
         let loaded = common.load()?;
+        if !self.dry_run {
+            shadow::refuse(&loaded.config, "a removal")?;
+        }
         let rules = common.rules(&loaded)?;
         let (request, wanted) = self.which.request(&rules.mapping)?;
         let ground = Ground::new(&loaded.config, &rules, "unstale clear")

@@ -8,7 +8,7 @@ use super::output::error;
 use super::progress::Bar;
 use super::removal::{Tell, refuse, tell};
 use super::selection::Which;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::Ground;
 use crate::manage::{organization, remove};
 use crate::store::remove::Act;
@@ -49,6 +49,9 @@ impl InvalidateCommand {
             return Err(Exit::Usage);
         }
         let loaded = common.load()?;
+        if !self.dry_run {
+            shadow::refuse(&loaded.config, "a removal")?;
+        }
         let rules = common.rules(&loaded)?;
         let (request, wanted) = self.which.request(&rules.mapping)?;
         let act = if self.dry_run { Act::Count } else { Act::Remove };

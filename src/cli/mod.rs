@@ -15,9 +15,11 @@ mod man;
 mod output;
 mod progress;
 mod removal;
+mod report;
 mod run;
 mod selection;
 mod setup;
+mod shadow;
 mod status;
 mod table;
 mod tail;
@@ -79,6 +81,7 @@ enum Command {
     Clear(clear::ClearCommand),
     Status(status::StatusCommand),
     Test(test::TestCommand),
+    Report(report::ReportCommand),
     Verify(verify::VerifyCommand),
     /// What the configuration may hold
     Config(config::ConfigCommand),
@@ -163,6 +166,7 @@ pub fn main() -> ExitCode {
         Command::Clear(command) => command.execute(&arguments.common),
         Command::Status(command) => command.execute(&arguments.common),
         Command::Test(command) => command.execute(&arguments.common),
+        Command::Report(command) => command.execute(&arguments.common),
         Command::Verify(command) => command.execute(&arguments.common),
         Command::Config(command) => command.execute(&arguments.common),
         Command::Completions(command) => command.execute(),

@@ -14,7 +14,7 @@ use crate::preflight::facts::Facts;
 use crate::preflight::places::Places;
 use crate::preflight::plan::{Plan, plan, refusal};
 use crate::preflight::step::{How, Step};
-use crate::preflight::{dependencies, run, script};
+use crate::preflight::{dependencies, replication, run, script};
 use crate::rules::Rules;
 use crate::servers::connect_options;
 
@@ -31,6 +31,10 @@ pub(super) struct Setup {
     /// Print the statements as a script for psql, and change nothing
     #[arg(long, visible_alias = "dry-run")]
     print: bool,
+    /// Make an event trigger, too, that tells of rewritten tables (ALTER TABLE … TYPE … USING)
+    /// at once; it takes a superuser
+    #[arg(long)]
+    event_trigger: bool,
     /// Connect as the tables' owner (or a superuser) instead: a URL like postgres.url
     #[arg(long, value_name = "URL")]
     as_owner: Option<String>,
@@ -85,7 +89,10 @@ impl Setup {
         self.refuse_what_is_not_there(&facts)?;
         let places = Places { source: &loaded.source, config };
         let read = dependencies::gather(&client, rules, &facts, &places).await.map_err(failed)?;
-        let planned = plan(&facts, mapping, read.selected());
+        let mut planned = plan(&facts, mapping, read.selected());
+        if self.event_trigger {
+            planned.steps.extend(replication::event_trigger_step(&facts));
+        }
         if self.print {
             output::line(script::render(&facts, &planned).trim_end());
             return Ok(Exit::Done);

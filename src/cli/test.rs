@@ -7,7 +7,7 @@ use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
 use super::selection::Which;
 use super::table::{Table, bytes};
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::{Ground, ManageError};
 use crate::manage::measure::{Bench, Measured, Measurement, Times};
 use crate::mapping::model::CacheId;
@@ -41,6 +41,7 @@ impl TestCommand {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let loaded = common.load()?;
+        shadow::refuse(&loaded.config, "a fill")?;
         let rules = common.rules(&loaded)?;
         let (request, wanted) = self.which.request(&rules.mapping)?;
         let refuse = |reason: ManageError| {

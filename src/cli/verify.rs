@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::audit::compare::{CompareError, Ground};
 use crate::audit::run::{Audit, Order, run};
 use crate::audit::tally::Counts;
@@ -62,6 +62,9 @@ impl VerifyCommand {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let loaded = common.load()?;
+        if self.repair {
+            shadow::refuse(&loaded.config, "a removal")?;
+        }
         let rules = common.rules(&loaded)?;
         let caches = rules.mapping.select(&self.cache_type).map_err(|reason| {
             error(&format!("--cache-type: {reason}"));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
-use super::{Common, Exit, runtime};
+use super::{Common, Exit, runtime, shadow};
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::loader::load::{Bounds, Loader};
@@ -63,6 +63,7 @@ impl WarmCommand {
 
     fn try_execute(&self, common: &Common) -> Result<Exit, Exit> {
         let loaded = common.load()?;
+        shadow::refuse(&loaded.config, "a fill")?;
         let rules = common.rules(&loaded)?;
         let wanted = rules.mapping.select(&self.cache_type).map_err(|reason| {
             error(&format!("--cache-type: {reason}"));

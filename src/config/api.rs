@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use super::address::socket_address;
 use super::duration::Span;
 use super::keyword::keywords;
-use super::model::socket_address;
 
 /// `[api]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -52,6 +52,9 @@ pub struct Api {
     pub max_loads: usize,
     /// How long a request may wait for one of them. Then it gets 503.
     pub max_load_wait: Span,
+    /// How many bytes of copies are kept for caches with `stale_if_error`.
+    #[schemars(range(min = 65_536, max = 1_099_511_627_776_u64))]
+    pub max_stale_bytes: usize,
     /// How long a request with `Unstale-Min-LSN` waits for the watermark, before it is
     /// answered from the database.
     pub min_lsn_timeout: Span,
@@ -224,6 +227,7 @@ impl Default for Api {
             max_connections: 1024,
             max_loads: 8,
             max_load_wait: Span::seconds(1),
+            max_stale_bytes: 32 << 20,
             min_lsn_timeout: Span::milliseconds(500),
             management_per_minute: 30,
             access_log: AccessLog::default(),

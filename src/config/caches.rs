@@ -43,8 +43,8 @@ pub struct Cache {
     pub query: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
-    /// `$organization` (text: name or id of the only organization that is meant, or null),
-    /// `$users` (int: how many users of each organization at the most) and `$user` (text: the id
+    /// `$organization` (text: id or name of the only organization that is meant, or null; what is
+    /// the id of one must not mean another of that name), `$users` (int: how many users of each organization at the most) and `$user` (text: the id
     /// of the only user that is meant, or null).
     #[serde(default)]
     pub population: Option<Query>,
@@ -79,6 +79,11 @@ pub struct Cache {
     /// the value `null`. An INSERT must reach the cache, as `check` sees to. Default: it is not.
     #[serde(default)]
     pub negative_ttl: Option<Span>,
+    /// For how long the read API answers with what it answered last, while the database does not
+    /// answer (RFC 5861): from 1s to 1d, counted from when that was known to be right. Such an
+    /// answer may be stale, and says so. Not for the cache that says who a user is. Default: never.
+    #[serde(default)]
+    pub stale_if_error: Option<Span>,
     /// A larger value is computed for its reader and not stored. Default: no limit.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -161,6 +166,17 @@ pub enum Scalar {
     Number(i64),
     /// A text.
     Text(String),
+}
+
+impl Scalar {
+    /// As it is in a key, or in a query's parameter.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Text(text) => text.clone(),
+        }
+    }
 }
 
 /// What goes first when there is much to do.

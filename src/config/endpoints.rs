@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::caches::Scalar;
 use super::keyword::keywords;
-use super::model::Scalar;
 
 /// `[[endpoints]]`: one path, and the cache whose entries it serves.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::layers::{Origin, Override};
+use super::overrides::{Origin, Override};
 use super::problem::{ConfigPath, Problem, nearest};
 use super::schema;
 
@@ -15,11 +15,15 @@ const PREFIX: &str = "UNSTALE_";
 /// Names the configuration file.
 pub const CONFIG: &str = "UNSTALE_CONFIG";
 
-/// Variables that are no settings: the command line reads them.
-const OTHERS: [&str; 2] = [CONFIG, "UNSTALE_LOG"];
+/// Variables that are no settings: the command line reads them, and the sandbox.
+const OTHERS: [&str; 4] = [CONFIG, "UNSTALE_LOG", "UNSTALE_PG_BIN", "UNSTALE_REDIS_SERVER"];
 
 /// Test only: names a rule to leave out. A release build knows no such variable, and says so.
 pub const TEST_WITHOUT: &str = "UNSTALE_TEST_WITHOUT";
+
+/// Test only: the folder where tests say at which point the daemon is to die. A release build
+/// knows no such variable, and says so.
+pub const TEST_POINTS: &str = "UNSTALE_TEST_POINTS";
 
 /// The file that [`CONFIG`] names; an empty one names none.
 pub(super) fn config_file(environment: &[(OsString, OsString)]) -> Option<PathBuf> {
@@ -55,7 +59,7 @@ pub(super) fn overrides(
 fn ours(name: &OsStr) -> Option<&str> {
     let name = name.to_str()?;
     let rest = name.strip_prefix(PREFIX)?;
-    let for_tests = cfg!(debug_assertions) && name == TEST_WITHOUT;
+    let for_tests = cfg!(debug_assertions) && [TEST_WITHOUT, TEST_POINTS].contains(&name);
     (!OTHERS.contains(&name) && !is_service_link(rest) && !for_tests).then_some(name)
 }
 
@@ -103,6 +107,13 @@ fn unknown(name: &str, path: ConfigPath) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_the_sandbox_are_no_settings() {
+        for name in ["UNSTALE_PG_BIN", "UNSTALE_REDIS_SERVER", "UNSTALE_CONFIG"] {
+            assert_eq!(ours(OsStr::new(name)), None, "{name}");
+        }
+    }
 
     #[test]
     fn variables_that_kubernetes_sets_for_a_service_are_not_ours() {

@@ -5,19 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use figment::error::{Actual, Kind};
 use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::api::Api;
+use super::duration::Span;
 use super::endpoints::Endpoint;
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
     Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
-    warm_every_four_hours,
+    default_schedule, five_seconds,
 };
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
 
 const SECTIONS: &[&str] = &[
+    "shadow",
+    "shadow_grace",
     "postgres",
     "redis",
     "pipeline",
@@ -48,6 +52,20 @@ pub(super) fn config(values: &Dict, problems: &mut Vec<Problem>) -> Extracted {
     Extracted { config, stand_ins: reader.stand_ins }
 }
 
+/// The settings that stand above the first section.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Shadow {
+    shadow: bool,
+    shadow_grace: Span,
+}
+
+impl Default for Shadow {
+    fn default() -> Self {
+        Shadow { shadow: false, shadow_grace: five_seconds() }
+    }
+}
+
 struct Reader<'p> {
     problems: &'p mut Vec<Problem>,
     stand_ins: Vec<ConfigPath>,
@@ -71,10 +89,15 @@ impl Reader<'_> {
         for secret in secrets {
             *secret = secret.take().filter(given);
         }
+        let settings =
+            values.iter().filter(|(name, _)| ["shadow", "shadow_grace"].contains(&name.as_str()));
+        let settings: Dict = settings.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let shadow: Option<Shadow> = self.entry(&Value::from(settings), &root);
+        let Shadow { shadow, shadow_grace } = shadow.unwrap_or_default();
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
         let schedule = match values.get("schedule") {
-            None => warm_every_four_hours(),
+            None => default_schedule(),
             given => self.list(given, &root.child("schedule"), Reader::entry),
         };
         let audit: Option<Audit> = self.optional(values, "audit");
@@ -89,6 +112,8 @@ impl Reader<'_> {
         let endpoints =
             self.list(values.get("endpoints"), &root.child("endpoints"), Reader::entry::<Endpoint>);
         Some(Config {
+            shadow,
+            shadow_grace,
             postgres: postgres?,
             redis: redis?,
             pipeline: pipeline.unwrap_or_default(),

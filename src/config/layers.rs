@@ -4,18 +4,16 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use figment::Figment;
 use figment::providers::Serialized;
-use figment::value::{Dict, Value};
+use figment::value::Dict;
 
 use super::diagnostics::Diagnostics;
 use super::environment;
-use super::problem::{ConfigPath, Problem, Segment};
-use super::schema;
+use super::overrides::Override;
+use super::problem::{ConfigPath, Problem};
 use super::source::{Read, Source};
-use super::walk::{nested, parse_value};
 
 /// Where the file is looked for when nobody names it.
 pub const DEFAULT_FILES: [&str; 3] =
@@ -24,88 +22,6 @@ pub const DEFAULT_FILES: [&str; 3] =
 /// Examples of the two settings that no configuration can be without.
 pub(super) const POSTGRES_URL: &str = "url = \"postgres://unstale@127.0.0.1:5432/app\"";
 pub(super) const REDIS_URL: &str = "url = \"redis://127.0.0.1:6379/0\"";
-
-/// A value that the environment or the command line sets.
-#[derive(Clone)]
-pub struct Override {
-    path: ConfigPath,
-    value: String,
-    origin: Origin,
-}
-
-/// Who set a value, when it was not the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// An environment variable, by its name.
-    Variable(String),
-    /// The command line.
-    CommandLine,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Variable(name) => write!(f, "environment variable {name}"),
-            Origin::CommandLine => f.write_str("command line"),
-        }
-    }
-}
-
-/// Without the value, which may be a secret.
-impl fmt::Debug for Override {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Override({} by {})", self.path, self.origin)
-    }
-}
-
-/// The text is not `path=value`. It is not repeated: it may hold a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected a setting and its value, such as pipeline.max_lag=1m")]
-pub struct ParseOverrideError;
-
-impl FromStr for Override {
-    type Err = ParseOverrideError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (path, value) = text.split_once('=').ok_or(ParseOverrideError)?;
-        let path: ConfigPath = path.trim().split('.').collect();
-        if path.0.iter().any(|segment| *segment == Segment::from("")) {
-            return Err(ParseOverrideError);
-        }
-        Ok(Override::new(path, value.to_owned(), Origin::CommandLine))
-    }
-}
-
-impl Override {
-    /// Sets what is at `path`. The setting says what the text means: a text field takes it
-    /// as it is, digits or not; every other is read as TOML.
-    #[must_use]
-    pub fn new(path: ConfigPath, value: String, origin: Origin) -> Self {
-        Override { path, value, origin }
-    }
-
-    /// What it sets.
-    #[must_use]
-    pub fn path(&self) -> &ConfigPath {
-        &self.path
-    }
-
-    /// Who sets it.
-    #[must_use]
-    pub fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    fn tables(&self) -> Option<Dict> {
-        let text = || Value::from(self.value.as_str());
-        let value = match schema::takes_text(&self.path) {
-            // What is no TOML stays a text, and is reported for the type that it lacks.
-            Some(false) => parse_value(&self.value).unwrap_or_else(text),
-            Some(true) | None => text(),
-        };
-        nested(&self.path, value)
-    }
-}
 
 /// Everything that a configuration is made of.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 //! configuration later (the mapping, Postgres at `check`) reports [`problem::Problem`]s by
 //! path, and [`Source::diagnostics`] finds the place. No secret is ever shown: see `redact`.
 
+mod address;
 pub mod api;
 mod caches;
 mod diagnostics;
@@ -17,6 +18,7 @@ mod keyword;
 mod layers;
 mod literal;
 pub mod model;
+mod overrides;
 pub mod problem;
 mod queries;
 mod redact;
@@ -30,8 +32,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use diagnostics::{Diagnostics, Finding, Place, Style};
-pub use environment::{CONFIG, TEST_WITHOUT};
-pub use layers::{DEFAULT_FILES, File, Layers, Origin, Override, ParseOverrideError};
+pub use environment::{CONFIG, TEST_POINTS, TEST_WITHOUT};
+pub use layers::{DEFAULT_FILES, File, Layers};
+pub use overrides::{Origin, Override, ParseOverrideError};
 pub use queries::{populations, queries};
 pub use source::Source;
 

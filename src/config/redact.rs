@@ -43,8 +43,8 @@ pub(super) fn exposure(path: &ConfigPath) -> Exposure {
             _ if !sounds_secret(key) && schema::knows(path) => Exposure::Shown,
             _ => Exposure::Hidden,
         },
-        "pipeline" | "warm" | "schedule" | "audit" | "admin" | "log" | "caches" | "tables"
-        | "endpoints"
+        "shadow" | "shadow_grace" | "pipeline" | "warm" | "schedule" | "audit" | "admin"
+        | "log" | "caches" | "tables" | "endpoints"
             if !sounds_secret(key) =>
         {
             Exposure::Shown

@@ -9,8 +9,8 @@ use figment::value::Dict;
 use toml_edit::ImDocument;
 
 use super::diagnostics::{Diagnostics, Finding, Place, Snippet};
-use super::layers::{Origin, Override};
 use super::literal;
+use super::overrides::{Origin, Override};
 use super::problem::{ConfigPath, On, Problem};
 use super::redact::{Exposure, Masked, exposure};
 use super::walk::Walk;

@@ -22,12 +22,19 @@ const SETS: [&str; 2] = ["all", "user"];
 /// Everything that is out of range or badly named.
 pub(super) fn config(config: &Config) -> Vec<Problem> {
     let mut checks = Checks { problems: Vec::new() };
+    checks.span(
+        ConfigPath::root().child("shadow_grace"),
+        config.shadow_grace,
+        Span::milliseconds(100)..=Span::seconds(600),
+    );
     checks.postgres(&config.postgres);
     checks.redis(&config.redis);
     checks.pipeline(&config.pipeline);
     checks.warm(&config.warm);
     for (index, schedule) in config.schedule.iter().enumerate() {
-        checks.schedule(config, schedule, &ConfigPath::root().child("schedule").child(index));
+        let path = ConfigPath::root().child("schedule").child(index);
+        let before = config.schedule.iter().take(index);
+        checks.schedule(config, schedule, before, &path);
     }
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
@@ -125,6 +132,20 @@ impl Checks {
             postgres.statement_timeout,
             Span::milliseconds(100)..=hour,
         );
+        self.span(at("stream_timeout"), postgres.stream_timeout, Span::seconds(1)..=hour);
+        if postgres.stream_timeout.get() < postgres.status_interval.get() * 2 {
+            self.add(
+                at("stream_timeout"),
+                format!(
+                    "{} is less than twice postgres.status_interval, {}",
+                    postgres.stream_timeout, postgres.status_interval
+                ),
+                "the server is asked for a sign of life once in that interval: write more here, or less there",
+            );
+        }
+        if postgres.heartbeat != Span::seconds(0) {
+            self.span(at("heartbeat"), postgres.heartbeat, Span::milliseconds(100)..=hour);
+        }
     }
 
     fn redis(&mut self, redis: &Redis) {
@@ -158,7 +179,32 @@ impl Checks {
         self.number(at("users"), usize::try_from(warm.users).unwrap_or(usize::MAX), 0..=1_000_000);
     }
 
-    fn schedule(&mut self, config: &Config, schedule: &Schedule, path: &ConfigPath) {
+    fn schedule<'s>(
+        &mut self,
+        config: &Config,
+        schedule: &Schedule,
+        mut before: impl Iterator<Item = &'s Schedule>,
+        path: &ConfigPath,
+    ) {
+        let task = schedule.task.as_str();
+        if before.any(|other| other.name() == schedule.name()) {
+            self.add(
+                path.child("task"),
+                format!("{} is scheduled twice", schedule.name()),
+                "take one of them out, or give them other caches or organizations",
+            );
+        }
+        if !schedule.task.is_about_caches() {
+            let about_all = "leave it out, or write task = \"warm\" or task = \"invalidate\"";
+            if schedule.cache_type != "all" {
+                let message = format!("`{task}` is about all caches");
+                self.add(path.child("cache_type"), message, about_all);
+            }
+            if schedule.organization.is_some() {
+                let message = format!("`{task}` is about all organizations");
+                self.add(path.child("organization"), message, about_all);
+            }
+        }
         let year = Span::seconds(365 * 86_400);
         self.span(path.child("every"), schedule.every, Span::seconds(1)..=year);
         let caches = &config.caches.by_name;
@@ -224,6 +270,10 @@ impl Checks {
         }
         if let Some(ttl) = cache.negative_ttl {
             self.ttl(path.child("negative_ttl"), ttl);
+        }
+        if let Some(stale) = cache.stale_if_error {
+            let path = path.child("stale_if_error");
+            self.span(path, stale, Span::seconds(1)..=Span::seconds(86_400));
         }
         if cache.max_value_bytes == Some(0) {
             self.add(

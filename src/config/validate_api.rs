@@ -17,6 +17,7 @@ impl Checks {
         self.number(at("max_body_bytes"), api.max_body_bytes, 0..=1_048_576);
         self.number(at("max_connections"), api.max_connections, 1..=1_000_000);
         self.number(at("max_loads"), api.max_loads, 1..=1_000);
+        self.number(at("max_stale_bytes"), api.max_stale_bytes, 65_536..=1 << 40);
         let orders = usize::try_from(api.management_per_minute).unwrap_or(usize::MAX);
         self.number(at("management_per_minute"), orders, 1..=1_000_000);
         let minutes = Span::seconds(600);

@@ -243,7 +243,11 @@ impl Filler {
             }
         };
         match self.fills.acquire(&entry, LEASE).await {
-            Ok(Acquired::Hit { .. }) => Ok(How::Hit),
+            Ok(Acquired::Hit { .. }) => {
+                // Found by way of GET, which was nobody's read.
+                self.metrics.observed.touched(&entry.key);
+                Ok(How::Hit)
+            }
             Ok(Acquired::Lease(lease)) => {
                 Ok(self.compute(id, values, lease, remaining, &mut || ()).await?.how)
             }
@@ -314,6 +318,7 @@ impl Filler {
                 }
                 // A change that came meanwhile may have given it a due.
                 let remaining = Some(cache.max_staleness.map_or(life, |stays| life.min(stays)));
+                self.metrics.observed.stored(&key, id, life);
                 return Ok(Read { value, how, remaining, stored_at: Some(now) });
             }
             // That there is nothing is known all the same.

@@ -3,6 +3,9 @@
 //! Which there should be is said by each cache's `population`, as for `unstale warm`: of each
 //! organization the users who logged in last, `warm.users` of them at the most.
 
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -56,6 +59,76 @@ pub async fn coverage(
         covered.push((chosen.cache, coverage));
     }
     Ok(covered)
+}
+
+/// How much is cached of what all populations list, by cache and by organization.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByOrganization {
+    /// By cache.
+    pub caches: BTreeMap<CacheId, Share>,
+    /// By organization, of the caches whose keys name it.
+    pub organizations: HashMap<String, Share>,
+    /// Of a cache that has more than was allowed, only some entries were looked at.
+    pub sampled: bool,
+}
+
+/// How many of how many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Entries that the population lists.
+    pub expected: u64,
+    /// Those that are cached.
+    pub cached: u64,
+}
+
+/// Counts for every organization at once what a warm-up of everything would fill; of each cache `most`
+/// entries or so, spread evenly over all. Redis is left alone between steps for as long as each took.
+///
+/// # Errors
+/// If a server does not answer, or Postgres refuses a population.
+pub async fn by_organization(
+    ground: &Ground,
+    client: &SqlClient,
+    session: &Session,
+    most: usize,
+) -> Result<ByOrganization, ManageError> {
+    let whose = Whose { users: ground.users, ..Whose::default() };
+    let parameter = ground.mapping().organization_parameter();
+    let mut connection = session.connection();
+    let mut found = ByOrganization::default();
+    for (id, cache) in ground.mapping().caches() {
+        let Some(population) = ground.population(cache)? else { continue };
+        let entries = population.list(client, whose).await?;
+        // Odd: else it could meet the same of several days each time.
+        let stride = (entries.len() / most.max(1) | 1).max(1);
+        found.sampled |= stride > 1;
+        let mut at = (0..entries.len()).step_by(stride).peekable();
+        while at.peek().is_some() {
+            let (mut keys, mut whom) = (Vec::new(), Vec::new());
+            for values in at.by_ref().take(AT_ONCE).filter_map(|at| entries.get(at)) {
+                let values: Values =
+                    values.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+                let Some(key) = key_of(cache, &ground.key_prefix, &values) else { continue };
+                keys.push(key);
+                let organization = values.into_iter().find(|(name, _)| name == parameter);
+                whom.push(organization.map(|(_, id)| id));
+            }
+            let start = Instant::now();
+            let was = remove(&mut connection, session.keys(), &keys, Act::Count).await?;
+            for (was, organization) in was.into_iter().zip(whom) {
+                let add = |share: &mut Share| {
+                    share.expected += 1;
+                    share.cached += u64::from(was.value);
+                };
+                add(found.caches.entry(id).or_default());
+                if let Some(organization) = organization {
+                    add(found.organizations.entry(organization).or_default());
+                }
+            }
+            tokio::time::sleep(start.elapsed().min(super::walk::LONGEST)).await;
+        }
+    }
+    Ok(found)
 }
 
 async fn count(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::scheduled::{Planned, planned};
 use crate::config::model::Config;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
@@ -32,8 +33,12 @@ pub struct Ground {
     pub connect: ConnectOptions,
     /// How long a statement may run.
     pub statement_timeout: Duration,
+    /// Shadow mode: what is cached is the application's.
+    pub shadow: bool,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
+    /// What is done now and then.
+    pub planned: Vec<Planned>,
 }
 
 /// Why something could not be done.
@@ -83,7 +88,9 @@ impl Ground {
             slot: config.postgres.slot.clone(),
             connect: connect.with_application_name(application_name),
             statement_timeout: config.postgres.statement_timeout.get(),
+            shadow: config.shadow,
             users: config.warm.users,
+            planned: planned(config),
         })
     }
 

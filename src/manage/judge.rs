@@ -9,7 +9,13 @@ impl Status {
     pub(super) fn judge(&mut self, failures: impl Iterator<Item = String>) {
         let mut problems: Vec<String> = failures.collect();
         let redis_answers = self.certificate.is_some();
+        if self.shadow {
+            self.notes.push(
+                "shadow mode: what is cached is the application's, and the daemon only looks on; `unstale report --shadow` tells what it sees".into(),
+            );
+        }
         match &self.state {
+            None if self.shadow => {}
             None if redis_answers => {
                 problems.push("no daemon has kept this Redis fresh yet: start `unstale run`".into());
             }
@@ -36,7 +42,7 @@ impl Status {
             }
         }
         let fresh = self.certificate.as_ref().map(|certificate| certificate.fresh);
-        if fresh == Some(false) {
+        if fresh == Some(false) && !self.shadow {
             problems.push(
                 "nobody certifies the cache now, so what is in it may be stale: start `unstale run`, or see /readyz and the log of the one that runs".into(),
             );
@@ -183,6 +189,17 @@ mod tests {
         let daemon =
             |s: &mut Status| s.daemon.iter_mut().for_each(|d| d.readyz = Some(unready.clone()));
         assert!(problem(daemon).contains("Redis is away"));
+    }
+
+    #[test]
+    fn in_shadow_mode_nobody_is_expected_to_keep_the_cache() {
+        let status = judged(|status| {
+            status.shadow = true;
+            status.state = None;
+            status.certificate.iter_mut().for_each(|certificate| certificate.fresh = false);
+        });
+        assert!(status.ok, "{:?}", status.problems);
+        assert!(status.notes.join("").contains("report --shadow"));
     }
 
     #[test]

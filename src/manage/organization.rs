@@ -1,5 +1,10 @@
 //! Which organization a name is. The configuration's populations know it: they take
 //! `$organization`, a name or an id, and give the parameters of its keys.
+//!
+//! An organization may be *named* `5`. Then `5` means the one whose id is 5, if there is one, and
+//! no other: so every organization can be meant alone, by its id, whatever others call
+//! themselves. The one of that name is meant by its own id. (Over HTTP only ids are taken.) The
+//! shipped populations keep to that themselves, and [`find`] sees to it whatever they are.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +19,7 @@ use crate::warm::population::{Population, Values, Whose};
 /// An organization.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Organization {
-    /// Its ids, as they stand in keys: one, unless one's name is another's id. Of one that the
+    /// Its ids, as they stand in keys: one, unless several have that name. Of one that the
     /// database does not know: what was given.
     pub ids: BTreeSet<String>,
     /// Whether the database knows it. One that was deleted may still have entries. `None`: no
@@ -49,6 +54,11 @@ pub async fn find(
         let rows = list(population, client, whose).await?;
         let named = rows.into_iter().flatten().filter(|(name, _)| name == parameter);
         let ids: BTreeSet<String> = named.map(|(_, value)| value).collect();
+        if ids.contains(given) {
+            // An id before a name.
+            let ids = BTreeSet::from([given.to_owned()]);
+            return Ok(Organization { ids, known: Some(true) });
+        }
         if !ids.is_empty() {
             return Ok(Organization { ids, known: Some(true) });
         }

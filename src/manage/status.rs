@@ -14,6 +14,7 @@ use super::Progress;
 use super::coverage::{Coverage, coverage};
 use super::ground::{Ground, ManageError};
 use super::organization::{self, Organization};
+use super::scheduled::{Scheduled, scheduled};
 use super::selection::Request;
 use super::survey::{Held, survey};
 use crate::admin::client;
@@ -41,10 +42,14 @@ pub struct Status {
     pub state: Option<StateSeen>,
     /// The slot in Postgres.
     pub replication: Option<Replication>,
+    /// Shadow mode, as the configuration says: nobody keeps the cache by it.
+    pub shadow: bool,
     /// Whether a daemon answers, and how it fares.
     pub daemon: Option<Daemon>,
     /// Redis itself.
     pub redis: Option<RedisSeen>,
+    /// What the daemon does now and then.
+    pub schedule: Option<Vec<Scheduled>>,
     /// By cache.
     pub caches: Option<BTreeMap<String, Held>>,
     /// Caches that were asked for and that the rest of the request does not fit.
@@ -160,7 +165,7 @@ pub async fn gather(
     admin: SocketAddr,
     progress: &dyn Progress,
 ) -> Gathered {
-    let mut status = Status::default();
+    let mut status = Status { shadow: ground.shadow, ..Status::default() };
     let mut failures = Vec::new();
     let (daemon, session, client) =
         tokio::join!(ask_daemon(admin), Box::pin(ground.redis()), Box::pin(ground.postgres()));
@@ -232,6 +237,7 @@ async fn caches(
     status.certificate = Some(certificate);
     let fingerprint = ground.rules.fingerprint();
     status.state = state.map(|state| StateSeen::new(&state, &fingerprint));
+    status.schedule = Some(scheduled(session, &ground.planned).await?);
     let organization = match (&request.organization, client) {
         (Some(given), Some(client)) => Some(organization::find(ground, client, given).await?),
         _ => None,

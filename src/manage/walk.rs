@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 use crate::store::scan::Scan;
 
 /// The longest pause.
-const LONGEST: Duration = Duration::from_millis(50);
+pub(super) const LONGEST: Duration = Duration::from_millis(50);
 
 /// A paced [`Scan`].
 pub(super) struct Walk {

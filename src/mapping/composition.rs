@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::model::CacheId;
+use super::id::CacheId;
 
 /// A composed cache.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
-use super::changes::Origin;
+use super::origin::Origin;
 
 /// A set of rows, each one allocation: a value is its length (0 for null, else one more)
 /// in eight bytes, then its text.

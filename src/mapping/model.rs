@@ -9,22 +9,11 @@ use crate::config::model::{Operation, Priority, Rewarm};
 
 use super::composition::Composition;
 use super::condition::Condition;
+pub use super::id::{CacheId, RuleId, TableId};
 use super::name::TableName;
 use super::shape::KeyShape;
 use super::template::Template;
 use super::via::Via;
-
-/// A cache of a [`Mapping`], by its place in the alphabet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CacheId(pub u16);
-
-/// A rule of a [`Mapping`], counted over all tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleId(pub u16);
-
-/// A table of a [`Mapping`], in the order of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableId(pub u16);
 
 /// What depends on what: the configuration's caches and tables, checked and compiled.
 ///

@@ -23,11 +23,13 @@ use tracing::{debug, info, warn};
 use super::batch::{Batch, Trace};
 use super::chain::{Chain, Keys};
 use super::end::End;
+use super::points::{Point, Points};
 use super::touched::{Touch, Touched};
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
+use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
 use crate::status::drops::Drop;
 use crate::status::{Loop, Status};
@@ -63,6 +65,8 @@ pub struct Applier {
     pub warm_ups: WarmUps,
     /// What is known.
     pub status: Arc<Status>,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 /// What a batch removed of one cache.
@@ -122,6 +126,7 @@ impl Applier {
         let (some, last) = touched.steps(self.max_keys_per_script);
         for keys in some {
             lives.extend(self.chain.step(keys, std::slice::from_ref(&frontier), None).await?);
+            self.points.reach(Point::BetweenSteps).await;
         }
         let mut fields = vec![frontier, state::watermark(batch.watermark)];
         fields.extend(batch.suspects.take().map(state::suspects));
@@ -129,6 +134,7 @@ impl Applier {
         self.watermark = batch.watermark;
         let certify = self.certifies();
         lives.extend(self.chain.step(last, &fields, certify).await?);
+        self.points.reach(Point::Applied).await;
         self.held.removed(closed);
         self.note_certified(asked, certify);
         // From here on Redis has it, and Postgres may be told.
@@ -144,6 +150,7 @@ impl Applier {
             }
         }
         self.status.applied(self.watermark);
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
         Ok(())
     }
 
@@ -166,12 +173,16 @@ impl Applier {
             prefixes.push(cache.prefix.as_ref());
         }
         self.chain.step(Keys::default(), &[state::closed(&names), frontier], None).await?;
+        self.points.reach(Point::Closed).await;
         // A scan of many keys, each step of it bounded.
         let opened = [state::closed(&[])];
         let purging = self.chain.purge_then(&prefixes, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());
+        for cache in batch.whole.keys() {
+            self.status.metrics.observed.dropped(Some(*cache));
+        }
         let at = SystemTime::now();
         self.status.with_drops(|drops| {
             for (escalation, cause) in batch.whole.values() {
@@ -189,11 +200,7 @@ impl Applier {
     /// `before`: the watermark that the batch found.
     fn count(&self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
-        metrics.transactions.inc_by(u64::try_from(batch.transactions.len()).unwrap_or(u64::MAX));
-        for ((table, operation), rows) in &batch.counts {
-            let name = self.mapping.table_name(*table);
-            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
-        }
+        batch.measure(metrics, &self.mapping);
         let (clock, now) = (clock_now(), Instant::now());
         let age = |trace: &Trace| trace.age(clock, now).as_secs_f64();
         for trace in &batch.transactions {
@@ -227,6 +234,7 @@ impl Applier {
                 }
             }
         });
+        self.observe(batch, touched, lives);
         for (cache, removed) in by_cache {
             let Some(cache) = self.mapping.cache(cache) else { continue };
             metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
@@ -248,6 +256,26 @@ impl Applier {
                 answers = lives.len(),
                 "Redis answered for another number of keys than were changed"
             );
+        }
+    }
+
+    /// For reports.
+    fn observe(&self, batch: &Batch, touched: &Touched, lives: &[i64]) {
+        let observed = &self.status.metrics.observed;
+        let traces = batch.transactions.iter();
+        observed.reached(traces.map(|trace| (trace.reach, trace.end_lsn, trace.xid.0)));
+        let mut changes = touched
+            .each()
+            .zip(lives)
+            .map(|(Touch { key, cause, stays }, life)| Change {
+                key: key.as_bytes(),
+                origin: cause.origin,
+                present: *life > NOT_THERE,
+                stays: stays.is_some(),
+            })
+            .peekable();
+        while changes.peek().is_some() {
+            observed.changed(changes.by_ref().take(AT_ONCE));
         }
     }
 }

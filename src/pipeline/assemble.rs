@@ -5,6 +5,7 @@
 //! added up. One that comes in blocks while it is in progress is in [`streams`](super::streams)
 //! until its end is known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,11 +17,16 @@ use super::transaction::Transaction;
 use crate::config::model::{Operation, StreamInProgress};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, ChangeSink};
+use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation, Origin};
+use crate::mapping::model::TableId;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
+use crate::pgoutput::message::{
+    Begin, Commit, LogicalMessage, Message, OldTuple, StreamCommit, Truncate, Tuple,
+};
+use crate::postgres::announce;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// What is asked of the server, and so what may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +96,17 @@ pub struct Assembler {
     open: Option<Open>,
     /// Those in progress.
     streams: Streams,
+    /// The heartbeat that came last in a block, and whose it is.
+    streamed_beat: Option<(Xid, Beat)>,
+    /// The mapped tables by OID: of them a message may tell that they are rewritten.
+    mapped: BTreeMap<u32, TableId>,
+    mapping: Arc<Mapping>,
 }
 
 struct Open {
     begin: Begin,
     changes: ChangeSet,
+    heartbeat: Option<Beat>,
 }
 
 /// A row's change, as one message has it.
@@ -117,10 +129,19 @@ impl Assembler {
         Assembler {
             max_keys: bounds.transaction,
             decoder: Decoder::new(dialect.protocol, dialect.streaming),
-            relations: Relations::new(mapping, unbelieved),
+            relations: Relations::new(Arc::clone(&mapping), unbelieved),
             open: None,
             streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
+            streamed_beat: None,
+            mapped: BTreeMap::new(),
+            mapping,
         }
+    }
+
+    /// Takes messages that tell of rewrites of these tables, too.
+    #[must_use]
+    pub fn told_of(self, mapped: BTreeMap<u32, TableId>) -> Self {
+        Assembler { mapped, ..self }
     }
 
     /// Whether a transaction that has committed has begun to come and not ended.
@@ -193,7 +214,14 @@ impl Assembler {
                 Ok(transaction) => return Ok(Some(transaction)),
                 Err(what) => Err(what),
             },
-            Message::Origin(_) | Message::Logical(_) => Ok(()),
+            Message::Logical(message) => match Beat::read(&message) {
+                Some(beat) => {
+                    self.beat(xid, beat);
+                    Ok(())
+                }
+                None => self.announced(xid, message),
+            },
+            Message::Origin(_) => Ok(()),
             Message::BeginPrepare(_)
             | Message::Prepare(_)
             | Message::CommitPrepared(_)
@@ -209,7 +237,7 @@ impl Assembler {
         if self.open.is_some() {
             return Err("a transaction begins inside of another");
         }
-        self.open = Some(Open { begin, changes: ChangeSet::default() });
+        self.open = Some(Open { begin, changes: ChangeSet::default(), heartbeat: None });
         Ok(())
     }
 
@@ -259,9 +287,54 @@ impl Assembler {
         Ok(())
     }
 
+    fn beat(&mut self, xid: Option<Xid>, beat: Beat) {
+        match (xid, &mut self.open) {
+            (Some(xid), _) => self.streamed_beat = Some((xid, beat)),
+            (None, Some(open)) => open.heartbeat = Some(beat),
+            (None, None) => {}
+        }
+    }
+
+    /// Somebody's message. Ours tells that a table is about to be rewritten: all that depends on
+    /// it goes when that commits.
+    ///
+    /// In a block it names the transaction, not the subtransaction that wrote it (`pgoutput.c`,
+    /// `pgoutput_message`): if that alone is rolled back, more goes than must. Whoever is
+    /// rolled back later and began earlier takes it with him, but then it was his.
+    fn announced(
+        &mut self,
+        xid: Option<Xid>,
+        message: LogicalMessage<'_>,
+    ) -> Result<(), OutOfPlace> {
+        if !message.transactional || message.prefix != announce::PREFIX {
+            return Ok(());
+        }
+        let tables = announce::tables(message.content).filter_map(|oid| self.mapped.get(&oid));
+        let rules = tables.flat_map(|table| self.mapping.rules_of(*table));
+        let origins = rules.map(|(rule, model)| Origin {
+            rule,
+            cache: model.cache,
+            operation: Operation::Update,
+        });
+        match (xid, &mut self.open) {
+            (Some(xid), _) => self.streams.change(|Stream { changes, .. }| {
+                changes.written_by(xid);
+                origins.for_each(|origin| changes.escalate(Escalation::Rewritten, origin));
+                Ok(())
+            }),
+            (None, Some(open)) => {
+                origins.for_each(|origin| open.changes.escalate(Escalation::Rewritten, origin));
+                Ok(())
+            }
+            (None, None) => Err("a message of a transaction outside of any"),
+        }
+    }
+
     fn complete(&self, open: Open, commit: Commit) -> Transaction {
         let plans = Arc::clone(self.relations.tables().plans());
-        transaction(open.begin.xid, commit, open.changes, plans)
+        let mut whole = transaction(open.begin.xid, commit, open.changes, plans);
+        whole.heartbeat = open.heartbeat;
+        whole
     }
 
     fn complete_stream(&mut self, commit: StreamCommit) -> Result<Transaction, OutOfPlace> {
@@ -270,7 +343,10 @@ impl Assembler {
         let plans = Arc::clone(tables.plans());
         self.relations.adopt(tables);
         let commit = Commit { flags, commit_lsn, end_lsn, commit_time };
-        Ok(transaction(xid, commit, changes, plans))
+        let mut whole = transaction(xid, commit, changes, plans);
+        let beat = self.streamed_beat.take_if(|(of, _)| *of == xid);
+        whole.heartbeat = beat.map(|(_, beat)| beat);
+        Ok(whole)
     }
 }
 
@@ -312,6 +388,7 @@ fn transaction(
         committed_at: commit.commit_time,
         sent_after: 0,
         received_at: Instant::now(),
+        heartbeat: None,
         changes,
         plans,
         share: None,

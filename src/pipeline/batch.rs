@@ -7,9 +7,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::model::Operation;
 use crate::lsn::Lsn;
+use crate::mapping::Mapping;
 use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin};
 use crate::mapping::model::{CacheId, TableId};
+use crate::metrics::Metrics;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// A transaction of which only the trace is left.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +27,11 @@ pub struct Trace {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// The heartbeat that it carried.
+    pub heartbeat: Option<Beat>,
+    /// How many keys it reached. What lookups found for several transactions together counts
+    /// for the last of them.
+    pub reach: u64,
 }
 
 impl Trace {
@@ -38,8 +46,15 @@ impl Trace {
     pub fn age(&self, clock: i64, now: Instant) -> Duration {
         let across = clock.saturating_sub(self.committed_at);
         let micros = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-        let apart = micros(self.sent_after) + now.saturating_duration_since(self.received_at);
-        micros(across).max(apart)
+        micros(across).max(self.known_age(now))
+    }
+
+    /// For how long it has surely been committed: what passed on the server until it was sent, by
+    /// its own clock, and here since it was read.
+    #[must_use]
+    pub fn known_age(&self, now: Instant) -> Duration {
+        let sent_after = Duration::from_micros(u64::try_from(self.sent_after).unwrap_or(0));
+        sent_after + now.saturating_duration_since(self.received_at)
     }
 }
 
@@ -84,8 +99,13 @@ impl Batch {
         for (cache, escalation, origin) in changes.whole() {
             self.whole.entry(cache).or_insert((escalation, Cause { origin, transaction }));
         }
+        let mut reach = 0;
         for (key, origin) in changes.take_keys() {
+            reach += 1;
             self.keys.entry(key).or_insert(Cause { origin, transaction });
+        }
+        if let Some(trace) = self.transactions.get_mut(transaction) {
+            trace.reach += reach;
         }
     }
 
@@ -93,6 +113,15 @@ impl Batch {
     pub fn count(&mut self, changes: &ChangeSet) {
         for (table, operation, rows) in changes.counts() {
             *self.counts.entry((table, operation)).or_default() += rows;
+        }
+    }
+
+    /// Counts its transactions and rows.
+    pub(crate) fn measure(&self, metrics: &Metrics, mapping: &Mapping) {
+        metrics.transactions.inc_by(u64::try_from(self.transactions.len()).unwrap_or(u64::MAX));
+        for ((table, operation), rows) in &self.counts {
+            let name = mapping.table_name(*table);
+            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
         }
     }
 
@@ -122,7 +151,10 @@ mod tests {
         let now = received_at + Duration::from_secs(2);
         let age = |clock: i64, sent_after: i64| {
             let (xid, end_lsn, committed_at) = (Xid(1), Lsn(1), 100 * SECOND);
-            Trace { xid, end_lsn, committed_at, sent_after, received_at }.age(clock, now).as_secs()
+            let (reach, heartbeat) = (0, None);
+            let trace =
+                Trace { xid, end_lsn, committed_at, sent_after, received_at, heartbeat, reach };
+            trace.age(clock, now).as_secs()
         };
         assert_eq!(age(105 * SECOND, SECOND), 5, "clocks agree: it lay two seconds unread, too");
         assert_eq!(age(40 * SECOND, SECOND), 3, "this machine's clock is behind");

@@ -11,6 +11,7 @@ use backon::BackoffBuilder;
 use tracing::{info, warn};
 
 use super::end::End;
+use super::points::{Point, Points};
 use crate::lsn::Lsn;
 use crate::mapping::changes::Key;
 use crate::status::reason::GapReason;
@@ -42,6 +43,7 @@ pub struct Chain {
     /// How long to wait before the next try; anew after every success.
     pauses: Pauses,
     status: Arc<Status>,
+    points: Points,
 }
 
 impl Chain {
@@ -50,6 +52,7 @@ impl Chain {
         address: Address,
         keys: ControlKeys,
         status: Arc<Status>,
+        points: Points,
     ) -> Result<Self, End> {
         let nonces = Nonces::new().map_err(|e| End::Again(format!("no random numbers: {e}")))?;
         let mut chain = Chain {
@@ -61,6 +64,7 @@ impl Chain {
             acknowledged: Nonce::found(String::new()),
             pauses: pauses(),
             status,
+            points,
         };
         chain.connect().await?;
         Ok(chain)
@@ -218,6 +222,7 @@ impl Chain {
         let expected = self.acknowledged.clone();
         let Keys { removed: keys, refreshed } = keys;
         let step = Step { expected: &expected, nonce, keys, refreshed, fields, certify };
+        self.points.reach(Point::Step).await;
         let Some(session) = &mut self.session else { return Ok(None) };
         match session.step(&step).await {
             Ok(Outcome::Done(lives)) => {
@@ -249,6 +254,7 @@ impl Chain {
     pub async fn purge_then(&mut self, prefixes: &[&[u8]], fields: &[Field]) -> Result<u64, End> {
         loop {
             let removed = self.purge(prefixes).await?;
+            self.points.reach(Point::Purged).await;
             let nonce = self.nonces.fresh();
             if self.attempt_once(&nonce, Keys::default(), fields, None).await?.is_some() {
                 return Ok(removed);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
+use super::heartbeat::Heartbeat;
+use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
 use crate::audit::sampler::Sampler;
@@ -13,9 +15,15 @@ use crate::fill::filler::Filler;
 use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
+use crate::manage;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
+use crate::schedule::attend::{Means, Schedule};
+use crate::shadow::Shadow;
+use crate::shadow::glance::Glance;
+use crate::shadow::judge::Judge;
 use crate::status::Status;
 use crate::store::fills::Fills;
 use crate::store::keys::ControlKeys;
@@ -40,14 +48,27 @@ pub struct Context {
     pub held: Arc<Held>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
+    /// What is done now and then.
+    pub schedule: Schedule,
+    /// What makes reports.
+    pub reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
 }
 
 impl Context {
     /// Whether there is a read API. Without one nothing is held.
     pub(crate) fn serves(&self) -> bool {
         self.config.api.enabled && !self.rules.endpoints.is_empty()
+    }
+
+    /// Whether anything is held: not in shadow mode, where nothing tells what has changed.
+    pub(super) fn holds(&self) -> bool {
+        self.serves() && self.shadow.is_none()
     }
 
     fn bounds(&self, connections: usize) -> Bounds {
@@ -81,6 +102,44 @@ impl Context {
             ground: Arc::new(ground),
             per_second: self.config.audit.per_second,
             status: Arc::clone(&self.status),
+        })
+    }
+
+    /// What is done now and then.
+    pub(super) fn scheduled(&self) -> Result<impl Future<Output = ()> + Send + 'static, End> {
+        let ground = manage::ground::Ground::new(&self.config, &self.rules, "unstale schedule");
+        let means = Means {
+            ground: ground.map_err(|error| End::Hopeless(error.to_string()))?,
+            warm_ups: self.warming.warm_ups.clone(),
+            held: Arc::clone(&self.held),
+            metrics: self.status.metrics.clone(),
+            reporter: Arc::clone(&self.reporter),
+        };
+        Ok(self.schedule.clone().run(means))
+    }
+
+    /// What writes a sign of life to the WAL now and then.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        let postgres = &self.config.postgres;
+        Heartbeat {
+            connect: self.connect.clone(),
+            timeout: postgres.statement_timeout.get(),
+            interval: postgres.heartbeat.get(),
+            status: Arc::clone(&self.status),
+        }
+    }
+
+    /// What looks again at the entries that are watched.
+    pub(super) async fn judge(&self, shadow: &Arc<Shadow>) -> Result<Judge, End> {
+        let keys = ControlKeys::new(&self.config.postgres.slot);
+        let (address, status) = (self.address.clone(), Arc::clone(&self.status));
+        Ok(Judge {
+            shadow: Arc::clone(shadow),
+            glance: Glance::open(address, keys, Arc::clone(&status)).await?,
+            loader: self.loader(self.bounds(1))?,
+            max_per_second: self.config.warm.max_per_second,
+            mapping: Arc::clone(&self.rules.mapping),
+            status,
         })
     }
 

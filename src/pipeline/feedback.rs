@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::end::End;
+use super::points::{Point, Points};
 use crate::lsn::Lsn;
 use crate::postgres::feedback::FeedbackWriter;
 use crate::status::Status;
@@ -32,6 +33,8 @@ pub struct Feedback {
     pub interval: Duration,
     /// What is known.
     pub status: Arc<Status>,
+    /// Nowhere, but in tests.
+    pub points: Points,
     /// The run was asked to stop.
     pub stop: CancellationToken,
     /// Cancelled when goodbye was said.
@@ -68,6 +71,7 @@ impl Feedback {
     }
 
     async fn report(&mut self) -> Result<(), End> {
+        self.points.reach(Point::Report).await;
         let applied = *self.applied.borrow_and_update();
         let received = self.status.received().max(applied);
         // A server that was not heard for a while is asked for a sign of life.

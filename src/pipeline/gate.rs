@@ -9,7 +9,7 @@
 //! waits; the snapshot is asked for after they arrived, so it can only err by being early,
 //! which parks them a little longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::batch::{Batch, Cause, Trace};
 use super::end::End;
 use super::lookups::{LookupPlans, Lookups};
+use super::points::{Point, Points};
 use super::rewrites::{self, Decided, Rewrites};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
@@ -39,7 +40,7 @@ use crate::postgres::slot::SlotState;
 use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
 use crate::status::reason::GapReason;
-use crate::status::{Loop, Status};
+use crate::status::{Loop, SlotSeen, Status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
@@ -91,6 +92,8 @@ pub struct Gate {
     pub max_parked_keys: usize,
     /// Nothing, but in tests.
     pub without: Without,
+    /// Nowhere, but in tests.
+    pub points: Points,
     /// What is known.
     pub status: Arc<Status>,
 }
@@ -165,9 +168,7 @@ impl Gate {
         while let Some(arrival) = next {
             if let Arrival::Transaction(transaction) = &arrival {
                 self.suspects_changed |= self.suspects.came_through(transaction.xid);
-                if transaction.changes.counts().any(|(_, op, _)| op == Operation::Truncate) {
-                    self.rewrites.truncated(transaction.xid);
-                }
+                self.note_told(transaction);
                 transactions += 1;
                 keys += transaction.changes.len();
             }
@@ -176,6 +177,20 @@ impl Gate {
                 return;
             }
             next = self.arrivals.try_recv().ok();
+        }
+    }
+
+    /// Remembers of which tables this transaction tells that they got another file.
+    fn note_told(&mut self, transaction: &Transaction) {
+        let truncated = transaction.changes.counts();
+        let truncated = truncated.filter(|(_, operation, _)| *operation == Operation::Truncate);
+        let rewritten = transaction.changes.whole();
+        let rewritten = rewritten.filter(|(_, reason, _)| *reason == Escalation::Rewritten);
+        let rewritten = rewritten.filter_map(|(_, _, origin)| self.mapping.rule(origin.rule));
+        let told: BTreeSet<TableId> =
+            truncated.map(|(table, ..)| table).chain(rewritten.map(|rule| rule.table)).collect();
+        for (oid, _) in self.tables.iter().filter(|(_, table)| told.contains(table)) {
+            self.rewrites.told(transaction.xid, *oid);
         }
     }
 
@@ -217,6 +232,7 @@ impl Gate {
             return Ok(None);
         }
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
+        self.points.reach(Point::Admitted).await;
         let mut batch =
             Batch { watermark: admitted.watermark, since: Some(since), ..Batch::default() };
         self.collect(admitted.transactions, &mut batch).await?;
@@ -246,6 +262,8 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                heartbeat: transaction.heartbeat,
+                reach: 0,
             });
             batch.add(&mut transaction.changes, index);
             batch.shares.extend(transaction.share.take());
@@ -384,6 +402,22 @@ impl Gate {
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.unwrap_or(-1));
+        let (safe_wal_size, invalidation_reason) = (slot.safe_wal_size, slot.invalidation_reason);
+        let seen = SlotSeen {
+            wal_status: slot.wal_status,
+            safe_wal_size,
+            invalidation_reason,
+            retained_bytes: retained,
+        };
+        match self.status.slot(seen).as_deref() {
+            Some("unreserved" | "lost") => warn!(
+                slot = self.names.slot,
+                retained_bytes = retained,
+                "the slot is about to be lost, or is: let the daemon catch up, or raise max_slot_wal_keep_size"
+            ),
+            Some(wal_status) => info!(slot = self.names.slot, wal_status, "the slot's WAL"),
+            None => {}
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
+use super::points::Point;
 use crate::lsn::Lsn;
 use crate::status::Phase;
 use crate::status::reason::GapReason;
@@ -40,6 +41,7 @@ pub(super) async fn invalidate(
         suspects: "[]".to_owned(),
     };
     chain.declare_invalid(invalid).await?;
+    context.points.reach(Point::Declared).await;
     let removed = chain.purge(&as_slices(&prefixes)).await?;
     if context.status.gap(reason) {
         warn!(reason = reason.as_str(), removed, "gap: everything managed was dropped");

@@ -14,27 +14,34 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
+use super::batch::Batch;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
 use super::gate::{Gate, Names};
+use super::hand::Hand;
 use super::lookups::Lookups;
 use super::receive::Receiver;
 use super::rewrites::Rewrites;
 use super::settle::{Footing, settle};
 use super::stream::{Stream, stream};
+use super::suspects::Suspects;
 use super::waiting::Waiting;
+use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
+use crate::shadow::watch::Watcher;
 use crate::status::Phase;
 use crate::status::reason::GapReason;
-use crate::store::keys::ControlKeys;
 use crate::warm::filling::Filling;
+
+/// What a busy machine may add to a wait of the pipeline.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
@@ -60,20 +67,18 @@ pub async fn run(
 ) -> End {
     let starting = async {
         context.status.enter(Phase::Connecting);
-        let keys = ControlKeys::new(&context.config.postgres.slot);
-        let mut chain =
-            Chain::open(context.address.clone(), keys, Arc::clone(&context.status)).await?;
-        let stream = stream(context, &mut chain, *forced).await?;
-        Ok::<_, End>((chain, stream))
+        let mut hand = Hand::open(context).await?;
+        let stream = stream(context, &mut hand, *forced).await?;
+        Ok::<_, End>((hand, stream))
     };
-    let (chain, stream) = tokio::select! {
+    let (hand, stream) = tokio::select! {
         started = starting => match started {
             Ok(started) => started,
             Err(end) => return end,
         },
         () = stop.cancelled() => return End::Stopped,
     };
-    match follow(context, chain, stream, forced, stop).await {
+    match follow(context, hand, stream, forced, stop).await {
         Ok(()) => End::Stopped,
         Err(end) => end,
     }
@@ -81,7 +86,7 @@ pub async fn run(
 
 async fn follow(
     context: &Context,
-    mut chain: Chain,
+    mut hand: Hand,
     mut stream: Stream,
     forced: &mut Option<GapReason>,
     stop: &CancellationToken,
@@ -102,19 +107,20 @@ async fn follow(
             asked: Arc::clone(&asked),
             interval: context.config.postgres.status_interval.get().min(patience),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
             stop: stop.clone(),
             goodbye: goodbye.clone(),
         }
         .run(),
     );
     let footing = tokio::select! {
-        footing = settle(context, &mut chain, &stream) => footing?,
+        footing = footing(context, &mut hand, &stream) => footing?,
         end = tasks.first_to_end() => return Err(end),
         () = stop.cancelled() => return Ok(()),
     };
     *forced = None;
     // Everything that changes from here on is told there first.
-    let _held = context.serves().then(|| context.held.open());
+    let _held = context.holds().then(|| context.held.open());
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
     applied.send_replace(watermark);
@@ -135,11 +141,13 @@ async fn follow(
                     in_progress: config.max_keys_ahead.max(config.max_keys_per_transaction),
                 },
                 stream.unbelieved(),
-            ),
+            )
+            .told_of(stream.tables.clone()),
             arrivals: to_gate,
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
             room_total,
             status: Arc::clone(&context.status),
+            stream_timeout: context.config.postgres.stream_timeout.get(),
             asked,
             stop: stop.clone(),
             goodbye,
@@ -171,12 +179,77 @@ async fn follow(
             },
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
+            points: context.points.clone(),
             status: Arc::clone(&context.status),
         }
         .run(),
     );
+    let taken = Taken { batches, watermark, frontier, applied };
+    let _beating = AbortOnDrop(tokio::spawn(context.heartbeat().run()));
+    let tolerance = context.longest_wait() + PATIENCE;
+    tasks.spawn("watchdog", watch_loops(Arc::clone(&context.status), tolerance, stop.clone()));
+    let _beside = match hand {
+        Hand::Keeping(chain) => Some(keep(context, *chain, taken, stop, &mut tasks)?),
+        Hand::Watching(glance, shadow) => {
+            tasks.spawn("judge", until(stop.clone(), context.judge(&shadow).await?.run()));
+            let (mapping, status) =
+                (Arc::clone(&context.rules.mapping), Arc::clone(&context.status));
+            let Taken { batches, applied, .. } = taken;
+            let watcher = Watcher::new(batches, *glance, shadow, mapping, applied, status);
+            tasks.spawn("watch", watcher.run());
+            None
+        }
+    };
+    context.status.enter(Phase::Streaming);
+    info!(slot = postgres.slot, %watermark, "streaming");
+    tasks.until_all_end(context, stop).await
+}
+
+/// Where the pipeline takes up.
+async fn footing(context: &Context, hand: &mut Hand, stream: &Stream) -> Result<Footing, End> {
+    match hand {
+        Hand::Keeping(chain) => settle(context, chain, stream).await,
+        Hand::Watching(_, shadow) => {
+            // The first start is none.
+            let hole = stream
+                .gap
+                .filter(|reason| *reason != GapReason::NoState || context.status.has_streamed());
+            if let Some(reason) = hole {
+                warn!(
+                    reason = reason.as_str(),
+                    "changes may have gone by unseen; nothing was dropped (shadow mode)"
+                );
+                shadow.hole(reason.as_str());
+            }
+            Ok(Footing {
+                watermark: stream.found.confirmed_flush,
+                frontier: Lsn::ZERO,
+                suspects: Suspects::default(),
+            })
+        }
+    }
+}
+
+/// What the last stage begins with.
+struct Taken {
+    batches: mpsc::Receiver<Batch>,
+    watermark: Lsn,
+    frontier: Lsn,
+    applied: watch::Sender<Lsn>,
+}
+
+/// The stage that changes Redis, and what fills, compares and looks after things beside it.
+fn keep(
+    context: &Context,
+    chain: Chain,
+    taken: Taken,
+    stop: &CancellationToken,
+    tasks: &mut Tasks,
+) -> Result<[AbortOnDrop; 2], End> {
+    let Taken { batches, watermark, frontier, applied } = taken;
     tasks.spawn("warm", warm(context, stop.clone())?);
-    let _auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
+    let auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
+    let scheduled = AbortOnDrop(tokio::spawn(context.scheduled()?));
     tasks.spawn(
         "apply",
         Applier {
@@ -185,18 +258,28 @@ async fn follow(
             mapping: Arc::clone(&context.rules.mapping),
             watermark,
             frontier,
-            max_keys_per_script: config.max_keys_per_script,
+            max_keys_per_script: context.config.pipeline.max_keys_per_script,
             applied,
             held: Arc::clone(&context.held),
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
             status: Arc::clone(&context.status),
+            points: context.points.clone(),
         }
         .run(),
     );
-    context.status.enter(Phase::Streaming);
-    info!(slot = postgres.slot, %watermark, "streaming");
-    tasks.until_all_end(context, stop).await
+    Ok([auditing, scheduled])
+}
+
+/// Ends it with the run.
+async fn until(
+    stop: CancellationToken,
+    work: impl Future<Output = Result<(), End>>,
+) -> Result<(), End> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = work => ended,
+    }
 }
 
 /// Beside the pipeline, not of it: it ends with the run, and what it had not filled yet waits
@@ -207,7 +290,10 @@ fn warm(
 ) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
     let timeout = context.config.postgres.statement_timeout.get();
     let filling = Filling::new(context.filler()?);
-    let warming = context.warming.clone().run(filling.clone(), context.connect.clone(), timeout);
+    let status = Arc::clone(&context.status);
+    let behind = move || status.behind_bytes();
+    let connect = context.connect.clone();
+    let warming = context.warming.clone().run(behind, filling.clone(), connect, timeout);
     Ok(async move {
         tokio::select! {
             () = stop.cancelled() => {

@@ -23,6 +23,7 @@ use super::context::Context;
 use super::end::End;
 use super::gap::verdict;
 use super::invalidate::{as_slices, invalidate, own_prefixes, prefixes};
+use super::points::Point;
 use super::rewrites::{self, differing};
 use super::stream::Stream;
 use super::suspects::Suspects;
@@ -65,6 +66,7 @@ async fn resume(
     suspects: Suspects,
 ) -> Result<Footing, End> {
     chain.claim(state.nonce.clone()).await?;
+    context.points.reach(Point::Claimed).await;
     let mapping = &context.rules.mapping;
     // An earlier life died while it dropped these caches.
     let mut doomed: BTreeSet<CacheId> =

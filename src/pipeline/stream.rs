@@ -13,15 +13,17 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::assemble::{Dialect, Unbelieved};
-use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::gap::Found;
-use super::invalidate::{invalidate, prefixes};
+use super::hand::Hand;
+use super::invalidate::prefixes;
+use super::points::Point;
 use super::rewrites::{self, Known};
 use crate::lsn::Lsn;
 use crate::mapping::model::TableId;
 use crate::mapping::name::TableName;
+use crate::postgres::announce;
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
 use crate::postgres::feedback::FeedbackWriter;
@@ -77,12 +79,12 @@ impl Stream {
 }
 
 /// Gets the stream: checks, creates what is missing, and makes the slot ours.
-pub async fn stream(
+pub(super) async fn stream(
     context: &Context,
-    chain: &mut Chain,
+    hand: &mut Hand,
     forced: Option<GapReason>,
 ) -> Result<Stream, End> {
-    let before = chain.state().await?;
+    let before = hand.state().await?;
     let client =
         SqlClient::connect(&context.connect, context.config.postgres.statement_timeout.get())
             .await?;
@@ -98,7 +100,7 @@ pub async fn stream(
         Err(unfit) => {
             // What is not published is not invalidated: nothing may stay cached.
             if before.as_ref().is_some_and(|state| state.valid) {
-                invalidate(context, chain, before.as_ref(), GapReason::PublicationChanged).await?;
+                hand.broken(context, before.as_ref(), GapReason::PublicationChanged).await?;
             }
             return Err(End::Blocked(unfit));
         }
@@ -107,6 +109,9 @@ pub async fn stream(
     let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
     let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
+    // Others have no such slots; `check` says so.
+    let failover = (facts.version_num >= 170_000).then_some(config.failover);
+    let altered = slot.as_ref().and_then(|slot| failover.filter(|wanted| *wanted != slot.failover));
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
@@ -147,9 +152,13 @@ pub async fn stream(
     }
     if !slot_is_there {
         if let Some(reason) = gap {
-            invalidate(context, chain, before.as_ref(), reason).await?;
+            hand.broken(context, before.as_ref(), reason).await?;
         }
-        create_slot(context, &client, &mut replication).await?;
+        create_slot(context, &client, &mut replication, failover == Some(true)).await?;
+        context.points.reach(Point::SlotCreated).await;
+    }
+    if let Some(wanted) = altered.filter(|_| slot_is_there) {
+        context.answered(replication.set_failover(&config.slot, wanted)).await?;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -157,7 +166,9 @@ pub async fn stream(
         protocol: dialect.protocol.number(),
         publications: vec![config.publication.clone()],
         streaming: dialect.streaming.into(),
-        messages: false,
+        // Of the application's own messages nothing is wanted.
+        messages: !config.heartbeat.get().is_zero()
+            || context.answered(announce::is_there(&client)).await?,
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
@@ -192,8 +203,9 @@ pub async fn stream(
         confirmed_flush,
         wal_insert: context.answered(wal_insert(&client)).await?,
     };
+    context.points.reach(Point::SlotTaken).await;
     // Only now: until the slot was ours, another daemon may have moved it on.
-    let state = chain.state().await?;
+    let state = hand.state().await?;
     Ok(Stream {
         halves: Some((reader, writer)),
         dialect,
@@ -341,10 +353,16 @@ async fn create_slot(
     context: &Context,
     client: &SqlClient,
     replication: &mut ReplicationConnection,
+    failover: bool,
 ) -> Result<(), End> {
     context.status.enter(Phase::CreatingSlot);
     let slot = &context.config.postgres.slot;
-    let creating = replication.create_slot(slot);
+    let creating = async {
+        match failover {
+            true => replication.create_failover_slot(slot).await,
+            false => replication.create_slot(slot).await,
+        }
+    };
     tokio::pin!(creating);
     loop {
         tokio::select! {

@@ -48,6 +48,9 @@ pub struct Table {
     pub owner: String,
     /// `REPLICA IDENTITY`, as it was set.
     pub identity: ReplicaIdentity,
+    /// The server refuses UPDATE and DELETE while the whole row is the identity: it has
+    /// generated columns that are not published (Postgres 18 and later).
+    pub refuses_full: bool,
     /// Its columns, without dropped ones.
     pub columns: Vec<Column>,
     /// Its indexes.
@@ -96,8 +99,11 @@ pub struct Column {
     pub type_modifier: i32,
     /// NOT NULL
     pub not_null: bool,
-    /// Of a generated column: the columns that it is computed from. Not streamed.
+    /// Of a generated column: the columns that it is computed from. Not streamed, unless it is
+    /// stored and the publication says so (Postgres 18).
     pub generated_from: Option<Vec<i16>>,
+    /// Generated when it is read (`VIRTUAL`, Postgres 18): never streamed.
+    pub computed: bool,
 }
 
 /// An index.
@@ -122,6 +128,18 @@ pub struct Index {
 }
 
 impl Table {
+    /// Whether it has generated columns that are stored.
+    #[must_use]
+    pub fn has_stored(&self) -> bool {
+        self.columns.iter().any(|column| column.generated_from.is_some() && !column.computed)
+    }
+
+    /// Whether it has generated columns that no publication can carry.
+    #[must_use]
+    pub fn has_computed(&self) -> bool {
+        self.columns.iter().any(|column| column.computed)
+    }
+
     /// A column by its name.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&Column> {
@@ -188,7 +206,8 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, tn.nspname::text, t.ty
                ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = e.oid
               AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = a.attrelid
             WHERE e.adrelid = a.attrelid AND e.adnum = a.attnum
-              AND d.refobjsubid NOT IN (0, a.attnum)) END
+              AND d.refobjsubid NOT IN (0, a.attnum)) END,
+       a.attgenerated = 'v'
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
@@ -255,6 +274,7 @@ impl Catalog {
                     "n" => ReplicaIdentity::Nothing,
                     _ => ReplicaIdentity::Default,
                 },
+                refuses_full: false,
                 columns: Vec::new(),
                 indexes: Vec::new(),
                 root: row.try_get(7)?,
@@ -282,6 +302,7 @@ impl Catalog {
                 type_modifier: row.try_get(7)?,
                 not_null: row.try_get(8)?,
                 generated_from: row.try_get(9)?,
+                computed: row.try_get(10)?,
             });
         }
         for row in client.query(INDEXES, &[&oids]).await.map_err(during)? {

@@ -14,6 +14,7 @@
 //! follow the server's language and version.
 
 mod about;
+pub mod announce;
 mod auth;
 mod backend;
 pub mod catalog;
@@ -23,6 +24,7 @@ pub mod error;
 pub mod feedback;
 pub mod frames;
 pub mod gate;
+pub mod heartbeat;
 pub mod partitions;
 mod password;
 pub mod publication;

@@ -22,6 +22,8 @@ pub struct Publication {
     pub truncate: bool,
     /// `publish_via_partition_root`
     pub via_root: bool,
+    /// `publish_generated_columns = stored` (Postgres 18 and later).
+    pub generated: bool,
     /// Another text after every statement that altered the publication itself, also if a
     /// later one altered it back: what was written in between was not streamed.
     pub edition: String,
@@ -51,8 +53,8 @@ pub struct PublishedTable {
 // added anew has a new row: a change is known although it was taken back.
 const PUBLICATION: &str = "\
 SELECT puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot,
-       pg_catalog.concat_ws(' ', oid, xmin)
-  FROM pg_catalog.pg_publication WHERE pubname = $1::text::name";
+       pg_catalog.concat_ws(' ', oid, xmin), coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false)
+  FROM pg_catalog.pg_publication p WHERE pubname = $1::text::name";
 
 // `attnames` lists all columns where no list was given: a list is what leaves one out.
 const TABLES: &str = "\
@@ -107,6 +109,7 @@ impl Publication {
             truncate: row.try_get(4)?,
             via_root: row.try_get(5)?,
             edition: row.try_get(6)?,
+            generated: row.try_get(7)?,
             tables,
         }))
     }
@@ -190,6 +193,7 @@ mod tests {
             delete: true,
             truncate: true,
             via_root: true,
+            generated: false,
             edition: "1 2".into(),
             tables: vec![table("a"), table("b")],
         }

@@ -45,10 +45,14 @@ pub async fn findings(config: &Config, mapping: &Mapping) -> Result<Vec<Finding>
         let message = "Redis Cluster is not supported yet: a step must reach all its keys at once";
         found.push(Finding::problem(HERE, message).hint("use a Redis that is no cluster"));
     }
-    match probe(&session, config, mapping).await.and(session.state().await.map(drop)) {
-        Ok(()) => found.push(Finding::ok(HERE, "the user may do all that the daemon does")),
-        Err(error @ StoreError::Refused { .. }) => found.push(refused(&error)),
-        Err(error) => return Err(error),
+    if config.shadow {
+        found.push(shadow(&mut session, config, mapping).await?);
+    } else {
+        match probe(&session, config, mapping).await.and(session.state().await.map(drop)) {
+            Ok(()) => found.push(Finding::ok(HERE, "the user may do all that the daemon does")),
+            Err(error @ StoreError::Refused { .. }) => found.push(refused(&error)),
+            Err(error) => return Err(error),
+        }
     }
     found.push(eviction(field("maxmemory_policy"), field("maxmemory")));
     found.extend(keys(config, mapping));
@@ -61,6 +65,53 @@ fn refused(error: &StoreError) -> Finding {
         other => other.to_string(),
     };
     Finding::problem(HERE, message).hint(error.remedy())
+}
+
+/// Reads what the daemon reads in shadow mode. Nothing is written here either.
+async fn shadow(
+    session: &mut Session,
+    config: &Config,
+    mapping: &Mapping,
+) -> Result<Finding, StoreError> {
+    let line = format!(
+        "a Redis user that cannot write: ACL SETUSER shadow on >… %R~{}* %R~unstale:* -@all {}",
+        config.redis.key_prefix, SHADOW_COMMANDS
+    );
+    let state = match session.state().await.and(read_only(session, mapping).await) {
+        Ok(()) => session.state().await?,
+        Err(error @ StoreError::Refused { .. }) => {
+            let StoreError::Refused { code, message } = &error else { return Err(error) };
+            let message = format!("Redis refused: {code} {message}");
+            return Ok(Finding::problem(HERE, message)
+                .hint(format!("grant what looking on needs, {line}")));
+        }
+        Err(error) => return Err(error),
+    };
+    if state.is_some_and(|state| state.valid) {
+        let message = format!(
+            "{} is valid: a daemon keeps this cache by this slot, or did, so shadow mode will refuse to run",
+            session.keys().state
+        );
+        let hint = "let postgres.slot name another slot in shadow mode, or set shadow = false";
+        return Ok(Finding::problem(HERE, message).hint(hint));
+    }
+    let message = "shadow mode: the user may read all that is looked at, and nothing is written";
+    Ok(Finding::ok(HERE, message).hint(format!("to be sure of it, {line}")))
+}
+
+/// What a daemon in shadow mode sends; `unstale status`, too.
+const SHADOW_COMMANDS: &str = "+select +info +scan +get +mget +exists +ttl +pttl +pexpiretime +time +hget +hgetall +memory|usage";
+
+async fn read_only(session: &Session, mapping: &Mapping) -> Result<(), StoreError> {
+    let mut connection = session.connection();
+    let mut look = redis::pipe();
+    look.cmd("TIME").ignore().cmd("SCAN").arg(0).arg("COUNT").arg(1).ignore();
+    for (_, cache) in mapping.caches() {
+        // Nobody has such a key.
+        let key = [&*cache.prefix, b"unstale-check"].concat();
+        look.cmd("GET").arg(&key).ignore().cmd("PEXPIRETIME").arg(&key).ignore();
+    }
+    Ok(look.query_async::<()>(&mut connection).await?)
 }
 
 /// Does what the daemon does, with keys of a name that nobody has.

@@ -1,10 +1,12 @@
 //! What a look at the server gives: everything that the findings and the set-up rest on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::mapping::name::TableName;
+use crate::postgres::announce;
 use crate::postgres::catalog::{Catalog, Table};
 use crate::postgres::client::SqlClient;
 use crate::postgres::error::PgError;
@@ -29,8 +31,9 @@ pub struct Facts {
     pub publication: Option<Publication>,
     /// Its owner.
     pub publication_owner: Option<String>,
-    /// Published tables on which the server refuses UPDATE and DELETE.
-    pub without_identity: Vec<TableName>,
+    /// Published tables on which the server refuses UPDATE and DELETE, and whether it does so
+    /// although the whole row is their identity.
+    pub without_identity: Vec<(TableName, bool)>,
     /// The slot's name.
     pub slot_name: String,
     /// The slot, if there is one.
@@ -39,6 +42,12 @@ pub struct Facts {
     pub slots: u32,
     /// How many walsenders run.
     pub senders: u32,
+    /// An event trigger tells of tables that are rewritten.
+    pub rewrites_told: bool,
+    /// `postgres.failover`
+    pub failover_wanted: bool,
+    /// `idle_replication_slot_timeout`, if there is one (Postgres 18 and later).
+    pub idle_timeout: Option<String>,
     /// `max_slot_wal_keep_size` limits what a slot may hold back.
     pub slot_limited: bool,
     /// The mapping's tables, in its order; `None` for one that the database lacks.
@@ -78,6 +87,9 @@ pub struct Role {
     pub connect: bool,
     /// TEMPORARY on the database.
     pub temporary: bool,
+    /// Of the functions that write a heartbeat, those that it may not execute, with their
+    /// arguments.
+    pub no_heartbeat: Vec<String>,
 }
 
 /// The role of this connection.
@@ -104,7 +116,10 @@ SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, pg_encoding_max_length(
        own.rolname::text, own.rolsuper,
        has_database_privilege(d.oid, 'CREATE'), has_database_privilege(d.oid, 'TEMPORARY'),
        ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles m WHERE pg_has_role(m.oid, 'USAGE')),
-       by.rolname::text
+       by.rolname::text,
+       ARRAY(SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p
+              WHERE p.proname = 'pg_logical_emit_message' AND p.proargtypes[2] = 'text'::regtype
+                AND NOT coalesce(has_function_privilege(r.oid, p.oid, 'EXECUTE'), true))
   FROM pg_catalog.pg_database d
   JOIN pg_catalog.pg_roles own ON own.rolname = current_user
   LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name
@@ -116,7 +131,8 @@ SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int8,
        (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int8,
        current_setting('max_slot_wal_keep_size') <> '-1',
        (SELECT pg_get_userbyid(pubowner)::text FROM pg_catalog.pg_publication
-         WHERE pubname = $1::text::name)";
+         WHERE pubname = $1::text::name),
+       nullif(current_setting('idle_replication_slot_timeout', true), '0')";
 
 const WITHOUT_IDENTITY: &str = "\
 WITH published AS (
@@ -130,7 +146,7 @@ WITH published AS (
     UNION
     SELECT tree.relid FROM published, pg_partition_tree(published.oid) tree
 )
-SELECT n.nspname::text, c.relname::text
+SELECT n.nspname::text, c.relname::text, c.relreplident = 'f'
   FROM holding
   JOIN pg_catalog.pg_class c ON c.oid = holding.oid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -140,7 +156,12 @@ SELECT n.nspname::text, c.relname::text
                       AND CASE c.relreplident
                           WHEN 'd' THEN i.indisprimary AND i.indimmediate
                           WHEN 'i' THEN i.indisreplident END)
-   AND c.relreplident <> 'f'
+   AND (c.relreplident <> 'f' OR EXISTS (
+          SELECT FROM pg_catalog.pg_attribute a, pg_catalog.pg_publication p
+           WHERE a.attrelid = c.oid AND NOT a.attisdropped AND p.pubname = $1::text::name
+             AND current_setting('server_version_num')::int >= 180000
+             AND (a.attgenerated = 'v'
+                  OR a.attgenerated = 's' AND to_jsonb(p) ->> 'pubgencols' <> 's')))
  ORDER BY 1, 2";
 
 impl Facts {
@@ -167,6 +188,10 @@ impl Facts {
             replication_by: row.try_get(13)?,
             connect: row.try_get(6)?,
             temporary: row.try_get(7)?,
+            no_heartbeat: match config.postgres.heartbeat.get() {
+                Duration::ZERO => Vec::new(),
+                _ => row.try_get(14)?,
+            },
         };
         let own = Own {
             name: row.try_get(8)?,
@@ -182,25 +207,34 @@ impl Facts {
         let names: Vec<TableName> = mapping.tables().map(|(_, table)| table.name.clone()).collect();
         let numbers = Catalog::numbers(client, &names).await?;
         let known: Vec<u32> = numbers.iter().flatten().copied().collect();
+        let publication = Publication::read(client, &publication_name).await?;
+        let mut catalog = Catalog::read(client, &known, role).await?;
+        let unpublished = publication.as_ref().is_some_and(|publication| !publication.generated);
+        for table in catalog.tables.values_mut().filter(|_| server.version_num >= 180_000) {
+            table.refuses_full = table.has_computed() || unpublished && table.has_stored();
+        }
         Ok(Facts {
             server,
             database,
             role: found,
             own,
-            publication: Publication::read(client, &publication_name).await?,
+            publication,
             publication_name,
             publication_owner: row.try_get(3)?,
             without_identity: without
                 .iter()
-                .map(|row| Ok(TableName::new(row.try_get(0)?, row.try_get(1)?)))
+                .map(|row| Ok((TableName::new(row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
                 .collect::<Result<_, tokio_postgres::Error>>()?,
             slot: SlotState::read(client, &config.postgres.slot).await?,
             slot_name: config.postgres.slot.clone(),
+            rewrites_told: announce::is_there(client).await?,
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,
+            failover_wanted: config.postgres.failover,
+            idle_timeout: row.try_get(4)?,
             mapped: names.into_iter().zip(numbers).collect(),
-            catalog: Catalog::read(client, &known, role).await?,
+            catalog,
             timezone_known: timezone_known(client, &config.caches.timezone).await?,
         })
     }

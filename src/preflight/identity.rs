@@ -77,6 +77,10 @@ pub enum Choice {
 pub fn carried(table: &Table) -> Carried<'_> {
     let name = &table.name;
     match table.identity {
+        ReplicaIdentity::Full if table.refuses_full => Carried::Nothing(format!(
+            "REPLICA IDENTITY FULL of {name} takes in generated columns that are not published, so \
+             Postgres 18 refuses UPDATE and DELETE of it"
+        )),
         ReplicaIdentity::Full => Carried::All,
         ReplicaIdentity::Nothing => {
             Carried::Nothing(format!("{name} has REPLICA IDENTITY NOTHING"))
@@ -105,7 +109,11 @@ pub fn carried(table: &Table) -> Carried<'_> {
 /// that a character takes in the database's encoding.
 #[must_use]
 pub fn choose(table: &Table, needed: &BTreeSet<&str>, character: usize) -> Choice {
-    let now = carried(table);
+    let now = match table.identity {
+        // What is stored will be published by then.
+        ReplicaIdentity::Full if !table.has_computed() => Carried::All,
+        _ => carried(table),
+    };
     if !matches!(now, Carried::Nothing(_)) && needed.iter().all(|column| now.has(column)) {
         return Choice::Keep;
     }
@@ -125,7 +133,15 @@ pub fn choose(table: &Table, needed: &BTreeSet<&str>, character: usize) -> Choic
             let (name, replaces_invalid) = index_name(table, &columns);
             Choice::CreateIndex { name, columns, replaces_invalid }
         }
-        Err(reason) => Choice::Full(reason),
+        Err(reason) if !table.has_computed() => Choice::Full(reason),
+        // More is dropped than must be, but the application's own statements work.
+        Err(_) if !matches!(now, Carried::Nothing(_)) => Choice::Keep,
+        Err(_) if primary_key(table).is_some() => Choice::Default,
+        Err(_) => {
+            let usable = table.indexes.iter().filter(|index| usable(table, index));
+            let least = usable.min_by_key(|index| index.columns.len());
+            least.map_or(Choice::Keep, |index| Choice::UseIndex(index.name.clone()))
+        }
     }
 }
 
@@ -348,6 +364,7 @@ mod tests {
             type_modifier,
             not_null,
             generated_from: None,
+            computed: false,
         }
     }
 
@@ -374,6 +391,7 @@ mod tests {
             unlogged: false,
             owner: "app".to_owned(),
             identity: ReplicaIdentity::Default,
+            refuses_full: false,
             columns: vec![
                 column(1, "id", &Type::INT4, -1, true),
                 column(2, "a", &Type::VARCHAR, 24, true),
@@ -419,6 +437,26 @@ mod tests {
                 other => panic!("{needed}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_whole_row_is_no_identity_of_a_table_with_columns_that_nobody_can_publish() {
+        let mut table = table();
+        let generated = Column { generated_from: Some(vec![1]), ..table.columns[2].clone() };
+        table.columns.push(Column { number: 6, ..generated });
+        table.identity = ReplicaIdentity::Full;
+        table.refuses_full = true;
+        // It is stored: published it does no harm.
+        assert!(matches!(carried(&table), Carried::Nothing(_)));
+        assert_eq!(chosen(&table, &["b"]), Choice::Keep);
+        table.columns[5].computed = true;
+        assert_eq!(chosen(&table, &["b"]), Choice::Default);
+        assert!(matches!(chosen(&table, &["a"]), Choice::CreateIndex { .. }));
+        table.identity = ReplicaIdentity::Default;
+        assert_eq!(chosen(&table, &["b"]), Choice::Keep);
+        table.indexes[0].immediate = false;
+        table.indexes.push(index("other", &[2]));
+        assert_eq!(chosen(&table, &["b"]), Choice::UseIndex("other".to_owned()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::postgres::catalog::Table;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In order: the role, its grants, identities, and the publication last, so that no
-    /// table is ever published without an identity.
+    /// table is ever published without an identity that works.
     pub steps: Vec<Step>,
     /// What no statement of ours can do.
     pub by_hand: Vec<String>,
@@ -28,6 +28,7 @@ pub fn plan<'t>(
     let mut plan = Plan::default();
     plan.steps.extend(replication::role_steps(facts));
     plan.steps.extend(replication::grant_steps(facts, read));
+    plan.steps.extend(replication::generated_step(facts));
     plan.steps.extend(tables::identity_steps(facts, mapping));
     plan.steps.extend(replication::publication_steps(facts));
     if facts.server.wal_level != "logical" {

@@ -4,12 +4,17 @@ use super::facts::Facts;
 use super::finding::{Finding, Section};
 use super::step::{By, How, Step};
 use crate::mapping::name::Quoted;
+use crate::postgres::announce;
 use crate::postgres::catalog::{Kind, Table};
 use crate::postgres::server::new_slots_begin_whole;
 
 /// What the publication must carry.
 const PUBLISH: &str =
     "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+/// The same for generated columns (Postgres 18 and later): unless they are published, too, a
+/// table that has some may not be identified by its whole row.
+const GENERATED: &str = ", publish_generated_columns = stored";
 
 /// The server, the daemon's role and the slot.
 #[must_use]
@@ -68,6 +73,17 @@ fn role(facts: &Facts) -> Vec<Finding> {
         let message = format!("role {name} {}", step.why);
         Finding::problem(HERE, message).sql([step.sql]).hint(whom(&step.by))
     }));
+    for function in &role.no_heartbeat {
+        let message = format!(
+            "role {name} may not execute {function}: on an idle database it is not known how late changes are"
+        );
+        let sql = format!("GRANT EXECUTE ON FUNCTION {function} TO {}", Quoted(name));
+        found.push(
+            Finding::warning(HERE, message)
+                .sql([sql])
+                .hint("as a superuser, or set postgres.heartbeat = \"0s\""),
+        );
+    }
     if role.exists && !role.temporary {
         let message = format!(
             "role {name} may not create temporary functions: what queries read cannot be looked up"
@@ -234,6 +250,30 @@ fn slot(facts: &Facts) -> Vec<Finding> {
             found.push(Finding::ok(HERE, format!("slot {name} can be read ({by})")));
         }
     }
+    match &facts.slot {
+        _ if facts.failover_wanted && facts.server.version_num < 170_000 => {
+            let message = "postgres.failover is set, and this server has no failover slots: after a failover a new slot is made";
+            found.push(Finding::warning(HERE, message).hint("Postgres 17 and later have them"));
+        }
+        Some(slot) if slot.failover != facts.failover_wanted => {
+            let (is, will) = match slot.failover {
+                true => ("is", "no longer is"),
+                false => ("is not", "is"),
+            };
+            let message = format!(
+                "slot {name} {is} copied by standbys, and {will} once the daemon has started"
+            );
+            found.push(Finding::note(HERE, message));
+        }
+        _ => {}
+    }
+    if let Some(timeout) = &facts.idle_timeout {
+        let message = format!(
+            "idle_replication_slot_timeout is {timeout}: while the daemon is down for longer its slot \
+             is lost, and the cache starts anew"
+        );
+        found.push(Finding::note(HERE, message));
+    }
     let active = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
     if !active && facts.senders >= facts.server.max_wal_senders {
         let message = format!("all {} walsenders are in use", facts.server.max_wal_senders);
@@ -264,8 +304,9 @@ pub fn publication_steps(facts: &Facts) -> Vec<Step> {
         return vec![Step {
             why: "what the daemon reads".to_owned(),
             sql: format!(
-                "CREATE PUBLICATION {name} FOR TABLE {} WITH ({PUBLISH})",
-                names.join(", ")
+                "CREATE PUBLICATION {name} FOR TABLE {} WITH ({PUBLISH}{})",
+                names.join(", "),
+                if publishes_generated(facts) { GENERATED } else { "" }
             ),
             how: How::CreatePublication,
             // It takes whoever owns them all, and may create in the database.
@@ -327,6 +368,29 @@ pub fn publication_steps(facts: &Facts) -> Vec<Step> {
     steps
 }
 
+/// Whether the publication must carry generated columns.
+fn publishes_generated(facts: &Facts) -> bool {
+    let leaves = |table| facts.catalog.leaves(table).any(Table::has_stored);
+    facts.server.version_num >= 180_000
+        && publishable(facts).any(|table| table.has_stored() || leaves(table))
+}
+
+/// Lets an existing publication carry generated columns. To be run before any identity is set.
+#[must_use]
+pub fn generated_step(facts: &Facts) -> Option<Step> {
+    let publication = facts.publication.as_ref().filter(|publication| !publication.generated)?;
+    publishes_generated(facts).then(|| Step {
+        why: "generated columns, without which no whole row may be an identity".to_owned(),
+        sql: format!(
+            "ALTER PUBLICATION {} SET ({})",
+            Quoted(&publication.name),
+            GENERATED.trim_start_matches(", ")
+        ),
+        how: How::AtOnce,
+        by: By::Owner(facts.publication_owner.clone().unwrap_or_default()),
+    })
+}
+
 fn publishable(facts: &Facts) -> impl Iterator<Item = &Table> {
     facts.tables().filter(|table| {
         matches!(table.kind, Kind::Table | Kind::Partitioned)
@@ -341,7 +405,8 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
     const HERE: Section = Section::Publication;
     let name = &facts.publication_name;
     let mut found = unpublishable(facts);
-    let steps = publication_steps(facts);
+    let mut steps = publication_steps(facts);
+    steps.extend(generated_step(facts));
     let sql = || steps.iter().map(|step| step.sql.clone());
     let Some(publication) = &facts.publication else {
         found.push(Finding::problem(HERE, format!("publication {name} does not exist")).sql(sql()).hint(
@@ -370,13 +435,23 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
             found.push(Finding::warning(HERE, message).hint(hint));
         }
     }
-    for table in &facts.without_identity {
-        let message = format!(
-            "UPDATE AND DELETE ON {table} FAIL: it is published and has no replica identity that works"
-        );
+    found.push(rewrites(facts));
+    for (table, full) in &facts.without_identity {
+        let message = match full {
+            true => format!(
+                "UPDATE AND DELETE ON {table} FAIL: it is published, and REPLICA IDENTITY FULL takes in \
+                 generated columns that are not"
+            ),
+            false => format!(
+                "UPDATE AND DELETE ON {table} FAIL: it is published and has no replica identity that works"
+            ),
+        };
         let sql = match facts.catalog.by_name(table) {
             // What its rules need is told below.
             Some(_) => Vec::new(),
+            None if *full => {
+                vec![format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", table.qualified())]
+            }
             None => vec![format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.qualified())],
         };
         found.push(
@@ -384,6 +459,39 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
         );
     }
     found
+}
+
+/// Whether a rewritten table is told of at once.
+fn rewrites(facts: &Facts) -> Finding {
+    const HERE: Section = Section::Publication;
+    if facts.rewrites_told {
+        let message = format!("the event trigger {} tells of rewritten tables", announce::NAME);
+        return Finding::ok(HERE, message);
+    }
+    let message = "no stream tells of a table that is rewritten (ALTER TABLE … TYPE … USING): \
+                   what depends on it is dropped when the daemon sees its new file, a second or so later";
+    let hint = "to close that second run `unstale setup --event-trigger --as-owner URL` with the URL of a superuser";
+    Finding::note(HERE, message).hint(hint)
+}
+
+/// The event trigger, if it is not there yet.
+#[must_use]
+pub fn event_trigger_step(facts: &Facts) -> Option<Step> {
+    if facts.rewrites_told {
+        return None;
+    }
+    // Where the daemon's tables are: a schema that is there, and that nobody minds.
+    let table = facts.tables().next()?;
+    let schema = Quoted(&table.name.schema);
+    let function = format!("{schema}.{}()", announce::NAME);
+    let sql = announce::CREATE.replace(&format!("{}()", announce::NAME), &function);
+    Some(Step {
+        why: "tells of rewritten tables at once; the daemon sees it at its next connection"
+            .to_owned(),
+        sql: sql.trim_end().trim_end_matches(';').to_owned(),
+        how: How::AtOnce,
+        by: By::Superuser,
+    })
 }
 
 fn unpublishable(facts: &Facts) -> Vec<Finding> {

@@ -146,10 +146,14 @@ fn partition_steps(facts: &Facts, mapping: &Mapping, root: &Table) -> Vec<Step> 
         }
         _ => ReplicaIdentity::Full,
     };
+    let computed = facts.catalog.leaves(root).any(Table::has_computed);
     let (what, why) = match wanted {
+        // The server would refuse the application's own statements.
+        ReplicaIdentity::Full if computed => ("DEFAULT", "no generated column can be published"),
         ReplicaIdentity::Full => ("FULL", "the primary key is not enough"),
         _ => ("DEFAULT", "the primary key is enough"),
     };
+    let wanted = if computed { ReplicaIdentity::Default } else { wanted };
     // The root last: until then the stream promises less.
     let all = facts.catalog.leaves(root).chain([root]);
     all.filter(|table| table.identity != wanted)

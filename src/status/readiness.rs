@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Health, Phase, SILENCE, Status, unix};
+use super::{Health, Phase, SILENCE, SlotSeen, Status, unix};
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Readiness {
-    /// Whether the cache can be trusted now.
+    /// Whether the cache can be trusted now; in shadow mode: whether nothing hinders looking on.
     pub ready: bool,
+    /// Shadow mode: whatever else is said here, nobody keeps the cache.
+    pub shadow: bool,
     /// Why not, each with what to do.
     pub problems: Vec<String>,
     /// What the pipeline is doing.
@@ -26,6 +28,12 @@ pub struct Readiness {
     pub parked_transactions: usize,
     /// May never come through the stream; watched.
     pub suspects: usize,
+    /// How long the last heartbeat took to be applied.
+    pub heartbeat_seconds: Option<f64>,
+    /// How long ago a transaction or a heartbeat was applied.
+    pub proven_seconds_ago: Option<f64>,
+    /// The slot, as it was last seen.
+    pub slot: Option<SlotSeen>,
     /// When the last gap was declared (Unix time) and why.
     pub last_gap: Option<LastGap>,
 }
@@ -83,6 +91,7 @@ impl Status {
         let (lag_bytes, lag_seconds) = inner.lag();
         Readiness {
             ready: problems.is_empty(),
+            shadow: inner.looks_on,
             problems,
             phase: inner.phase.clone(),
             applied_lsn: inner.watermark.to_string(),
@@ -91,6 +100,9 @@ impl Status {
             lag_seconds,
             parked_transactions: inner.parked,
             suspects: inner.suspects,
+            heartbeat_seconds: inner.last_beat.map(|took| took.as_secs_f64()),
+            proven_seconds_ago: inner.proven.map(|at| at.elapsed().as_secs_f64()),
+            slot: inner.slot.clone(),
             last_gap: inner
                 .last_gap
                 .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str().to_owned() }),

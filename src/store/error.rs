@@ -37,7 +37,7 @@ impl StoreError {
     pub fn remedy(&self) -> &'static str {
         let code = match self {
             StoreError::Lost(_) => {
-                return "check that Redis runs at redis.url and can be reached; the daemon keeps trying";
+                return "check that Redis runs at redis.url, can be reached and takes one more client (maxclients); the daemon keeps trying";
             }
             StoreError::Unusable(_) => return "correct [redis] in the configuration",
             StoreError::Refused { code, .. } => code.as_str(),
@@ -47,7 +47,7 @@ impl StoreError {
                 "set the user and password in redis.url, redis.password_file or UNSTALE_REDIS__PASSWORD"
             }
             "NOPERM" => {
-                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset +time +pexpireat +memory|usage (README, \"On your own database\")"
+                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset +time +pexpireat +lpush +ltrim +lrange +memory|usage +object|idletime (README, \"On your own database\")"
             }
             "READONLY" => {
                 "this Redis is a replica: point redis.url at the primary; the daemon keeps trying, a failover may be under way"
@@ -60,8 +60,9 @@ impl StoreError {
                 "Redis wants more replicas before it takes writes (min-replicas-to-write)"
             }
             "BUSY" => "a script holds Redis: see SLOWLOG GET; the daemon waits",
+            // No code of its own has what a script's user may not run, nor a client too many.
             "ERR" => {
-                "check that this is Redis 7.0 or later, and that it has the database that redis.url names"
+                "check that this is Redis 7.0 or later, that it has the database that redis.url names, takes one more client (maxclients), and lets the daemon's user run the commands of README, \"On your own database\", in scripts, too"
             }
             _ => "see Redis' log; the daemon keeps trying",
         }

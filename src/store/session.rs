@@ -171,6 +171,16 @@ impl Session {
         info.lines().find_map(|line| line.strip_prefix("used_memory:"))?.trim().parse().ok()
     }
 
+    /// What Redis counts of itself, by the names that INFO has.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn info(&self) -> Result<HashMap<String, String>, StoreError> {
+        let info: String = redis::cmd("INFO").query_async(&mut self.connection()).await?;
+        let pairs = info.lines().filter_map(|line| line.trim_end().split_once(':'));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// Who answers.
     #[must_use]
     pub fn server(&self) -> &Server {

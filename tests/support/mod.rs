@@ -12,6 +12,7 @@
     reason = "a test fails by panicking, and no test uses all of this"
 )]
 
+pub mod points;
 pub mod reader;
 
 use std::path::{Path, PathBuf};
@@ -23,9 +24,11 @@ use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
 pub mod browser;
 pub mod environment;
@@ -53,7 +56,7 @@ pub fn root() -> &'static Path {
 
 /// Below the ports that the kernel hands out to connections, and above the sandbox's own:
 /// between here and the daemon's start nobody takes it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(30_000..32_768);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -71,6 +74,8 @@ pub struct World {
     /// `--set` arguments.
     pub settings: Vec<String>,
     pub config: PathBuf,
+    /// Where daemons look for orders to die: [`World::points`].
+    pub points: Option<PathBuf>,
 }
 
 /// The tables of the default mapping.
@@ -126,6 +131,10 @@ impl World {
                 "warm.after_gap=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
+                // Nor is anything done now and then.
+                "schedule=[]".to_owned(),
+                // Nor is anything written to the WAL but by the tests.
+                "postgres.heartbeat=0s".to_owned(),
                 // Nor does everybody serve at the same address.
                 "api.enabled=false".to_owned(),
             ],
@@ -134,6 +143,7 @@ impl World {
             redis,
             admin,
             config: config.to_owned(),
+            points: None,
         }
     }
 
@@ -169,6 +179,10 @@ impl World {
             .stdin(Stdio::null());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
+        }
+        match &self.points {
+            Some(folder) => _ = command.env(TEST_POINTS, folder),
+            None => _ = command.env_remove(TEST_POINTS),
         }
         for variable in ["PGPASSWORD", "PGPASSFILE", "UNSTALE_CONFIG"] {
             command.env_remove(variable);
@@ -220,6 +234,12 @@ impl World {
     /// A connection to the database that the values live in.
     pub async fn values(&self) -> MultiplexedConnection {
         self.redis.connection_db(1).await.expect("Redis answers")
+    }
+
+    /// What `unstale status` says.
+    pub async fn status(&self) -> serde_json::Value {
+        let output = self.command("status").arg("--json").output().await.expect("it runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Stores a value as a filler would that has just read the database.
@@ -419,6 +439,12 @@ impl World {
         .ok()
     }
 
+    /// Sends a signal to a process of the server, or to another of ours.
+    pub fn signal(pid: &str, signal: &str) {
+        let status = std::process::Command::new("kill").args([&format!("-{signal}"), pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
     /// Waits until a managed key is gone.
     pub async fn until_gone(&self, key: &str) {
         until(&format!("{key} to go"), async || (!self.keys().await.contains(key)).then_some(()))
@@ -443,10 +469,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = std::process::Command::new("kill")
-            .args([&format!("-{signal}"), &self.pid().to_string()])
-            .status();
-        assert!(status.expect("kill runs").success());
+        World::signal(&self.pid().to_string(), signal);
     }
 
     pub async fn kill9(mut self) {
@@ -474,9 +497,13 @@ impl Daemon {
 
     /// An answer of the admin listener: status and body; `None` while it does not listen.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await
+    }
+
+    /// The answer of the admin listener to a whole request.
+    pub async fn send(&self, request: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -553,6 +580,16 @@ impl Daemon {
             (self.metric(name).await == expected).then_some(())
         })
         .await;
+    }
+
+    /// Waits until a metric is at least so much.
+    pub async fn until_at_least(&self, name: &str, least: f64) {
+        let start = Instant::now();
+        while self.metric(name).await < least {
+            let what = format!("waited in vain for {name} to be {least}");
+            assert!(start.elapsed() < PATIENCE, "{what}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits for a line of the log.

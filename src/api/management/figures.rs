@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::service::{Api, Serving};
 use crate::metrics::Metrics;
-use crate::metrics::distribution::Distribution;
+use crate::times::Times;
 
 /// Of one cache, or of all.
 #[derive(Debug, Default, Clone)]
@@ -15,9 +15,10 @@ struct Reads {
     hits: u64,
     misses: u64,
     bypasses: u64,
+    stale: u64,
     errors: u64,
-    hit: Distribution,
-    miss: Distribution,
+    hit: Times,
+    miss: Times,
 }
 
 impl Api {
@@ -37,6 +38,7 @@ impl Api {
             total.add(&reads);
         }
         let phase = serde_json::to_value(&readiness.phase).unwrap_or_default();
+        let schedule = surveyed.as_ref().map(|surveyed| &surveyed.schedule);
         json!({
             "reads": { "total": total.told(), "caches": caches },
             "redis": surveyed.as_deref(),
@@ -49,9 +51,12 @@ impl Api {
                 "lag_seconds": readiness.lag_seconds,
                 "parked_transactions": readiness.parked_transactions,
                 "suspects": readiness.suspects,
+                "heartbeat_seconds": readiness.heartbeat_seconds,
+                "slot": readiness.slot,
             },
             "last_gap": readiness.last_gap,
-            "last_report": Value::Null,
+            "schedule": schedule,
+            "last_report": surveyed.as_ref().and_then(|surveyed| surveyed.last_report.clone()),
             "jobs_unfinished": self.jobs.unfinished(),
         })
     }
@@ -60,14 +65,14 @@ impl Api {
 impl Reads {
     fn of(metrics: &Metrics, cache: &str) -> Reads {
         let count = |result| metrics.cache_reads.with_label_values(&[cache, result]).get();
-        let times = |result| {
-            Distribution::of(&metrics.cache_read_seconds.with_label_values(&[cache, result]))
-        };
+        let seconds = &metrics.cache_read_seconds;
+        let times = |result| Times::of(&seconds.with_label_values(&[cache, result]));
         Reads {
             held: count("held"),
             hits: count("hit"),
             misses: count("miss"),
             bypasses: count("bypass"),
+            stale: count("stale"),
             errors: count("error"),
             hit: times("hit"),
             miss: times("miss"),
@@ -79,6 +84,7 @@ impl Reads {
         self.hits += other.hits;
         self.misses += other.misses;
         self.bypasses += other.bypasses;
+        self.stale += other.stale;
         self.errors += other.errors;
         self.hit.add(&other.hit);
         self.miss.add(&other.miss);
@@ -86,7 +92,7 @@ impl Reads {
 
     fn told(&self) -> Value {
         let hits = self.held + self.hits;
-        let all = hits + self.misses + self.bypasses + self.errors;
+        let all = hits + self.misses + self.bypasses + self.stale + self.errors;
         let speedup = match (self.hit.mean(), self.miss.mean()) {
             (Some(hit), Some(miss)) if hit > 0.0 => Some(miss / hit),
             _ => None,
@@ -96,11 +102,12 @@ impl Reads {
             "hits": self.hits,
             "misses": self.misses,
             "bypasses": self.bypasses,
+            "stale": self.stale,
             "errors": self.errors,
             "hit_rate": rate(hits, all),
             "miss_rate": rate(self.misses, all),
-            "hit_latency": latency(&self.hit),
-            "miss_latency": latency(&self.miss),
+            "hit_latency": told(&self.hit),
+            "miss_latency": told(&self.miss),
             "speedup": speedup,
         })
     }
@@ -111,8 +118,8 @@ fn rate(some: u64, all: u64) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-/// In milliseconds.
-fn latency(times: &Distribution) -> Value {
+/// As it is answered.
+fn told(times: &Times) -> Value {
     let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1000.0);
     json!({
         "count": times.count,

@@ -1,11 +1,17 @@
 //! What was ordered, and what became of it: for a while, and not for ever more of it.
+//!
+//! A job that was taken comes to an end, whatever happens to the task that does it: that task has
+//! a [`Worker`], and one that is dropped without a word (a panic) has failed.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::api::own::Action;
 use crate::manage::selection::Request;
@@ -23,6 +29,18 @@ const FOR: Duration = Duration::from_secs(3600);
 pub(in crate::api) struct Jobs {
     jobs: Mutex<VecDeque<Job>>,
     turn: Semaphore,
+    /// The tasks that do them.
+    pub(super) tasks: TaskTracker,
+    /// The daemon ends.
+    pub(super) stop: CancellationToken,
+}
+
+/// Who does a job.
+pub(super) struct Worker {
+    jobs: Arc<Jobs>,
+    id: String,
+    action: Action,
+    has_ended: bool,
 }
 
 /// One.
@@ -64,7 +82,12 @@ impl State {
 
 impl Default for Jobs {
     fn default() -> Self {
-        Jobs { jobs: Mutex::default(), turn: Semaphore::new(1) }
+        Jobs {
+            jobs: Mutex::default(),
+            turn: Semaphore::new(1),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
     }
 }
 
@@ -97,18 +120,15 @@ impl Jobs {
         self.turn.acquire().await.ok()
     }
 
-    pub(super) fn begin(&self, id: &str) {
-        self.change(id, |job| {
-            job.state = State::Running;
-            job.begun = Some(SystemTime::now());
-        });
+    pub(super) fn worker(self: &Arc<Self>, id: &str, action: Action) -> Worker {
+        Worker { jobs: Arc::clone(self), id: id.to_owned(), action, has_ended: false }
     }
 
-    pub(super) fn end(&self, id: &str, state: State, counts: Value, error: Option<String>) {
-        self.change(id, |job| {
-            (job.state, job.counts, job.error) = (state, counts, error);
-            job.ended = Some((SystemTime::now(), Instant::now()));
-        });
+    /// What is under way is cut off, and said to be; for so long at the most.
+    pub(in crate::api) async fn cut_off(&self, within: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        _ = tokio::time::timeout(within, self.tasks.wait()).await;
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Job)) {
@@ -120,6 +140,47 @@ impl Jobs {
     /// How many wait or are under way.
     pub(super) fn unfinished(&self) -> usize {
         self.lock().iter().filter(|job| job.ended.is_none()).count()
+    }
+}
+
+impl Worker {
+    /// It is its turn.
+    pub(super) fn begin(&self) {
+        self.jobs.change(&self.id, |job| {
+            job.state = State::Running;
+            job.begun = Some(SystemTime::now());
+        });
+    }
+
+    /// It has come to this.
+    pub(super) fn end(mut self, state: State, counts: Value, error: Option<String>) {
+        self.note(state, counts, error);
+    }
+
+    fn note(&mut self, state: State, counts: Value, error: Option<String>) {
+        self.has_ended = true;
+        info!(
+            target: "unstale::audit",
+            action = self.action.as_str(),
+            job_id = self.id,
+            state = state.as_str(),
+            counts = counts.get("total").map(ToString::to_string),
+            error,
+            "a management job has ended"
+        );
+        self.jobs.change(&self.id, |job| {
+            (job.state, job.counts, job.error) = (state, counts, error);
+            job.ended = Some((SystemTime::now(), Instant::now()));
+        });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let reason = "the task that did it has ended by itself, a fault of this program that its log tells of: part of it may be done; order it again";
+            self.note(State::Failed, Value::Null, Some(reason.to_owned()));
+        }
     }
 }
 
@@ -183,19 +244,43 @@ mod tests {
         jobs.add(Job::new(Action::Warm, Request::default(), "7"))
     }
 
+    fn end(jobs: &Arc<Jobs>, id: &str) {
+        jobs.worker(id, Action::Warm).end(State::Done, Value::Null, None);
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_task_panics_has_failed_and_the_next_one_has_its_turn() {
+        let jobs = Arc::new(Jobs::default());
+        let id = add(&jobs).unwrap();
+        let worker = jobs.worker(&id, Action::Warm);
+        let turn = Arc::clone(&jobs);
+        let task = jobs.tasks.spawn(async move {
+            let _turn = turn.turn().await;
+            worker.begin();
+            panic!("as it should");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let told = jobs.get(&id).unwrap().told();
+        assert_eq!(told["state"], "failed", "{told}");
+        assert!(told["error"].as_str().unwrap().contains("by itself"), "{told}");
+        assert!(told["ended_at"].is_string(), "{told}");
+        assert_eq!(jobs.unfinished(), 0);
+        assert!(jobs.turn().await.is_some());
+    }
+
     #[test]
     fn only_so_many_wait_and_the_oldest_that_ended_are_forgotten() {
-        let jobs = Jobs::default();
+        let jobs = Arc::new(Jobs::default());
         let first = add(&jobs).unwrap();
         for _ in 1..WAITING {
             add(&jobs).unwrap();
         }
         assert_eq!(add(&jobs), None);
-        jobs.end(&first, State::Done, Value::Null, None);
+        end(&jobs, &first);
         assert_eq!(jobs.get(&first).unwrap().told()["state"], "done");
         for _ in 0..KEPT {
             let id = add(&jobs).unwrap();
-            jobs.end(&id, State::Done, Value::Null, None);
+            end(&jobs, &id);
         }
         assert!(jobs.get(&first).is_none());
         assert!(jobs.lock().len() <= KEPT);

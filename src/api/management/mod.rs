@@ -7,7 +7,8 @@
 //! An order is answered at once with a job ([`jobs`]): the work may take long, and one job is done
 //! after the other. Jobs fill by the rules that they were ordered under. So a reload cuts them
 //! off, and waits for the fills that they have begun ([`super::service::Retired`]); what was
-//! removed or filled by then stays so.
+//! removed or filled by then stays so. The daemon's end cuts them off, too, and a task that panics
+//! leaves a job that has failed: none is left "running".
 //!
 //! Neither can make anything stale: a fill is by lease, and a removal takes the leases too.
 
@@ -31,7 +32,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use self::jobs::{Job, State};
+use self::jobs::{Job, State, Worker};
 use self::order::Order;
 use super::access::scope;
 use super::identity::Identity;
@@ -91,6 +92,11 @@ impl Api {
         // Before the body is looked at: who may nothing learns nothing.
         scope(identity, identity.organization_id.clone())?;
         self.allowance.take(&identity.user_id, Instant::now()).map_err(Problem::too_many)?;
+        if self.shadow {
+            return Err(Problem::unavailable(
+                "this daemon runs in shadow mode: what is cached is not its own",
+            ));
+        }
         if !is_json(headers) {
             return Err(Problem::not_json());
         }
@@ -121,12 +127,12 @@ impl Api {
             serving: Arc::clone(serving),
             jobs: Arc::clone(&self.jobs),
             held: Arc::clone(&self.held),
-            id: id.clone(),
             action,
             request: request.clone(),
             wanted,
         };
-        tokio::spawn(Box::pin(work.run()));
+        let worker = self.jobs.worker(&id, action);
+        self.jobs.tasks.spawn(Box::pin(work.run(worker)));
         let mut answer = answer(
             StatusCode::ACCEPTED,
             &json!({
@@ -200,21 +206,21 @@ struct Work {
     serving: Arc<Serving>,
     jobs: Arc<Jobs>,
     held: Arc<Held>,
-    id: String,
     action: Action,
     request: Request,
     wanted: std::collections::BTreeSet<crate::mapping::model::CacheId>,
 }
 
 impl Work {
-    async fn run(self) {
+    async fn run(self, worker: Worker) {
+        let cut_off = |reason: &str| (State::CutOff, Value::Null, Some(reason.to_owned()));
         let (state, counts, error) = tokio::select! {
             biased;
+            () = self.jobs.stop.cancelled() => cut_off("the daemon was stopped: order it again"),
             () = self.serving.ended.cancelled() => {
-                let reason = "the configuration was loaded anew: order it again";
-                (State::CutOff, Value::Null, Some(reason.to_owned()))
+                cut_off("the configuration was loaded anew: order it again")
             }
-            done = self.in_turn() => match done {
+            done = self.in_turn(&worker) => match done {
                 Ok((counts, None)) => (State::Done, counts, None),
                 Ok((counts, failure)) => (State::Failed, counts, failure),
                 Err(error) => (State::Failed, Value::Null, Some(error.to_string())),
@@ -223,22 +229,13 @@ impl Work {
         if state == State::CutOff {
             self.serving.filling.finished(self.serving.patience).await;
         }
-        info!(
-            target: "unstale::audit",
-            action = self.action.as_str(),
-            job_id = self.id,
-            state = state.as_str(),
-            counts = counts.get("total").map(ToString::to_string),
-            error,
-            "a management job has ended"
-        );
-        self.jobs.end(&self.id, state, counts, error);
+        worker.end(state, counts, error);
     }
 
     /// Gives the counts, and what failed of it.
-    async fn in_turn(&self) -> Result<(Value, Option<String>), ManageError> {
+    async fn in_turn(&self, worker: &Worker) -> Result<(Value, Option<String>), ManageError> {
         let _turn = self.jobs.turn().await;
-        self.jobs.begin(&self.id);
+        worker.begin();
         match self.action {
             Action::Warm => self.warm().await,
             Action::Invalidate => self.invalidate().await,
@@ -268,6 +265,7 @@ impl Work {
         // What this process holds goes too; after it went from Redis, so that nobody who has
         // read it there before puts it back.
         self.held.removed(self.held.removing(std::iter::empty(), true));
+        self.serving.stale.clear();
         let removed = removed?;
         let caches: Vec<(&str, Value)> =
             removed.caches.iter().map(|(name, counts)| (name.as_str(), json!(counts))).collect();

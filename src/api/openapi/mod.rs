@@ -143,6 +143,9 @@ fn headers_of(endpoint: &Endpoint) -> Value {
     ];
     let mut headers: Map<String, Value> =
         names.iter().map(|name| ((*name).to_owned(), header(name))).collect();
+    if endpoint.stale_if_error.is_some() {
+        headers.insert("Warning".to_owned(), header("Warning"));
+    }
     let cache_control = json!({
         "description": "What browsers may keep; `private, no-cache` with `api.browser_cache = \"revalidate\"`.",
         "required": true,

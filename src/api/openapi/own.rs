@@ -209,7 +209,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let figures = json!({
         "type": "object",
         "description": "Live figures.",
-        "required": ["reads", "redis", "replication", "last_gap", "last_report"],
+        "required": ["reads", "redis", "replication", "schedule", "last_gap", "last_report"],
         "properties": {
             "reads": {
                 "type": "object",
@@ -234,7 +234,37 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 },
             },
             "last_gap": { "type": ["object", "null"], "description": "When everything was dropped last (Unix time), and why." },
-            "last_report": { "type": ["object", "null"] },
+            "schedule": {
+                "type": ["array", "null"],
+                "description": "What the daemon does now and then; null: not looked at yet.",
+                "items": {
+                    "type": "object",
+                    "required": ["task", "every_seconds", "running", "next_in_seconds", "last"],
+                    "properties": {
+                        "task": { "type": "string" },
+                        "every_seconds": { "type": "number", "minimum": 0 },
+                        "running": { "type": "boolean" },
+                        "next_in_seconds": { "type": ["number", "null"], "minimum": 0 },
+                        "last": { "type": ["object", "null"] },
+                    },
+                },
+            },
+            "last_report": {
+                "type": ["object", "null"],
+                "description": "The last report that was kept (`unstale report` shows all of it); null: there is none.",
+                "properties": {
+                    "id": { "type": "string" },
+                    "made_at": { "type": "string", "format": "date-time" },
+                    "window_seconds": { "type": "integer", "minimum": 0, "description": "How long the time is that it is about." },
+                    "hit_rate": optional("number"),
+                    "miss_rate": optional("number"),
+                    "hit_rate_points": { "type": ["number", "null"], "description": "By how many points the hit rate has grown since the report before." },
+                    "inconsistent_p99_ms": optional("number"),
+                    "regressions": { "type": "integer", "minimum": 0 },
+                    "bottlenecks": { "type": "integer", "minimum": 0 },
+                    "recommendations": { "type": "integer", "minimum": 0 },
+                },
+            },
         },
     });
     let latency = json!({
@@ -249,12 +279,13 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     });
     let reads = json!({
         "type": "object",
-        "required": ["held", "hits", "misses", "bypasses", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
+        "required": ["held", "hits", "misses", "bypasses", "stale", "errors", "hit_rate", "miss_rate", "hit_latency", "miss_latency", "speedup"],
         "properties": {
             "held": { "type": "integer", "minimum": 0, "description": "Answered from the daemon's own memory." },
             "hits": { "type": "integer", "minimum": 0 },
             "misses": { "type": "integer", "minimum": 0 },
             "bypasses": { "type": "integer", "minimum": 0 },
+            "stale": { "type": "integer", "minimum": 0, "description": "Answered by an older value, since the database did not answer (`stale_if_error`)." },
             "errors": { "type": "integer", "minimum": 0 },
             "hit_rate": optional("number"),
             "miss_rate": optional("number"),

@@ -97,6 +97,12 @@ fn headers() -> Value {
             json!("Sun, 22 Nov 2026 21:00:00 GMT"),
         ),
         ("Age", true, "For how many seconds the value has been cached.", json!(12)),
+        (
+            "Warning",
+            false,
+            "The value is an older one: the database does not answer (`stale_if_error`).",
+            json!("110 unstale \"Response is Stale\""),
+        ),
         ("Cache-Status", true, "Where it comes from (RFC 9211).", json!("unstale; hit")),
         (
             "Unstale-Applied-LSN",

@@ -47,7 +47,7 @@ impl Binaries {
     }
 
     fn in_folder(folder: &Path) -> Result<Binaries, String> {
-        for program in ["postgres", "initdb", "pg_basebackup", "pg_resetwal"] {
+        for program in ["postgres", "initdb"] {
             if !folder.join(program).is_file() {
                 return Err(format!("no {program}"));
             }
@@ -62,6 +62,11 @@ impl Binaries {
 
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Whether the installation has this program: some are packaged with little but the server.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.program(name).is_file()
     }
 
     pub(super) fn folder(&self) -> &Path {

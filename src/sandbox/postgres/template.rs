@@ -9,7 +9,9 @@
 //! told by its size, and made anew.
 //!
 //! Copies would share the template's system identifier, and one server must not
-//! be taken for another: each copy gets an identifier of its own.
+//! be taken for another: each copy gets an identifier of its own, by `pg_resetwal`. An
+//! installation without that program (some packages hold little but the server) waits for
+//! `initdb` each time.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -50,6 +52,9 @@ pub(super) fn instantiate(
     account: Account,
     data: &Path,
 ) -> Result<(), SandboxError> {
+    if !binaries.has("pg_resetwal") {
+        return initialize(binaries, account, data);
+    }
     let template = Template::named(binaries, account)?;
     loop {
         // Shared while it is copied, so that nobody replaces it meanwhile.
@@ -112,12 +117,7 @@ impl Template {
         let doing = || format!("make the template {}", self.path.display());
         let half = self.path.with_extension("half");
         remove(&self.path).and_then(|()| remove(&half)).map_err(SandboxError::io(doing()))?;
-        fs::create_dir(&half)
-            .and_then(|()| fs::set_permissions(&half, Permissions::from_mode(0o700)))
-            .and_then(|()| account.own(&half))
-            .map_err(SandboxError::io(doing()))?;
-        let mut initdb = Command::new(binaries.program("initdb"));
-        run(account, initdb.args(INITDB).arg("--pgdata").arg(&half))?;
+        initialize(binaries, account, &half)?;
         // 16 MB that `identify` writes anew in each copy.
         remove_wal(&half)
             .and_then(|()| measure(&half))
@@ -125,6 +125,15 @@ impl Template {
             .and_then(|()| fs::rename(&half, &self.path))
             .map_err(SandboxError::io(doing()))
     }
+}
+
+fn initialize(binaries: &Binaries, account: Account, data: &Path) -> Result<(), SandboxError> {
+    fs::create_dir(data)
+        .and_then(|()| fs::set_permissions(data, Permissions::from_mode(0o700)))
+        .and_then(|()| account.own(data))
+        .map_err(SandboxError::io(format!("make {}", data.display())))?;
+    let mut initdb = Command::new(binaries.program("initdb"));
+    run(account, initdb.args(INITDB).arg("--pgdata").arg(data))
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
