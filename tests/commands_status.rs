@@ -70,6 +70,7 @@ async fn the_shape_that_scripts_rely_on() {
             "certificate",
             "state",
             "replication",
+            "shadow",
             "daemon",
             "redis",
             "caches",

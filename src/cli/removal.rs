@@ -28,6 +28,14 @@ pub(super) fn tell(
     seconds: f64,
 ) -> Exit {
     let total = removal.total();
+    if selection.chosen.is_empty() {
+        let each = selection.left_out.iter().map(|(cache, why)| format!("{cache}: {why}"));
+        error(&format!(
+            "the options fit no cache ({}): leave one of them out, or name another cache",
+            each.collect::<Vec<_>>().join("; ")
+        ));
+        return Exit::Usage;
+    }
     if how.json {
         let caches: Map<_, _> =
             removal.caches.iter().map(|(name, counts)| (name.clone(), json!(counts))).collect();
@@ -103,6 +111,7 @@ fn sentence(act: Act, total: Counts, seconds: f64) -> String {
         what.push_str(&format!(", {leases} under way"));
     }
     match act {
+        _ if total.is_empty() => "nothing of it is cached, and nothing under way".to_owned(),
         Act::Count => format!("{what} would be removed"),
         Act::Remove => format!(
             "{what} removed in {seconds:.1} s; the next reader of each fills it again, or `unstale warm`"
@@ -115,7 +124,7 @@ pub(super) fn refuse(reason: &ManageError, act: Act) -> Exit {
     error(&reason.to_string());
     if act == Act::Remove && !matches!(reason, ManageError::Unusable(_)) {
         warn_on_stderr(
-            "what was removed by then stays removed, the rest stays; to do it again is harmless",
+            "what may have been removed by then stays removed, the rest stays; to do it again is harmless",
         );
     }
     Exit::from(reason)
