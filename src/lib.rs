@@ -27,6 +27,7 @@ pub mod preflight;
 pub mod report;
 pub mod rules;
 pub mod sandbox;
+pub mod schedule;
 pub mod series;
 pub mod servers;
 pub mod shadow;

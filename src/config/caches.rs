@@ -168,6 +168,17 @@ pub enum Scalar {
     Text(String),
 }
 
+impl Scalar {
+    /// As it is in a key, or in a query's parameter.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Text(text) => text.clone(),
+        }
+    }
+}
+
 /// What goes first when there is much to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -40,9 +40,11 @@
 pub mod coverage;
 pub mod ground;
 mod judge;
+pub mod maintain;
 pub mod measure;
 pub mod organization;
 pub mod remove;
+pub mod scheduled;
 pub mod selection;
 pub mod status;
 pub mod survey;

@@ -14,6 +14,7 @@ use super::Progress;
 use super::coverage::{Coverage, coverage};
 use super::ground::{Ground, ManageError};
 use super::organization::{self, Organization};
+use super::scheduled::{Scheduled, scheduled};
 use super::selection::Request;
 use super::survey::{Held, survey};
 use crate::admin::client;
@@ -47,6 +48,8 @@ pub struct Status {
     pub daemon: Option<Daemon>,
     /// Redis itself.
     pub redis: Option<RedisSeen>,
+    /// What the daemon does now and then.
+    pub schedule: Option<Vec<Scheduled>>,
     /// By cache.
     pub caches: Option<BTreeMap<String, Held>>,
     /// Caches that were asked for and that the rest of the request does not fit.
@@ -236,6 +239,7 @@ async fn caches(
     status.certificate = Some(certificate);
     let fingerprint = ground.rules.fingerprint();
     status.state = state.map(|state| StateSeen::new(&state, &fingerprint));
+    status.schedule = Some(scheduled(session, &ground.planned).await?);
     let organization = match (&request.organization, client) {
         (Some(given), Some(client)) => Some(organization::find(ground, client, given).await?),
         _ => None,

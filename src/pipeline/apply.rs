@@ -150,6 +150,7 @@ impl Applier {
             }
         }
         self.status.applied(self.watermark);
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
         Ok(())
     }
 

@@ -40,7 +40,7 @@ use crate::postgres::slot::SlotState;
 use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
 use crate::status::reason::GapReason;
-use crate::status::{Loop, Status};
+use crate::status::{Loop, SlotSeen, Status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
@@ -262,6 +262,7 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                heartbeat: transaction.heartbeat,
                 reach: 0,
             });
             batch.add(&mut transaction.changes, index);
@@ -401,6 +402,22 @@ impl Gate {
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.unwrap_or(-1));
+        let (safe_wal_size, invalidation_reason) = (slot.safe_wal_size, slot.invalidation_reason);
+        let seen = SlotSeen {
+            wal_status: slot.wal_status,
+            safe_wal_size,
+            invalidation_reason,
+            retained_bytes: retained,
+        };
+        match self.status.slot(seen).as_deref() {
+            Some("unreserved" | "lost") => warn!(
+                slot = self.names.slot,
+                retained_bytes = retained,
+                "the slot is about to be lost, or is: let the daemon catch up, or raise max_slot_wal_keep_size"
+            ),
+            Some(wal_status) => info!(slot = self.names.slot, wal_status, "the slot's WAL"),
+            None => {}
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Health, Phase, SILENCE, Status, unix};
+use super::{Health, Phase, SILENCE, SlotSeen, Status, unix};
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +28,12 @@ pub struct Readiness {
     pub parked_transactions: usize,
     /// May never come through the stream; watched.
     pub suspects: usize,
+    /// How long the last heartbeat took to be applied.
+    pub heartbeat_seconds: Option<f64>,
+    /// How long ago a transaction or a heartbeat was applied.
+    pub proven_seconds_ago: Option<f64>,
+    /// The slot, as it was last seen.
+    pub slot: Option<SlotSeen>,
     /// When the last gap was declared (Unix time) and why.
     pub last_gap: Option<LastGap>,
 }
@@ -94,6 +100,9 @@ impl Status {
             lag_seconds,
             parked_transactions: inner.parked,
             suspects: inner.suspects,
+            heartbeat_seconds: inner.last_beat.map(|took| took.as_secs_f64()),
+            proven_seconds_ago: inner.proven.map(|at| at.elapsed().as_secs_f64()),
+            slot: inner.slot.clone(),
             last_gap: inner
                 .last_gap
                 .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),

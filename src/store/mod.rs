@@ -31,6 +31,7 @@ pub mod purge;
 pub mod reader;
 pub mod remove;
 pub mod scan;
+pub mod schedule;
 mod script;
 pub mod session;
 pub mod state;

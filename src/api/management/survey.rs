@@ -14,6 +14,7 @@ use tracing::debug;
 use crate::api::service::Serving;
 use crate::manage::ground::ManageError;
 use crate::manage::organization::select;
+use crate::manage::scheduled::{Scheduled, scheduled};
 use crate::manage::selection::Request;
 use crate::manage::survey::{Held, survey};
 use crate::report::keep::newest;
@@ -39,6 +40,8 @@ pub(super) struct Surveyed {
     counted_at: String,
     memory_bytes: Option<u64>,
     caches: BTreeMap<String, Held>,
+    #[serde(skip)]
+    pub(super) schedule: Vec<Scheduled>,
     /// Told apart from the rest.
     #[serde(skip)]
     pub(super) last_report: Option<Value>,
@@ -99,6 +102,7 @@ async fn count(serving: &Serving) -> Result<Surveyed, ManageError> {
         at: Instant::now(),
         counted_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         memory_bytes: session.used_memory().await,
+        schedule: scheduled(&session, &ground.planned).await?,
         caches: held.into_iter().filter_map(named).collect(),
         last_report: last.as_ref().map(summary),
     })

@@ -209,7 +209,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let figures = json!({
         "type": "object",
         "description": "Live figures.",
-        "required": ["reads", "redis", "replication", "last_gap", "last_report"],
+        "required": ["reads", "redis", "replication", "schedule", "last_gap", "last_report"],
         "properties": {
             "reads": {
                 "type": "object",
@@ -234,6 +234,21 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 },
             },
             "last_gap": { "type": ["object", "null"], "description": "When everything was dropped last (Unix time), and why." },
+            "schedule": {
+                "type": ["array", "null"],
+                "description": "What the daemon does now and then; null: not looked at yet.",
+                "items": {
+                    "type": "object",
+                    "required": ["task", "every_seconds", "running", "next_in_seconds", "last"],
+                    "properties": {
+                        "task": { "type": "string" },
+                        "every_seconds": { "type": "number", "minimum": 0 },
+                        "running": { "type": "boolean" },
+                        "next_in_seconds": { "type": ["number", "null"], "minimum": 0 },
+                        "last": { "type": ["object", "null"] },
+                    },
+                },
+            },
             "last_report": {
                 "type": ["object", "null"],
                 "description": "The last report that was kept (`unstale report` shows all of it); null: there is none.",
