@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use bytes::Bytes;
 
 use super::identity::Identity;
 use super::own::Own;
@@ -61,8 +62,8 @@ pub struct Endpoint {
     /// What a value looks like.
     pub example: Option<serde_json::Value>,
     /// What stands before the value in the answer.
-    pub opening: Box<str>,
-    closings: [Box<str>; 2],
+    pub opening: Bytes,
+    closings: [Bytes; 2],
 }
 
 /// What an endpoint serves.
@@ -203,13 +204,13 @@ impl<'e> Matched<'e, '_> {
 impl Endpoint {
     /// What stands behind the value in the answer.
     #[must_use]
-    pub fn closing(&self, cached: bool) -> &str {
+    pub fn closing(&self, cached: bool) -> &Bytes {
         let [loaded, hit] = &self.closings;
         if cached { hit } else { loaded }
     }
 }
 
-fn closing(cache: &str, ttl: u64, cached: bool) -> Box<str> {
+fn closing(cache: &str, ttl: u64, cached: bool) -> Bytes {
     let name = serde_json::Value::from(cache);
     format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":{name},\"ttl\":{ttl}}}}}").into()
 }
@@ -518,11 +519,10 @@ mod tests {
     fn the_value_stands_in_its_envelope_byte_by_byte() {
         let endpoints = compile(GOOD).unwrap();
         let endpoint = endpoints.iter().next().unwrap();
-        let body = format!("{}{}{}", endpoint.opening, "{\"a\":1}", endpoint.closing(true));
-        assert_eq!(
-            body,
-            r#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#
-        );
+        let body = [&*endpoint.opening, b"{\"a\":1}", &**endpoint.closing(true)].concat();
+        let expected =
+            br#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#;
+        assert_eq!(body, expected);
     }
 
     #[test]

@@ -46,6 +46,7 @@
 //!   answered lately, while the database does not answer (`stale` says which, and how old).
 
 pub mod access;
+mod body;
 pub mod conditional;
 pub mod encoding;
 pub mod endpoints;
@@ -64,3 +65,4 @@ pub mod service;
 mod stale;
 pub mod token;
 mod trace;
+mod verified;

@@ -109,6 +109,9 @@ pub(super) async fn stream(
     let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
     let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
+    // Others have no such slots; `check` says so.
+    let failover = (facts.version_num >= 170_000).then_some(config.failover);
+    let altered = slot.as_ref().and_then(|slot| failover.filter(|wanted| *wanted != slot.failover));
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
@@ -151,8 +154,11 @@ pub(super) async fn stream(
         if let Some(reason) = gap {
             hand.broken(context, before.as_ref(), reason).await?;
         }
-        create_slot(context, &client, &mut replication).await?;
+        create_slot(context, &client, &mut replication, failover == Some(true)).await?;
         context.points.reach(Point::SlotCreated).await;
+    }
+    if let Some(wanted) = altered.filter(|_| slot_is_there) {
+        context.answered(replication.set_failover(&config.slot, wanted)).await?;
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);
@@ -347,10 +353,16 @@ async fn create_slot(
     context: &Context,
     client: &SqlClient,
     replication: &mut ReplicationConnection,
+    failover: bool,
 ) -> Result<(), End> {
     context.status.enter(Phase::CreatingSlot);
     let slot = &context.config.postgres.slot;
-    let creating = replication.create_slot(slot);
+    let creating = async {
+        match failover {
+            true => replication.create_failover_slot(slot).await,
+            false => replication.create_slot(slot).await,
+        }
+    };
     tokio::pin!(creating);
     loop {
         tokio::select! {

@@ -204,20 +204,34 @@ impl ReplicationConnection {
     /// may take as long as the longest of them. Dropping the future (and with it the
     /// connection) gives up; the server then removes the unfinished slot.
     pub async fn create_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
-        self.create(name, "").await
+        self.create(name, "", "").await
+    }
+
+    /// The same, and standbys that synchronize slots keep a copy of it (Postgres 17 and later).
+    pub async fn create_failover_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
+        self.create(name, "", ", FAILOVER true").await
+    }
+
+    /// Whether standbys keep a copy of a slot that is there (Postgres 17 and later).
+    pub async fn set_failover(&mut self, name: &str, failover: bool) -> Result<(), PgError> {
+        let sql = format!("ALTER_REPLICATION_SLOT \"{}\" (FAILOVER {failover})", slot_name(name)?);
+        match self.run(&sql, &self.about.now(Doing::Query)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(error, name).await.during("altering the slot")),
+        }
     }
 
     /// Creates a slot that ends with this connection. Otherwise as
     /// [`ReplicationConnection::create_slot`], the waiting included.
     pub async fn create_temporary_slot(&mut self, name: &str) -> Result<Lsn, PgError> {
-        self.create(name, "TEMPORARY ").await
+        self.create(name, "TEMPORARY ", "").await
     }
 
-    async fn create(&mut self, name: &str, temporary: &str) -> Result<Lsn, PgError> {
+    async fn create(&mut self, name: &str, kind: &str, more: &str) -> Result<Lsn, PgError> {
         let about = self.about.now(Doing::CreateSlot);
         let name = slot_name(name)?;
         let sql = format!(
-            "CREATE_REPLICATION_SLOT \"{name}\" {temporary}LOGICAL pgoutput NOEXPORT_SNAPSHOT"
+            "CREATE_REPLICATION_SLOT \"{name}\" {kind}LOGICAL pgoutput (SNAPSHOT 'nothing'{more})"
         );
         let rows = match self.run(&sql, &about).await {
             Ok(rows) => rows,

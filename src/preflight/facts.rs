@@ -44,6 +44,10 @@ pub struct Facts {
     pub senders: u32,
     /// An event trigger tells of tables that are rewritten.
     pub rewrites_told: bool,
+    /// `postgres.failover`
+    pub failover_wanted: bool,
+    /// `idle_replication_slot_timeout`, if there is one (Postgres 18 and later).
+    pub idle_timeout: Option<String>,
     /// `max_slot_wal_keep_size` limits what a slot may hold back.
     pub slot_limited: bool,
     /// The mapping's tables, in its order; `None` for one that the database lacks.
@@ -127,7 +131,8 @@ SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int8,
        (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int8,
        current_setting('max_slot_wal_keep_size') <> '-1',
        (SELECT pg_get_userbyid(pubowner)::text FROM pg_catalog.pg_publication
-         WHERE pubname = $1::text::name)";
+         WHERE pubname = $1::text::name),
+       nullif(current_setting('idle_replication_slot_timeout', true), '0')";
 
 const WITHOUT_IDENTITY: &str = "\
 WITH published AS (
@@ -226,6 +231,8 @@ impl Facts {
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,
+            failover_wanted: config.postgres.failover,
+            idle_timeout: row.try_get(4)?,
             mapped: names.into_iter().zip(numbers).collect(),
             catalog,
             timezone_known: timezone_known(client, &config.caches.timezone).await?,

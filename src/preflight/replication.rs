@@ -250,6 +250,30 @@ fn slot(facts: &Facts) -> Vec<Finding> {
             found.push(Finding::ok(HERE, format!("slot {name} can be read ({by})")));
         }
     }
+    match &facts.slot {
+        _ if facts.failover_wanted && facts.server.version_num < 170_000 => {
+            let message = "postgres.failover is set, and this server has no failover slots: after a failover a new slot is made";
+            found.push(Finding::warning(HERE, message).hint("Postgres 17 and later have them"));
+        }
+        Some(slot) if slot.failover != facts.failover_wanted => {
+            let (is, will) = match slot.failover {
+                true => ("is", "no longer is"),
+                false => ("is not", "is"),
+            };
+            let message = format!(
+                "slot {name} {is} copied by standbys, and {will} once the daemon has started"
+            );
+            found.push(Finding::note(HERE, message));
+        }
+        _ => {}
+    }
+    if let Some(timeout) = &facts.idle_timeout {
+        let message = format!(
+            "idle_replication_slot_timeout is {timeout}: while the daemon is down for longer its slot \
+             is lost, and the cache starts anew"
+        );
+        found.push(Finding::note(HERE, message));
+    }
     let active = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
     if !active && facts.senders >= facts.server.max_wal_senders {
         let message = format!("all {} walsenders are in use", facts.server.max_wal_senders);

@@ -37,6 +37,7 @@ const CLEAR: Mode =
 #[derive(Debug)]
 pub struct Proxy {
     port: Port,
+    target: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
     listening: watch::Receiver<bool>,
     /// Ends the connections that are open now.
@@ -58,16 +59,23 @@ impl Proxy {
         let (says_listening, listening) = watch::channel(true);
         let end = CancellationToken::new();
         let cut = Arc::new(Mutex::new(end.child_token()));
+        let (target, targets) = watch::channel(target);
         let accept = Accept {
             address: port.address(),
-            target,
+            targets,
             modes,
             says_listening,
             cut: Arc::clone(&cut),
         };
         let ended = end.clone();
         tokio::spawn(async move { ended.run_until_cancelled(accept.run(listener)).await });
-        Ok(Proxy { port, mode, listening, cut, end })
+        Ok(Proxy { port, target, mode, listening, cut, end })
+    }
+
+    /// Leads connections from here on to another server, as a virtual address does after a
+    /// failover. Those that are open stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// The port to connect to, on 127.0.0.1.
@@ -136,7 +144,7 @@ impl Drop for Proxy {
 /// The task that lets connections in.
 struct Accept {
     address: SocketAddr,
-    target: SocketAddr,
+    targets: watch::Receiver<SocketAddr>,
     modes: watch::Receiver<Mode>,
     says_listening: watch::Sender<bool>,
     cut: Arc<Mutex<CancellationToken>>,
@@ -170,7 +178,8 @@ impl Accept {
                 // An error concerns that one connection, which is gone (accept(2)).
                 accepted = accepted => if let Ok((client, _)) = accepted {
                     let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    tokio::spawn(connection(client, self.target, self.modes.clone(), cut));
+                    let target = *self.targets.borrow();
+                    tokio::spawn(connection(client, target, self.modes.clone(), cut));
                 },
             }
         }

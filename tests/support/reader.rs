@@ -28,6 +28,11 @@ pub struct Reader {
 impl Reader {
     /// With the settings that the world's daemons are started with.
     pub fn new(world: &World) -> Reader {
+        Reader::of(world, &world.postgres.url())
+    }
+
+    /// The same, from a server of one's own.
+    pub fn of(world: &World, url: &str) -> Reader {
         let overrides: Vec<Override> = world.settings.iter().map(|s| s.parse().unwrap()).collect();
         let loaded = unstale::config::load(Some(&world.config), &overrides).unwrap();
         let rules = Rules::compile(&loaded).unwrap();
@@ -36,7 +41,7 @@ impl Reader {
             statement_timeout: Duration::from_secs(20),
             wait: Duration::from_secs(20),
         };
-        let options = ConnectOptions::parse(&world.postgres.url()).unwrap();
+        let options = ConnectOptions::parse(url).unwrap();
         let loader = Loader::new(&rules, options, bounds).unwrap();
         let address = Address::new(&loaded.config.redis).unwrap();
         let fills = Fills::new(address, ControlKeys::new("unstale"));
