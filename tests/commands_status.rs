@@ -73,6 +73,7 @@ async fn the_shape_that_scripts_rely_on() {
             "shadow",
             "daemon",
             "redis",
+            "schedule",
             "caches",
             "left_out",
             "coverage"
