@@ -127,12 +127,8 @@ impl Daemon {
         };
         let serving = tokio::spawn(admin::serve(
             listener,
-            admin::State {
-                status: Arc::clone(&self.context.status),
-                mapping: Arc::clone(&mapping),
-                reporter: Arc::clone(&self.context.reporter),
-                shadow: self.context.shadow.clone(),
-            },
+            self.context.config.admin.clone(),
+            admin::State::new(&self.context, Arc::clone(&mapping)),
         ));
         let watching = tokio::spawn(idle::watch(
             Arc::clone(&self.context.status.metrics.observed),

@@ -1,5 +1,6 @@
 //! Every metric: its name, its help, its labels. No label takes a row's value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
@@ -210,12 +211,42 @@ impl Metrics {
         self.registry.gather()
     }
 
+    /// The series of a gauge that some task may keep, by the value of their label `cache`. What is
+    /// not there has not been measured yet.
+    #[must_use]
+    pub fn by_cache(&self, gauge: &str) -> BTreeMap<String, f64> {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == gauge);
+        let series = family.map(MetricFamily::get_metric).unwrap_or_default().iter();
+        let of_cache = series.filter_map(|metric| {
+            let label = metric.get_label().iter().find(|label| label.name() == "cache")?;
+            Some((label.value().to_owned(), metric.get_gauge().get_value()))
+        });
+        of_cache.collect()
+    }
+
     /// The text that Prometheus reads (exposition format 0.0.4).
     pub fn text(&self) -> Result<String, MetricsError> {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
+}
+
+/// The sum of a counter's series.
+#[must_use]
+pub fn total(counters: &IntCounterVec) -> u64 {
+    let of = |family: &MetricFamily| -> f64 {
+        family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+    };
+    // What was counted one by one is whole, and never so much that a float would cut it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count: whole, not negative, below 2^53"
+    )]
+    let sum = counters.collect().iter().map(of).sum::<f64>() as u64;
+    sum
 }
 
 struct Maker(Registry);

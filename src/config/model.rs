@@ -323,11 +323,17 @@ pub struct Audit {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where `/metrics`, `/healthz`, `/readyz` and `/why` are served, such as `127.0.0.1:9187`
-    /// or `[::1]:9187`. Not for the public: it has no login.
+    /// Where the console, `/metrics`, `/healthz`, `/readyz` and `/why` are served, such as
+    /// `127.0.0.1:9187` or `[::1]:9187`. Not for the public: it has no login.
     #[serde(deserialize_with = "socket_address")]
     #[schemars(with = "String", extend("pattern" = ":[0-9]{1,5}$"))]
     pub listen: std::net::SocketAddr,
+    /// By which names browsers may ask, beside any IP address and `localhost`: another name
+    /// could be somebody's who makes it point here to read it. Without a port.
+    /// (`/metrics`, `/healthz` and `/readyz` are served under any name unless `listen` is on
+    /// loopback.)
+    #[schemars(inner(regex(pattern = "^[A-Za-z0-9._-]+$")))]
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`
@@ -439,7 +445,8 @@ impl Default for Audit {
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { listen: std::net::SocketAddr::from(([127, 0, 0, 1], 9187)) }
+        let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 9187));
+        Admin { listen, hosts: Vec::new() }
     }
 }
 

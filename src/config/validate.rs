@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::duration::Span;
 use super::model::{
-    Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
+    Admin, Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
 };
 use super::problem::{ConfigPath, Problem, nearest};
 
@@ -38,6 +38,7 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     }
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
+    checks.admin(&config.admin);
     checks.api(config, &config.api);
     checks.log_level(&config.log.level);
     let caches = &config.caches;
@@ -79,6 +80,19 @@ impl Checks {
         hint: impl Into<String>,
     ) {
         self.problems.push(Problem::new(path, message).hint(hint));
+    }
+
+    fn admin(&mut self, admin: &Admin) {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        for (index, name) in admin.hosts.iter().enumerate() {
+            if name.is_empty() || !name.chars().all(of_name) {
+                self.add(
+                    ConfigPath::from_iter(["admin", "hosts"]).child(index),
+                    format!("{name:?} is not the name of a host"),
+                    "write the name alone, such as \"unstale.internal\": no scheme, no port, no wildcard; IP addresses and localhost need not be listed",
+                );
+            }
+        }
     }
 
     fn postgres(&mut self, postgres: &Postgres) {

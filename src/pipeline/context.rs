@@ -158,7 +158,8 @@ impl Context {
             Arc::clone(&self.rules.mapping),
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
-        ))
+        )
+        .remembering(&self.status))
     }
 
     /// The longest that a loop of the pipeline waits for one thing: an answer of Postgres, or

@@ -109,12 +109,11 @@ pub(super) fn bottlenecks(
             );
         }
     }
-    if let Some(redis) = &report.redis {
-        if let (Some(used), Some(most)) = (redis.used_memory, redis.maxmemory)
-            && let Some(part) = rate(used, most).filter(|part| *part >= FULL)
-        {
-            add("redis_full", None, format!("Redis uses {:.0} % of its maxmemory", part * 100.0));
-        }
+    if let Some(redis) = &report.redis
+        && let (Some(used), Some(most)) = (redis.used_memory, redis.maxmemory)
+        && let Some(part) = rate(used, most).filter(|part| *part >= FULL)
+    {
+        add("redis_full", None, format!("Redis uses {:.0} % of its maxmemory", part * 100.0));
     }
     for group in groups {
         let scoped = mapping

@@ -2,7 +2,9 @@
 //! metrics and `why`.
 
 pub mod drops;
+pub mod fills;
 pub mod heartbeat;
+mod latest;
 pub mod readiness;
 pub mod reason;
 pub mod stalls;
@@ -15,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::drops::Drops;
+use self::fills::{Fill, Fills};
 use self::heartbeat::{Beat, Beating};
 use self::reason::GapReason;
 use self::stalls::{Stall, Stalls};
@@ -98,6 +101,8 @@ struct Inner {
     /// The gap that has not come to its end yet.
     open_gap: Option<GapReason>,
     drops: Drops,
+    /// When the audit last found a stale value.
+    stale_at: Option<SystemTime>,
     /// How many runs have begun.
     runs: u64,
     /// When Redis was asked to take the certificate that it took last.
@@ -147,6 +152,7 @@ impl Loop {
 /// Shared by all tasks. Locked for moments only, never across an await.
 pub struct Status {
     inner: Mutex<Inner>,
+    fills: Fills,
     /// The metrics.
     pub metrics: Metrics,
     max_lag: Duration,
@@ -195,11 +201,13 @@ impl Status {
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
+                stale_at: None,
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
                 looks_on: false,
             }),
+            fills: Fills::new(remembered_drops),
             metrics,
             max_lag,
             watermarks: watch::Sender::new(Lsn::ZERO),
@@ -525,6 +533,34 @@ impl Status {
         use_it(&mut self.lock().drops)
     }
 
+    /// This process has stored a value.
+    pub fn filled(&self, key: &[u8], fill: Fill) {
+        self.fills.note(key, fill);
+    }
+
+    /// The last time that it stored this key, if that is remembered.
+    #[must_use]
+    pub fn last_fill(&self, key: &[u8]) -> Option<Fill> {
+        self.fills.last(key)
+    }
+
+    /// The audit has found a stale value.
+    pub fn found_stale(&self) {
+        self.lock().stale_at = Some(SystemTime::now());
+    }
+
+    /// When it did so last.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<SystemTime> {
+        self.lock().stale_at
+    }
+
+    /// For how long a transaction has waited that is not visible yet; zero: there is none.
+    #[must_use]
+    pub fn parked_for(&self) -> Duration {
+        self.lock().parked_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
     /// brought is not left lying. Parked transactions do not count: nobody can see them.
     #[must_use]
@@ -535,16 +571,11 @@ impl Status {
 
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
-        let ((bytes, seconds), parked, certified, proven) = {
-            let inner = self.lock();
-            let parked = inner.parked_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-            let certified = inner.certified.is_some_and(|at| at.elapsed() < CERTIFICATE_LIFE);
-            let proven = inner.proven.map_or(-1.0, |at| at.elapsed().as_secs_f64());
-            (inner.lag(), parked, certified, proven)
-        };
+        let (bytes, seconds) = self.lock().lag();
+        let proven = self.lock().proven.map_or(-1.0, |at| at.elapsed().as_secs_f64());
         self.metrics.proven_seconds.set(proven);
-        self.metrics.parked_seconds.set(parked);
-        self.metrics.certified.set(certified.into());
+        self.metrics.parked_seconds.set(self.parked_for().as_secs_f64());
+        self.metrics.certified.set(self.is_certified().into());
         self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);

@@ -1,6 +1,6 @@
 //! `/readyz`: whether the cache can be trusted, and if not, why and what to do.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Health, Phase, SILENCE, SlotSeen, Status, unix};
 
@@ -39,12 +39,12 @@ pub struct Readiness {
 }
 
 /// The last gap.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LastGap {
     /// Unix time.
     pub at: u64,
     /// The label in `unstale_gaps_total`.
-    pub reason: &'static str,
+    pub reason: String,
 }
 
 impl Status {
@@ -105,7 +105,7 @@ impl Status {
             slot: inner.slot.clone(),
             last_gap: inner
                 .last_gap
-                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
+                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str().to_owned() }),
         }
     }
 }

@@ -30,6 +30,7 @@ use unstale::sandbox::{Postgres, Proxy, Redis};
 
 pub mod acl;
 pub mod api;
+pub mod browser;
 pub mod environment;
 
 /// How long anything may take that is expected to happen.
@@ -487,6 +488,11 @@ impl Daemon {
             .await
             .unwrap_or_else(|_| panic!("the daemon did not end; its log:\n{}", self.log()))
             .expect("an exit status")
+    }
+
+    /// Where the console is.
+    pub fn console(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.admin)
     }
 
     /// An answer of the admin listener: status and body; `None` while it does not listen.
