@@ -70,8 +70,10 @@ async fn the_shape_that_scripts_rely_on() {
             "certificate",
             "state",
             "replication",
+            "shadow",
             "daemon",
             "redis",
+            "schedule",
             "caches",
             "left_out",
             "coverage"
