@@ -43,7 +43,7 @@ help: ## this list
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
 
-setup-tests: ## the same, and what only tests need: promtool
+setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
 setup-bench: ## the same, and what only benchmarks need: webdis, wrk

@@ -3,8 +3,9 @@
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
 # Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
-# tests need promtool; `scripts/setup.sh bench` also webdis and wrk, which the benchmarks
-# compare and measure with; the demo does without. Does nothing where nothing is missing.
+# tests need promtool, and Chromium, in which they look at the console; `scripts/setup.sh bench`
+# also webdis and wrk, which the benchmarks compare and measure with; the demo does without.
+# Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
 # sandbox runs in folders of its own. Debian's default cluster is not made.
@@ -57,6 +58,11 @@ have_python() {
 }
 
 have_promtool() { [ -x "${PROMTOOL:-}" ] || have promtool; }
+
+have_chromium() {
+    { [ -x "${CHROMIUM:-}" ] || have chromium || have google-chrome; } \
+        && { [ -x "${CHROMEDRIVER:-}" ] || have chromedriver; }
+}
 
 have_wal2json() {
     local folder library
@@ -125,27 +131,32 @@ keep_services_down() {
 missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
-needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no needs_webdis=no
+needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no
+needs_chromium=no needs_webdis=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
 have_python || needs_python=yes
 [ $for_tests = no ] || have_promtool || needs_promtool=yes
+[ $for_tests = no ] || have_chromium || needs_chromium=yes
 if [ $for_bench = yes ]; then
     have webdis || needs_webdis=yes
     have wrk || missing+=(wrk)
 fi
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
-    # Nothing but a test each needs wal2json, Python and promtool: not worth a failure.
-    [ "$needs_wal2json$needs_python$needs_promtool$needs_webdis" != nononono ] || exit 0
+    # Nothing but a test each needs wal2json, Python, promtool and Chromium: not worth a failure.
+    case "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis" in
+        *yes*) ;;
+        *) exit 0 ;;
+    esac
 fi
 
 if ! have apt-get; then
     [ "$needs_postgres$needs_redis${missing[*]:-}" != nono ] || exit 0
     fail "this is no Debian or Ubuntu: install a C compiler, make, Postgres $OLDEST_POSTGRES or later" \
         "(server programs; set UNSTALE_PG_BIN to their folder if it is not found)," \
-        "Redis 7 or later and, for one test each, Python 3.10 or later, wal2json and promtool; then try again"
+        "Redis 7 or later and, for one test each, Python 3.10 or later, wal2json, promtool and Chromium with its driver; then try again"
 fi
 if [ "$(id -u)" -ne 0 ] && ! have sudo; then
     fail "needs root to install ${missing[*]:-} $([ $needs_postgres = no ] || echo postgresql)" \
@@ -194,6 +205,15 @@ if [ $needs_webdis = yes ]; then
     in_lists webdis || update_lists
     apt_install webdis
     disable webdis
+fi
+
+if [ $needs_chromium = yes ]; then
+    in_lists chromium-driver || update_lists
+    if in_lists chromium-driver; then
+        apt_install chromium chromium-driver
+    else
+        say "no package of chromium-driver: the test of the console will say so"
+    fi
 fi
 
 if ! have_wal2json; then

@@ -21,6 +21,7 @@ use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::observed::idle;
+use crate::pipeline::by_hand::ByHand;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::points::Points;
@@ -28,6 +29,8 @@ use crate::pipeline::run;
 use crate::pipeline::without::Without;
 use crate::report::reporter::Reporter;
 use crate::rules::Rules;
+use crate::schedule::attend::Schedule;
+use crate::schedule::entry::entries;
 use crate::series;
 use crate::servers::{connect_options, replica_options};
 use crate::shadow::Shadow;
@@ -38,9 +41,6 @@ use crate::store::session::Address;
 use crate::systemd::Notifier;
 use crate::warm::Warming;
 
-/// What a busy machine may add to a wait of the pipeline.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// Reads the rules anew, or says why not.
 pub type Reload = Box<dyn Fn() -> Result<Rules, String> + Send + Sync>;
 
@@ -49,8 +49,14 @@ pub struct Daemon {
     context: Context,
     /// None if there is nothing to serve.
     api: Option<Arc<Api>>,
-    reporter: Arc<Reporter>,
     reload: Reload,
+}
+
+/// What a reload gives.
+struct Anew {
+    rules: Rules,
+    warming: Warming,
+    schedule: Schedule,
 }
 
 /// Why the daemon ended.
@@ -74,9 +80,11 @@ impl Daemon {
         let address = Address::new(&config.redis).map_err(|e| e.to_string())?;
         let metrics = Metrics::new().map_err(|e| format!("metrics: {e}"))?;
         series::name_all(&metrics, &rules.mapping);
+        series::name_scheduled(&metrics, &config.schedule);
         metrics.observed.speak(&rules.mapping);
         let pipeline = &config.pipeline;
         let warming = Warming::new(&config, &rules, &metrics)?;
+        let schedule = Schedule::new(entries(&config, &rules)?);
         let status = Status::new(metrics, pipeline.max_lag.get(), pipeline.remembered_drops);
         if config.shadow {
             status.looks_on();
@@ -84,23 +92,25 @@ impl Daemon {
         let grace = config.shadow_grace.get();
         let shadow =
             config.shadow.then(|| Arc::new(Shadow::new(Arc::clone(&rules.mapping), grace)));
+        let (config, status) = (Arc::new(config), Arc::new(status));
+        let reporter = Reporter::new(Arc::clone(&config), &rules, Arc::clone(&status));
         let context = Context {
-            config: Arc::new(config),
+            config,
             connect,
             replica,
             address,
             rules,
-            status: Arc::new(status),
+            status,
             held: Arc::default(),
             warming,
+            schedule,
+            reporter: Arc::new(reporter),
             shadow,
             without: Without::from_environment(),
             points: Points::from_environment(),
         };
         let api = if context.serves() { Some(Arc::new(Api::new(&context)?)) } else { None };
-        let (config, status) = (Arc::clone(&context.config), Arc::clone(&context.status));
-        let reporter = Arc::new(Reporter::new(config, &context.rules, status));
-        Ok(Daemon { context, api, reporter, reload })
+        Ok(Daemon { context, api, reload })
     }
 
     /// Runs until it is told to stop or cannot go on.
@@ -118,12 +128,8 @@ impl Daemon {
         };
         let serving = tokio::spawn(admin::serve(
             listener,
-            admin::State {
-                status: Arc::clone(&self.context.status),
-                mapping: Arc::clone(&mapping),
-                reporter: Arc::clone(&self.reporter),
-                shadow: self.context.shadow.clone(),
-            },
+            self.context.config.admin.clone(),
+            admin::State::new(&self.context, Arc::clone(&mapping)),
         ));
         let watching = tokio::spawn(idle::watch(
             Arc::clone(&self.context.status.metrics.observed),
@@ -140,9 +146,13 @@ impl Daemon {
                 Err(reason) => return Ended::Hopeless(reason),
             },
         };
+        // Copies outlive the runs.
+        let copies = self.context.rules.endpoints.iter().any(|e| e.stale_if_error.is_some());
+        let by_hand = (copies && self.api.is_some())
+            .then(|| tokio::spawn(ByHand::of_copies(&self.context).run()));
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
-            let patience = self.context.longest_wait() + PATIENCE;
+            let patience = self.context.longest_wait() + run::PATIENCE;
             let status = Arc::clone(&self.context.status);
             tokio::spawn(notifier.run(status, patience, stop.clone(), over.clone()))
         });
@@ -166,6 +176,9 @@ impl Daemon {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
+        }
+        if let Some(by_hand) = by_hand {
+            by_hand.abort();
         }
         over.cancel();
         if let Some(telling) = telling
@@ -198,7 +211,7 @@ impl Daemon {
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
-            let mut reloaded: Option<(Rules, Warming)> = None;
+            let mut reloaded: Option<Anew> = None;
             let end = {
                 let running = run::run(&self.context, &mut forced, &run_stop);
                 tokio::pin!(running);
@@ -218,16 +231,17 @@ impl Daemon {
                     }
                 }
             };
-            if let Some((rules, warming)) = reloaded {
+            if let Some(Anew { rules, warming, schedule }) = reloaded {
                 series::name_all(&self.context.status.metrics, &rules.mapping);
                 self.context.status.metrics.observed.speak(&rules.mapping);
-                self.reporter.serve(&rules);
+                self.context.reporter.serve(&rules);
                 shown.store(Arc::clone(&rules.mapping));
                 self.context.rules = rules;
                 self.serve_anew().await;
                 // What waited names caches by the numbers of the old mapping.
                 self.context.warming.rewarmer.clear();
                 self.context.warming = warming;
+                self.context.schedule = schedule;
                 // What is remembered names rules by the numbers of the old mapping.
                 self.context.status.with_drops(crate::status::drops::Drops::forget);
             }
@@ -334,13 +348,16 @@ impl Daemon {
     }
 
     /// A reload: the new rules, if they can be used and differ, and what is warmed by them.
-    fn read_anew(&self) -> Option<(Rules, Warming)> {
+    fn read_anew(&self) -> Option<Anew> {
         let (config, status) = (&self.context.config, &self.context.status);
         let read = (self.reload)().and_then(|rules| {
-            Warming::new(config, &rules, &status.metrics).map(|warming| (rules, warming))
+            let warming = Warming::new(config, &rules, &status.metrics)?;
+            let schedule = Schedule::new(entries(config, &rules)?);
+            Ok(Anew { rules, warming, schedule })
         });
         match read {
-            Ok((rules, warming)) => {
+            Ok(anew) => {
+                let rules = &anew.rules;
                 status.reload(None);
                 let same_rules = rules.fingerprint() == self.context.rules.fingerprint();
                 if same_rules && rules.endpoints == self.context.rules.endpoints {
@@ -352,7 +369,7 @@ impl Daemon {
                 } else {
                     info!("reloaded: the rules have changed, everything managed will be dropped");
                 }
-                Some((rules, warming))
+                Some(anew)
             }
             Err(reason) => {
                 error!(%reason, "the configuration cannot be used; the old rules stay");

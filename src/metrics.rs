@@ -1,12 +1,13 @@
 //! Every metric: its name, its help, its labels. No label takes a row's value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::observed::Observed;
@@ -38,6 +39,16 @@ pub struct Metrics {
     pub streamed_keys: IntGauge,
     /// How long the transaction waits that was parked first.
     pub parked_seconds: Gauge,
+    /// `wal_status` of the slot: 1 for what it is.
+    pub slot_wal_status: IntGaugeVec,
+    /// From the writing of a heartbeat to its being applied.
+    pub heartbeat_seconds: Histogram,
+    /// Heartbeats, by what came of them.
+    pub heartbeats: IntCounterVec,
+    /// How long ago the whole way was last known to work.
+    pub proven_seconds: Gauge,
+    /// Streams that were given up, and runs that were, by reason.
+    pub stalls: IntCounterVec,
     /// Connections made anew, by service.
     pub reconnects: IntCounterVec,
     /// Keys removed or made due, there or not, by cache.
@@ -71,6 +82,26 @@ pub struct Metrics {
     pub warm_given_up: IntCounterVec,
     /// Warm-ups, by why they were due and how they ended.
     pub warm_ups: IntCounterVec,
+    /// Values of each cache, when they were last counted.
+    pub cache_keys: IntGaugeVec,
+    /// What they take in Redis' memory, as samples show it.
+    pub cache_bytes: IntGaugeVec,
+    /// What maintenance removed, by cache and reason.
+    pub maintenance_removed: IntCounterVec,
+    /// Runs of the schedule's tasks, by what came of them.
+    pub schedule_runs: IntCounterVec,
+    /// When each is due next.
+    pub schedule_next: GaugeVec,
+    /// When each last ended,
+    pub schedule_last: GaugeVec,
+    /// how long it took,
+    pub schedule_seconds: GaugeVec,
+    /// and whether it was done.
+    pub schedule_ok: IntGaugeVec,
+    /// Whether warming waits for the stream to catch up.
+    pub warm_held_back: IntGauge,
+    /// How often it began to.
+    pub warm_holds: IntCounter,
     /// Cached entries compared with the database, by cache and what came of it.
     pub verify: IntCounterVec,
     /// Loads that could be from the replica, by what came of it.
@@ -125,6 +156,11 @@ impl Metrics {
             streamed_transactions: make.gauge("streamed_transactions", "Large transactions that are being read while they are in progress.")?,
             streamed_keys: make.gauge("streamed_keys", "Keys and lookup rows that transactions in progress hold in memory.")?,
             parked_seconds: make.float("parked_seconds", "How long the oldest transaction has waited that is committed and not visible yet; 0: there is none.")?,
+            slot_wal_status: make.gauges("slot_wal_status", "1 for the slot's wal_status (reserved, extended, unreserved, lost), 0 for the others.", &["status"])?,
+            heartbeat_seconds: make.histogram("heartbeat_seconds", "How long a heartbeat took from its writing to the WAL until it was applied. None are written while other transactions come.")?,
+            heartbeats: make.counters("heartbeats_total", "Heartbeats, by what came of them: applied, or failed (could not be written).", &["result"])?,
+            proven_seconds: make.float("proven_seconds", "How long ago a transaction or a heartbeat was applied; -1: none was since the stream began.")?,
+            stalls: make.counters("stalls_total", "Streams that made no progress and were ended (silent, standstill), and runs of which a task stood still (loop).", &["reason"])?,
             reconnects: make.counters("reconnects_total", "Connections made anew.", &["service"])?,
             invalidations: make.counters("invalidations_total", "Keys removed or (on_change = \"refresh\") made due, whether they were there or not.", &["cache"])?,
             invalidated_present: make.counters("invalidated_present_total", "Keys removed or made due that were there.", &["cache"])?,
@@ -140,6 +176,16 @@ impl Metrics {
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             warm_given_up: make.counters("warm_given_up_total", "Entries that were not filled again: their query fails (error), others kept their lease (held), they would have ended by now (expired), or everything was dropped (gap).", &["cache", "reason"])?,
             warm_ups: make.counters("warm_ups_total", "Warm-ups, by why they were due (schedule, gap, drop, start) and how they ended (done, failed, cut_off).", &["reason", "result"])?,
+            cache_keys: make.gauges("cache_keys", "Values in Redis, when maintenance last counted them.", &["cache"])?,
+            cache_bytes: make.gauges("cache_bytes", "Memory that the values take in Redis, extrapolated from samples, when maintenance last looked.", &["cache"])?,
+            maintenance_removed: make.counters("maintenance_removed_total", "What maintenance removed: entries without an expiry (no_expiry: written beside the protocol), entries of a replaced generation (superseded), leases without an expiry (orphaned_lease).", &["cache", "reason"])?,
+            schedule_runs: make.counters("schedule_runs_total", "Runs of scheduled tasks by this daemon, by what came of them: done, failed, or lost (another daemon has it now).", &["task", "result"])?,
+            schedule_next: make.floats("schedule_next_timestamp_seconds", "When a scheduled task is due next (Unix time). Only the daemon that streams has it.", &["task"])?,
+            schedule_last: make.floats("schedule_last_timestamp_seconds", "When a scheduled task last ended in this daemon (Unix time).", &["task"])?,
+            schedule_seconds: make.floats("schedule_last_seconds", "How long it took.", &["task"])?,
+            schedule_ok: make.gauges("schedule_last_ok", "1 if it was done, 0 if it failed.", &["task"])?,
+            warm_held_back: make.gauge("warm_held_back", "1 while warming waits for the stream to catch up (warm.max_lag_bytes).")?,
+            warm_holds: make.counter("warm_holds_total", "How often warming began to wait for the stream to catch up.")?,
             verify: make.counters("verify_total", "Cached entries compared with the database, by what came of it.", &["cache", "result"])?,
             replica_reads: make.counters("replica_reads_total", "Loads under a lease while a replica is configured: read there (replica), or from the primary, and why.", &["outcome"])?,
             load_seconds: make.histograms("load_seconds", "How long a cache's query took.", &["cache"])?,
@@ -173,6 +219,36 @@ impl Metrics {
     }
 }
 
+/// The sum of a counter's series.
+#[must_use]
+pub fn total(counters: &IntCounterVec) -> u64 {
+    let of = |family: &MetricFamily| -> f64 {
+        family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum()
+    };
+    // What was counted one by one is whole, and never so much that a float would cut it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count: whole, not negative, below 2^53"
+    )]
+    let sum = counters.collect().iter().map(of).sum::<f64>() as u64;
+    sum
+}
+
+/// A gauge's series, by the value of their label `cache`: those that were ever set.
+#[must_use]
+pub fn by_cache(gauges: &IntGaugeVec) -> BTreeMap<String, i64> {
+    let families = gauges.collect();
+    let series = families.iter().flat_map(MetricFamily::get_metric);
+    let of_cache = series.filter_map(|metric| {
+        let label = metric.get_label().iter().find(|label| label.name() == "cache")?;
+        #[expect(clippy::cast_possible_truncation, reason = "an integer, below 2^53")]
+        let value = metric.get_gauge().get_value() as i64;
+        Some((label.value().to_owned(), value))
+    });
+    of_cache.collect()
+}
+
 struct Maker(Registry);
 
 impl Maker {
@@ -199,6 +275,9 @@ impl Maker {
     }
     fn float(&self, name: &str, help: &str) -> Result<Gauge, MetricsError> {
         self.register(Gauge::new(name, help)?)
+    }
+    fn floats(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, MetricsError> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
     }
     fn histograms(
         &self,

@@ -6,11 +6,13 @@
 //! named before it is.
 
 use crate::audit::compare::Verdict;
-use crate::config::model::{Operation, Priority};
+use crate::config::model::{Operation, Priority, Schedule};
 use crate::fill::filler::How;
+use crate::manage::maintain::Unfit;
 use crate::mapping::Mapping;
 use crate::mapping::changes::Escalation;
 use crate::metrics::Metrics;
+use crate::schedule::attend;
 use crate::warm::refresh;
 
 const OPERATIONS: [Operation; 4] =
@@ -19,6 +21,15 @@ const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Medium, Priority::L
 
 /// The services whose connections are counted.
 const SERVICES: [&str; 2] = ["postgres", "redis"];
+
+/// Names every series that this schedule can give.
+pub fn name_scheduled(metrics: &Metrics, schedule: &[Schedule]) {
+    for entry in schedule {
+        for result in attend::RESULTS {
+            metrics.schedule_runs.with_label_values(&[&*entry.name(), result]);
+        }
+    }
+}
 
 /// Names every series that this mapping can give. What has counted already keeps its count.
 pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
@@ -32,6 +43,9 @@ pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
         }
         for outcome in How::ALL {
             metrics.fills.with_label_values(&[cache, outcome.as_str()]);
+        }
+        for reason in Unfit::ALL {
+            metrics.maintenance_removed.with_label_values(&[cache, reason.as_str()]);
         }
         for outcome in refresh::OUTCOMES {
             metrics.refreshes.with_label_values(&[cache, outcome]);

@@ -54,6 +54,11 @@ async fn a_grant_that_is_missing_is_told_and_the_rest_is_looked_at() {
     let ended = ground.check().await.expect(0);
     ended.says("GRANT TEMPORARY ON DATABASE app TO unstale;");
     ground.as_superuser("grant temporary on database app to unstale").await;
+    let emit = "function pg_logical_emit_message(boolean, text, text)";
+    ground.as_superuser(&format!("revoke execute on {emit} from public")).await;
+    let ended = ground.check().await.expect(0);
+    ended.says("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean,text,text) TO unstale;");
+    ground.as_superuser(&format!("grant execute on {emit} to unstale")).await;
     ground.as_django("revoke select on deals_deal from unstale").await;
     ground.check().await.expect(1).says("GRANT SELECT ON TABLE public.deals_deal TO unstale;");
     ground.set_up().await.expect(0);

@@ -255,11 +255,7 @@ async fn a_server_process_that_freezes_is_left_for_another() {
              where application_name = 'unstale' and backend_type = 'client backend'",
         )
         .await;
-    let signal = |signal: &str| {
-        let status = std::process::Command::new("kill").args([signal, &backend]).status();
-        assert!(status.unwrap().success());
-    };
-    signal("-STOP");
+    World::signal(&backend, "STOP");
     world.rename(1).await;
     let answered = until("it to be left", async || {
         daemon.log().contains("did not answer within").then_some(())
@@ -270,5 +266,5 @@ async fn a_server_process_that_freezes_is_left_for_another() {
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     daemon.until_ready().await;
     gaps(&daemon, &["no_state"]).await;
-    signal("-CONT");
+    World::signal(&backend, "CONT");
 }

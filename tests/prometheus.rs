@@ -139,7 +139,10 @@ fn every_expression_of_the_dashboard_parses() {
 
 #[tokio::test]
 async fn whatever_alerts_and_dashboard_ask_for_is_there_before_anything_has_happened() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.set(
+        r#"schedule=[{ task = "warm", every = "4h" }, { task = "maintenance", every = "1h" }]"#,
+    );
     let daemon = world.daemon().await;
     let (_, metrics) = daemon.get("/metrics").await.unwrap();
 

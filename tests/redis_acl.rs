@@ -10,28 +10,8 @@
 mod support;
 
 use redis::{AsyncCommands, RedisResult};
+use support::acl::{add_user, rights, url};
 use support::{World, until};
-
-/// The rights of a user, as the line in the page gives them.
-fn rights(user: &str) -> Vec<String> {
-    let page = std::fs::read_to_string(support::root().join("docs/PERMISSIONS.md")).unwrap();
-    let start = format!("user {user} on >… ");
-    let line = page.lines().find_map(|line| line.strip_prefix(&start));
-    line.unwrap_or_else(|| panic!("the page has no line {start}"))
-        .split(' ')
-        .map(str::to_owned)
-        .collect()
-}
-
-async fn add_user(world: &World, user: &str) {
-    let mut command = redis::cmd("ACL");
-    command.arg("SETUSER").arg(user).arg("reset").arg("on").arg(">secret").arg(rights(user));
-    let _: () = command.query_async(&mut world.values().await).await.unwrap();
-}
-
-fn url(world: &World, user: &str) -> String {
-    world.redis.url_db(1).replace("redis://", &format!("redis://{user}:secret@"))
-}
 
 #[tokio::test]
 async fn the_daemons_user_can_do_all_that_the_daemon_does() {
@@ -68,6 +48,7 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
     for (command, arguments) in [
         ("status", &[][..]),
         ("test", &["--organization", "1", "--cache-type", "org_data"]),
+        ("report", &[]),
         ("invalidate", &["--cache-type", "all"]),
     ] {
         let output = world.command(command).args(arguments).output().await.unwrap();
@@ -75,6 +56,12 @@ async fn the_daemons_user_can_do_all_that_the_daemon_does() {
         assert!(output.status.success(), "{command}: {stderr}");
         assert!(!String::from_utf8_lossy(&output.stdout).contains("grant"), "{command}");
     }
+    // Which reports rest on, and nobody waits for here.
+    let client = redis::Client::open(url(&world, "unstale")).unwrap();
+    let mut own = client.get_multiplexed_async_connection().await.unwrap();
+    let mut idle = redis::cmd("OBJECT");
+    let _: u64 =
+        idle.arg("IDLETIME").arg("unstale:unstale:state").query_async(&mut own).await.unwrap();
     let _: () = redis::cmd("FLUSHALL").query_async(&mut world.values().await).await.unwrap();
     daemon.until_ready().await;
     assert!(!daemon.log().contains("NOPERM"), "{}", daemon.log());

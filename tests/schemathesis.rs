@@ -17,7 +17,7 @@ use support::environment::environment;
 
 #[tokio::test]
 async fn the_api_is_what_its_document_says() {
-    let programs = environment("schemathesis");
+    let programs = environment("tests/schemathesis");
     let mut site = Site::new().await;
     for setting in [
         "api.management_per_minute=1000000",

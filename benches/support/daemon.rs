@@ -1,7 +1,7 @@
 //! `unstale run`, as a process of its own, and what it takes.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,15 @@ use unstale::lsn::Lsn;
 use unstale::sandbox::{peak_rss_bytes, rss_bytes};
 
 use super::ground::Ground;
+use super::http::Connection;
 use super::machine::cpu_seconds;
-use super::{PATIENCE, progress};
+use super::{PATIENCE, progress, root};
 
 pub struct Daemon {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
     slot: String,
+    config: PathBuf,
     settings: Vec<String>,
     redis: MultiplexedConnection,
     pub started: Instant,
@@ -32,12 +34,13 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }
 
-/// The program, on these servers, with the default configuration but for these settings.
-fn unstale(subcommand: &str, settings: &[String]) -> Command {
+/// The program, with this configuration but for these settings.
+fn unstale(subcommand: &str, config: &Path, settings: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_unstale"));
     command
         .arg(subcommand)
-        .args(["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config/unstale.toml")])
+        .arg("--config")
+        .arg(config)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .kill_on_drop(true);
@@ -51,6 +54,12 @@ impl Daemon {
     /// With the default configuration but for these settings. It does not warm: that would
     /// load from the very server that sends the stream, at its own pace.
     pub async fn start(ground: &Ground, slot: &str, settings: &[String]) -> Daemon {
+        let config = root().join("config/unstale.toml");
+        Daemon::with(ground, slot, config, settings).await
+    }
+
+    /// The same with another configuration.
+    pub async fn with(ground: &Ground, slot: &str, config: PathBuf, settings: &[String]) -> Daemon {
         let redis = ground.redis.connection_db(1).await.expect("Redis answers");
         let admin = free_port();
         let mut all = vec![
@@ -62,10 +71,10 @@ impl Daemon {
         ];
         all.extend_from_slice(settings);
         let started = Instant::now();
-        let mut command = unstale("run", &all);
+        let mut command = unstale("run", &config, &all);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the daemon starts");
         let log = BufReader::new(child.stderr.take().expect("its log")).lines();
-        Daemon { child, log, slot: slot.to_owned(), settings: all, redis, started, admin }
+        Daemon { child, log, slot: slot.to_owned(), config, settings: all, redis, started, admin }
     }
 
     pub fn pid(&self) -> u32 {
@@ -89,6 +98,16 @@ impl Daemon {
         streaming.unwrap_or_else(|| panic!("the daemon does not stream:\n{seen}"))
     }
 
+    /// When it says that the cache can be trusted and changes flow.
+    pub async fn until_ready(&self) {
+        let begun = Instant::now();
+        while Connection::open(self.admin).is_none_or(|mut c| c.get("/readyz", None).status != 200)
+        {
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// When Redis holds a watermark at or past `end`.
     pub async fn until_applied(&mut self, end: Lsn) -> Instant {
         let key = format!("unstale:{}:state", self.slot);
@@ -109,7 +128,7 @@ impl Daemon {
     /// values has measured nothing.
     pub async fn verify(&self) {
         progress("comparing what is cached with the database");
-        let mut command = unstale("verify", &self.settings);
+        let mut command = unstale("verify", &self.config, &self.settings);
         let run = command.arg("--all").stderr(Stdio::inherit()).status();
         let status = tokio::time::timeout(PATIENCE, run).await.expect("verify ends in time");
         assert!(status.expect("verify starts").success(), "verify found what is wrong");

@@ -30,6 +30,13 @@ impl Ground {
     /// The demo's schema with that many deals, published, with REPLICA IDENTITY FULL: the
     /// identity that sends the most.
     pub async fn with_deals(deals: u64) -> Ground {
+        let ground = Ground::bare().await;
+        ground.load_demo(deals).await;
+        ground
+    }
+
+    /// Without any table.
+    pub async fn bare() -> Ground {
         let postgres = Postgres::builder()
             .setting("shared_buffers", "256MB")
             .setting("max_wal_size", "16GB")
@@ -39,8 +46,12 @@ impl Ground {
             .await
             .expect("Postgres starts");
         let redis = Redis::start().await.expect("Redis starts");
+        Ground { postgres, redis }
+    }
+
+    async fn load_demo(&self, deals: u64) {
         progress(&format!("loading the demo's data with {deals} deals"));
-        let client = postgres.client().await.expect("a client");
+        let client = self.postgres.client().await.expect("a client");
         let load = |sql: String| {
             let client = &client;
             async move { client.batch_execute(&sql).await.expect("the demo's SQL runs") }
@@ -56,7 +67,6 @@ impl Ground {
         // Neither runs in the transaction that several statements at once would be.
         load("vacuum analyze".to_owned()).await;
         load("checkpoint".to_owned()).await;
-        Ground { postgres, redis }
     }
 
     /// A connection that writes without the checks and waits that are not measured here.

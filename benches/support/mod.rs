@@ -2,6 +2,7 @@
 #![allow(
     dead_code,
     clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -12,14 +13,23 @@
 )]
 
 pub mod daemon;
+#[path = "../../tests/support/environment.rs"]
+pub mod environment;
 pub mod ground;
 pub mod http;
 pub mod machine;
+pub mod peer;
 pub mod report;
 pub mod webdis;
 pub mod wrk;
 
+use std::path::Path;
 use std::time::Duration;
+
+/// The project's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 /// A size that the environment may lower for a quick run.
 pub fn size(variable: &str, default: u64) -> u64 {

@@ -1,42 +1,82 @@
-//! The operator's listener: metrics, health, and why a key was dropped. It has no login:
-//! it belongs on loopback or a private network.
+//! The operator's listener: metrics, health, why a key was dropped, and the console. It has no
+//! login: it belongs on loopback or a private network ([`guard`] keeps browsers' other pages out).
 
 pub mod client;
+mod console;
+mod guard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::{Deserialize, Serialize};
+use axum::serve::Listener;
+use serde::Deserialize;
+use socket2::SockRef;
 use tokio::net::TcpListener;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
+use self::console::Console;
+use self::guard::Guard;
+use crate::config::model::Admin;
+use crate::impatient::Impatient;
 use crate::manage::ground::ManageError;
 use crate::mapping::Mapping;
+use crate::pipeline::context::Context;
 use crate::report::model::Report;
 use crate::report::reporter::Reporter;
 use crate::shadow::Shadow;
 use crate::status::Status;
-use crate::status::drops::{Told, ToldWhole};
-use crate::status::readiness::LastGap;
+use crate::store::keys::ControlKeys;
+use crate::store::session::Address;
+use crate::why::answer::Answer;
 
 /// What the answers are made of.
 #[derive(Clone)]
 pub struct State {
     /// What the pipeline knows.
-    pub status: Arc<Status>,
+    status: Arc<Status>,
     /// The rules, as they are now.
-    pub mapping: Arc<ArcSwap<Mapping>>,
+    mapping: Arc<ArcSwap<Mapping>>,
     /// Makes reports.
-    pub reporter: Arc<Reporter>,
+    reporter: Arc<Reporter>,
     /// In shadow mode: what is watched.
-    pub shadow: Option<Arc<Shadow>>,
+    shadow: Option<Arc<Shadow>>,
+    /// Where Redis is, and the names of the daemon's keys there.
+    redis: (Address, ControlKeys),
+    /// What stands before every cache's key.
+    key_prefix: String,
+    /// For how many keys it is remembered why they were dropped.
+    remembered_drops: usize,
+    /// Whether the read API counts reads.
+    reads: bool,
+    console: Arc<Console>,
+}
+
+impl State {
+    /// Of a daemon, whose rules a reload replaces in `mapping`.
+    #[must_use]
+    pub fn new(context: &Context, mapping: Arc<ArcSwap<Mapping>>) -> State {
+        let config = &context.config;
+        State {
+            status: Arc::clone(&context.status),
+            mapping,
+            reporter: Arc::clone(&context.reporter),
+            shadow: context.shadow.clone(),
+            redis: (context.address.clone(), ControlKeys::new(&config.postgres.slot)),
+            key_prefix: config.redis.key_prefix.clone(),
+            remembered_drops: config.pipeline.remembered_drops,
+            reads: context.serves(),
+            console: Arc::new(Console::new(&config.postgres.slot)),
+        }
+    }
 }
 
 /// Takes the address.
@@ -50,10 +90,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until it is aborted.
-pub async fn serve(listener: TcpListener, state: State) {
+pub async fn serve(listener: TcpListener, settings: Admin, state: State) {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "admin listener: /metrics /healthz /readyz /why /report");
+        info!(%address, "admin listener: / (console) /metrics /healthz /readyz /why /report");
     }
+    let guard = Arc::new(Guard::new(&settings));
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
@@ -61,9 +102,37 @@ pub async fn serve(listener: TcpListener, state: State) {
         .route("/why", get(why))
         .route("/report", get(look_at_report).post(keep_report))
         .route("/shadow", get(shadow))
+        .merge(console::routes())
+        .layer(from_fn_with_state(guard, guard::stand))
         .with_state(state);
-    if let Err(reason) = axum::serve(listener, router).await {
+    if let Err(reason) = axum::serve(Connections(listener), router).await {
         error!(%reason, "the admin listener has ended");
+    }
+}
+
+/// How long somebody may take in nothing of what he asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What lies ready for one who does not read, at the most (the kernel doubles it).
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Connections that are cut when their other end does not read.
+struct Connections(TcpListener);
+
+impl Listener for Connections {
+    type Io = Impatient;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Impatient, SocketAddr) {
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+            debug!(%error, "more lies ready for slow readers than need be");
+        }
+        (Impatient::new(stream, PATIENCE), address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 
@@ -121,38 +190,6 @@ struct Which {
     key: String,
 }
 
-/// The answer of `/why`.
-#[derive(Debug, Serialize)]
-struct Why {
-    key: String,
-    /// `null`: not dropped as far as the daemon remembers.
-    last_drop: Option<Told>,
-    /// The last time that its cache was dropped as a whole.
-    last_whole_drop: Option<ToldWhole>,
-    /// When everything was dropped last.
-    last_gap: Option<LastGap>,
-    /// Everything below it is applied.
-    applied_lsn: String,
-    ready: bool,
-}
-
-async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Why> {
-    let mapping = state.mapping.load();
-    let key = which.key.as_bytes();
-    let cache = mapping.cache_of_key(key).map(|(id, _)| id);
-    let (last, whole) = state
-        .status
-        .with_drops(|drops| (drops.last(key), cache.and_then(|cache| drops.last_whole(cache))));
-    let readiness = state.status.readiness();
-    Json(Why {
-        last_drop: last.map(|drop| Told::new(&drop, &mapping)),
-        last_whole_drop: whole.map(|(reason, drop)| ToldWhole {
-            reason: reason.as_str(),
-            told: Told::new(&drop, &mapping),
-        }),
-        last_gap: readiness.last_gap,
-        applied_lsn: readiness.applied_lsn,
-        ready: readiness.ready,
-        key: which.key,
-    })
+async fn why(Shared(state): Shared<State>, Query(which): Query<Which>) -> Json<Answer> {
+    Json(Answer::new(which.key, &state.status, &state.mapping.load()))
 }

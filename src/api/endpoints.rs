@@ -1,14 +1,17 @@
 //! The table of endpoints: what is served where, to whom, from which cache. Compiled from
 //! `[[endpoints]]` and pure; an OpenAPI document can be made of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use bytes::Bytes;
 
 use super::identity::Identity;
 use super::own::Own;
 use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
+use super::schemas::{Schemas, check};
 use crate::config::duration::Span;
 use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
@@ -24,6 +27,8 @@ pub const USER_ID: &str = "user_id";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     endpoints: Vec<Endpoint>,
+    /// What the values look like.
+    pub schemas: Schemas,
     /// The cache that says who a user is; there is one unless all is for anyone.
     pub identity: Option<CacheId>,
 }
@@ -61,8 +66,8 @@ pub struct Endpoint {
     /// What a value looks like.
     pub example: Option<serde_json::Value>,
     /// What stands before the value in the answer.
-    pub opening: Box<str>,
-    closings: [Box<str>; 2],
+    pub opening: Bytes,
+    closings: [Bytes; 2],
 }
 
 /// What an endpoint serves.
@@ -93,7 +98,11 @@ impl Endpoints {
     ///
     /// # Errors
     /// All that is wrong with them.
-    pub fn compile(config: &Config, mapping: &Mapping) -> Result<Endpoints, Vec<Problem>> {
+    pub fn compile(
+        config: &Config,
+        mapping: &Mapping,
+        schemas: &BTreeMap<String, serde_json::Value>,
+    ) -> Result<Endpoints, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for (index, written) in config.endpoints.iter().enumerate() {
@@ -110,6 +119,13 @@ impl Endpoints {
                 compiler.add("path", message, "give it a path of its own");
             }
             endpoints.push(endpoint);
+        }
+        for (name, schema) in schemas {
+            if let Err(message) = check(schema) {
+                let path = ConfigPath::from_iter(["caches", name, "schema"]);
+                problems
+                    .push(Problem::new(path, message).hint("see json-schema.org, draft 2020-12"));
+            }
         }
         let identity = mapping.cache_by_name(&config.api.identity);
         let takes_user =
@@ -139,7 +155,12 @@ impl Endpoints {
             problems.push(Problem::new(path, message).hint("leave out `stale_if_error` here"));
         }
         let identity = identity.map(|(id, _)| id);
-        if problems.is_empty() { Ok(Endpoints { endpoints, identity }) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let served = endpoints.iter().map(|endpoint| &*endpoint.cache);
+        let schemas = Schemas::new(schemas, mapping, served);
+        Ok(Endpoints { endpoints, schemas, identity })
     }
 
     /// In the order of the configuration.
@@ -203,13 +224,13 @@ impl<'e> Matched<'e, '_> {
 impl Endpoint {
     /// What stands behind the value in the answer.
     #[must_use]
-    pub fn closing(&self, cached: bool) -> &str {
+    pub fn closing(&self, cached: bool) -> &Bytes {
         let [loaded, hit] = &self.closings;
         if cached { hit } else { loaded }
     }
 }
 
-fn closing(cache: &str, ttl: u64, cached: bool) -> Box<str> {
+fn closing(cache: &str, ttl: u64, cached: bool) -> Bytes {
     let name = serde_json::Value::from(cache);
     format!(",\"cache_info\":{{\"cached\":{cached},\"cache_type\":{name},\"ttl\":{ttl}}}}}").into()
 }
@@ -466,7 +487,7 @@ mod tests {
             .load()
             .map_err(|d| vec![d.to_string()])?;
         let mapping = Mapping::new(&config).unwrap();
-        Endpoints::compile(&config, &mapping).map_err(|problems| {
+        Endpoints::compile(&config, &mapping, &BTreeMap::new()).map_err(|problems| {
             problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect()
         })
     }
@@ -518,11 +539,10 @@ mod tests {
     fn the_value_stands_in_its_envelope_byte_by_byte() {
         let endpoints = compile(GOOD).unwrap();
         let endpoint = endpoints.iter().next().unwrap();
-        let body = format!("{}{}{}", endpoint.opening, "{\"a\":1}", endpoint.closing(true));
-        assert_eq!(
-            body,
-            r#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#
-        );
+        let body = [&*endpoint.opening, b"{\"a\":1}", &**endpoint.closing(true)].concat();
+        let expected =
+            br#"{"statistics":{"a":1},"cache_info":{"cached":true,"cache_type":"stats","ttl":300}}"#;
+        assert_eq!(body, expected);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::Full;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::body::Pieces;
 use super::conditional::{etag, hash, last_modified, none_match, not_modified_since};
 use super::encoding::{Coding, WORTH};
 use super::endpoints::Endpoint;
@@ -26,7 +26,10 @@ use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
 
 /// What is sent.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Pieces>;
+
+/// Room for all headers of an answer, so that it need not grow with them.
+const HEADERS: usize = 16;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
@@ -63,8 +66,9 @@ impl Api {
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
         let modified = last_modified(sight.first, now).filter(|_| older.is_none());
-        let mut answer = Response::new(Full::default());
+        let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
+        headers.reserve(HEADERS);
         insert(headers, ETAG, &etag);
         if let Some(modified) = modified {
             insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
@@ -100,14 +104,9 @@ impl Api {
             return answer;
         }
         let (opening, closing) = (&endpoint.opening, endpoint.closing(cached));
-        let mut body = Vec::with_capacity(opening.len() + value.len() + closing.len());
-        body.extend_from_slice(opening.as_bytes());
-        body.extend_from_slice(value);
-        body.extend_from_slice(closing.as_bytes());
+        let length = opening.len() + value.len() + closing.len();
         let coding = match text(ACCEPT_ENCODING) {
-            Some(accept) if self.settings.compress && body.len() >= WORTH => {
-                Coding::preferred(accept)
-            }
+            Some(accept) if self.settings.compress && length >= WORTH => Coding::preferred(accept),
             _ => Coding::Identity,
         };
         let headers = answer.headers_mut();
@@ -115,13 +114,18 @@ impl Api {
         if let Some(name) = coding.as_str() {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
-        let body = if coding != Coding::Identity && body.len() > LARGE {
-            // It only fails when the program ends.
-            tokio::task::spawn_blocking(move || coding.encode(body)).await.unwrap_or_default()
+        *answer.body_mut() = if coding == Coding::Identity {
+            Pieces::of(opening.clone(), value.clone(), closing.clone())
         } else {
-            coding.encode(body)
+            let body = [&**opening, &**value, &**closing].concat();
+            Bytes::from(if length > LARGE {
+                // It only fails when the program ends.
+                tokio::task::spawn_blocking(move || coding.encode(body)).await.unwrap_or_default()
+            } else {
+                coding.encode(body)
+            })
+            .into()
         };
-        *answer.body_mut() = Full::from(body);
         answer
     }
 
@@ -167,7 +171,7 @@ impl Api {
 
     /// What an endpoint allows (RFC 9110, section 9.3.7), and before a request across origins.
     pub(super) fn options(&self, request: &HeaderMap, methods: &'static str) -> Answer {
-        let mut answer = Response::new(Full::default());
+        let mut answer = Response::new(Pieces::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(methods));
@@ -190,7 +194,7 @@ impl Api {
 
 /// What is answered of the moment.
 pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut answer = Response::new(Full::from(body.to_string()));
+    let mut answer = Response::new(Bytes::from(body.to_string()).into());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
@@ -203,8 +207,7 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
     let etag = etag(hash(body));
     let known = request.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let is_known = known.is_some_and(|tags| none_match(tags, &etag));
-    let mut answer =
-        Response::new(if is_known { Full::default() } else { Full::from(body.clone()) });
+    let mut answer = Response::new(if is_known { Pieces::default() } else { body.clone().into() });
     if is_known {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -219,7 +222,7 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
 
 /// A problem, as it is sent.
 pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
-    let mut answer = Response::new(Full::from(problem.body(&trace.request_id)));
+    let mut answer = Response::new(Bytes::from(problem.body(&trace.request_id)).into());
     *answer.status_mut() = problem.status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);

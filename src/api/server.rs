@@ -3,27 +3,34 @@
 //! Whoever is slow costs a connection and no more: the head of a request must come within
 //! `api.header_timeout`, an idle connection is kept as long, and an answer must be taken in
 //! as fast. Past `api.max_connections` one is told so and closed, at once.
+//!
+//! # Too much
+//!
+//! Everything that can pile up has a bound, so that too much ends in 503 and not in ever longer
+//! waits: connections (`api.max_connections`; each has one request under way, HTTP/1.1 knows no
+//! more), queries (`api.max_loads`; readers of one key share one), the wait for a query
+//! (`api.max_load_wait`) and for another's lease (2 s), Redis (`redis.timeout`, and then it is left
+//! alone for half a second), and the request as a whole (`api.request_timeout`). What waits
+//! holds up nobody else: hits need no query and no lease, and go on while misses are refused.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::service::Api;
+use crate::impatient::Impatient;
 
 /// So many of those who are too many are told so at once; further ones are just closed.
 const TOLD: usize = 64;
@@ -96,7 +103,7 @@ async fn connection(
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.handle(request).await) }
     });
-    let stream = TokioIo::new(Impatient { stream, patience, since: None });
+    let stream = TokioIo::new(Impatient::new(stream, patience));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
@@ -121,73 +128,6 @@ async fn refuse(mut stream: TcpStream) -> io::Result<()> {
     _ = stream.read(&mut head).await?;
     stream.write_all(TOO_MANY).await?;
     stream.shutdown().await
-}
-
-/// A stream whose reader must take in something within a time.
-struct Impatient {
-    stream: TcpStream,
-    patience: Duration,
-    /// Running while nothing can be written.
-    since: Option<Pin<Box<Sleep>>>,
-}
-
-impl Impatient {
-    fn written<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.since = None;
-            return poll;
-        }
-        let patience = self.patience;
-        let since = self.since.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(since.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
-    }
-}
-
-impl AsyncRead for Impatient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Impatient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.written(cx, poll)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.written(cx, poll)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ impl Sampler {
         };
         self.metrics().verify.with_label_values(&[&*cache.name, result]).inc();
         if compared.verdict == Verdict::Stale {
+            self.status.found_stale();
             let last = self.status.with_drops(|drops| drops.last(key));
             let dropped_at = last.as_ref().map(|drop| drop.lsn.to_string());
             let rule = last.map(|drop| self.ground.mapping.describe(drop.origin.rule));

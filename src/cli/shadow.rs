@@ -6,7 +6,7 @@ use hyper::StatusCode;
 
 use super::output::{error, line, warn_on_stderr};
 use super::table::Table;
-use super::{Common, Exit, runtime};
+use super::{Exit, runtime};
 use crate::admin::client;
 use crate::config::model::Config;
 use crate::shadow::report::{Line, MissedKey, Report};
@@ -15,9 +15,8 @@ use crate::shadow::report::{Line, MissedKey, Report};
 const NAMED: usize = 20;
 
 /// Asks the running daemon, and shows what it says.
-pub(super) fn report(common: &Common, json: bool) -> Result<Exit, Exit> {
-    let loaded = common.load()?;
-    let address = client::reach(loaded.config.admin.listen);
+pub(super) fn report(config: &Config, json: bool) -> Result<Exit, Exit> {
+    let address = client::reach(config.admin.listen);
     let (status, body) = runtime()?.block_on(client::ask(address, "/shadow")).map_err(|reason| {
         error(&format!(
             "no daemon answers at {address} (admin.listen), and only it knows: {reason}; start `unstale run` with shadow = true, or point --config at its configuration"

@@ -11,6 +11,7 @@ use super::table::{Table, bytes};
 use super::{Common, Exit, runtime};
 use crate::admin::client;
 use crate::manage::ground::Ground;
+use crate::manage::scheduled::Scheduled;
 use crate::manage::status::{Covered, Daemon, Gathered, Replication, Status, gather};
 
 /// Say how it stands: can the cache be trusted, what is in it, how far is replication
@@ -106,6 +107,10 @@ impl StatusCommand {
         if let Some(redis) = &status.redis {
             fact("Redis", &redis.version);
         }
+        if let Some(schedule) = status.schedule.as_deref().filter(|schedule| !schedule.is_empty()) {
+            line("");
+            print_schedule(schedule);
+        }
         if let Some(caches) = &status.caches {
             line("");
             self.print_caches(caches);
@@ -164,6 +169,31 @@ impl StatusCommand {
     }
 }
 
+fn print_schedule(schedule: &[Scheduled]) {
+    let span = |seconds: f64| {
+        let whole = Duration::try_from_secs_f64(seconds.round()).unwrap_or_default();
+        humantime::format_duration(whole).to_string()
+    };
+    let mut table = Table::new(&["task", "every", "next", "last", "result"]);
+    for task in schedule {
+        let next = match task.next_in_seconds {
+            _ if task.running => "now".to_owned(),
+            Some(next) if next > 0.0 => format!("in {}", span(next)),
+            Some(_) => "due".to_owned(),
+            None => "-".to_owned(),
+        };
+        let (last, result) = match &task.last {
+            Some(last) => (
+                format!("{} ago", span(last.ended_seconds_ago)),
+                format!("{} in {}: {}", last.result, span(last.seconds), last.detail),
+            ),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        table.row([task.task.clone(), span(task.every_seconds), next, last, result]);
+    }
+    table.print();
+}
+
 fn fact(name: &str, text: &str) {
     line(&format!("{name:<12} {text}"));
 }
@@ -216,6 +246,7 @@ fn print_coverage(covered: &Covered) {
         });
     }
     whose.extend(covered.user_id.iter().map(|user| format!("user {user}")));
+    whose.extend(covered.days.map(|days| format!("{days} days")));
     line(&format!("coverage of {}", whose.join(", ")));
     let mut table = Table::new(&["cache", "cached", "of"]);
     for (name, coverage) in &covered.caches {

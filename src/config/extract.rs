@@ -14,7 +14,7 @@ use super::endpoints::Endpoint;
 use super::layers::{POSTGRES_URL, REDIS_URL};
 use super::model::{
     Admin, Audit, Cache, Caches, Config, Log, Pipeline, Postgres, Redis, Rule, Table, Warm,
-    five_seconds, warm_every_four_hours,
+    default_schedule, five_seconds,
 };
 use super::problem::{ConfigPath, Problem, Segment, nearest};
 use super::redact::{Exposure, exposure};
@@ -97,7 +97,7 @@ impl Reader<'_> {
         let pipeline: Option<Pipeline> = self.optional(values, "pipeline");
         let warm: Option<Warm> = self.optional(values, "warm");
         let schedule = match values.get("schedule") {
-            None => warm_every_four_hours(),
+            None => default_schedule(),
             given => self.list(given, &root.child("schedule"), Reader::entry),
         };
         let audit: Option<Audit> = self.optional(values, "audit");

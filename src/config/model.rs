@@ -44,9 +44,10 @@ pub struct Config {
     /// Filling again what changes removed.
     #[serde(default)]
     pub warm: Warm,
-    /// What the daemon does now and then by itself. Default: it warms all caches every 4 h.
-    /// `schedule = []`, above the first section of the file: nothing.
-    #[serde(default = "warm_every_four_hours")]
+    /// What the daemon does now and then by itself. Default: it warms all caches every 4 h, looks
+    /// after what is in Redis every hour, and makes a report every 6 h. Any `[[schedule]]` takes the
+    /// place of all three. `schedule = []`, above the first section of the file: nothing.
+    #[serde(default = "default_schedule")]
     pub schedule: Vec<Schedule>,
     /// Comparing what is cached with the database, all the time.
     #[serde(default)]
@@ -124,6 +125,17 @@ pub struct Postgres {
     /// `wal_sender_timeout` asks for more.
     #[serde(default = "one_second")]
     pub status_interval: Span,
+    /// A replication stream that is silent for this long, although the server is asked for a
+    /// sign of life, is given up and connected anew; and so is one that answers, but has brought
+    /// nothing for five times as long while the server's WAL went on. Twice as long each time
+    /// that it does not come any further.
+    #[serde(default = "one_minute")]
+    pub stream_timeout: Span,
+    /// How often a sign of life is written to the WAL (`pg_logical_emit_message`) while no
+    /// transaction comes: it measures how late a change would be. `0s`: never, and then logical
+    /// messages of others do not come through the stream either.
+    #[serde(default = "ten_seconds")]
+    pub heartbeat: Span,
     /// How long a lookup or a look at the catalog may run.
     #[serde(default = "thirty_seconds")]
     pub statement_timeout: Span,
@@ -218,20 +230,27 @@ pub struct Warm {
     pub users: u32,
     /// Warm up after a gap, and a cache that was dropped as a whole. A first start is a gap, too.
     pub after_gap: bool,
+    /// Warming waits while the stream is further behind than so many bytes of WAL, until half of them
+    /// are caught up: both load the same database. Each entry waits for 5 s at the most. 0: it never
+    /// waits.
+    pub max_lag_bytes: u64,
     /// Warm up at every start. One that finds the cache lost is a gap: this is for those that
     /// find it as it was, less what has expired meanwhile.
     pub on_start: bool,
 }
 
-/// `[[schedule]]`: something that the daemon does now and then by itself.
+/// `[[schedule]]`: something that the daemon does now and then by itself. Of several daemons one
+/// does it: the one that streams.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// What.
     pub task: Task,
-    /// How often, a tenth more or less by chance. The first time is that long after the start.
+    /// How often, a tenth more or less by chance. The first time of all is that long after the start
+    /// (of maintenance: within a minute); when it is due next is remembered in Redis.
     pub every: Span,
-    /// Which caches: `all`, `user`, a group (`strategic`, `api`), or a cache's name.
+    /// Which caches: `all`, `user`, a group (`strategic`, `api`), or a cache's name. Reports and
+    /// maintenance are about all.
     #[serde(default = "all")]
     pub cache_type: String,
     /// Only this organization, by name or id. Default: all that are active.
@@ -245,6 +264,49 @@ pub struct Schedule {
 pub enum Task {
     /// Fill what is not there, as `unstale warm` does.
     Warm,
+    /// Remove what is there, as `unstale invalidate` does.
+    Invalidate,
+    /// Make a report, as `unstale report` does.
+    Report,
+    /// Look after what is in Redis: orphaned leases, entries without an expiry or of a replaced
+    /// generation go; keys and memory are counted.
+    Maintenance,
+}
+
+impl Task {
+    /// The name, as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Task::Warm => "warm",
+            Task::Invalidate => "invalidate",
+            Task::Report => "report",
+            Task::Maintenance => "maintenance",
+        }
+    }
+
+    /// Whether it may be about some caches, or one organization.
+    #[must_use]
+    pub fn is_about_caches(self) -> bool {
+        matches!(self, Task::Warm | Task::Invalidate)
+    }
+}
+
+impl Schedule {
+    /// What tells it apart from the others: `warm:all`, `invalidate:api:7`, `report`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let mut name = self.task.as_str().to_owned();
+        if self.task.is_about_caches() {
+            name.push(':');
+            name.push_str(&self.cache_type);
+        }
+        if let Some(organization) = &self.organization {
+            name.push(':');
+            name.push_str(&organization.text());
+        }
+        name
+    }
 }
 
 /// `[audit]`
@@ -261,11 +323,17 @@ pub struct Audit {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where `/metrics`, `/healthz`, `/readyz` and `/why` are served, such as `127.0.0.1:9187`
-    /// or `[::1]:9187`. Not for the public: it has no login.
+    /// Where the console, `/metrics`, `/healthz`, `/readyz` and `/why` are served, such as
+    /// `127.0.0.1:9187` or `[::1]:9187`. Not for the public: it has no login.
     #[serde(deserialize_with = "socket_address")]
     #[schemars(with = "String", extend("pattern" = ":[0-9]{1,5}$"))]
     pub listen: std::net::SocketAddr,
+    /// By which names browsers may ask, beside any IP address and `localhost`: another name
+    /// could be somebody's who makes it point here to read it. Without a port.
+    /// (`/metrics`, `/healthz` and `/readyz` are served under any name unless `listen` is on
+    /// loopback.)
+    #[schemars(inner(regex(pattern = "^[A-Za-z0-9._-]+$")))]
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`
@@ -292,7 +360,9 @@ pub enum LogFormat {
 
 keywords!(StreamInProgress { "on" => On, "off" => Off });
 keywords!(LogFormat { "text" => Text, "json" => Json });
-keywords!(Task { "warm" => Warm });
+keywords!(Task {
+    "warm" => Warm, "invalidate" => Invalidate, "report" => Report, "maintenance" => Maintenance
+});
 
 fn unstale() -> String {
     "unstale".to_owned()
@@ -308,6 +378,12 @@ fn one_second() -> Span {
 }
 fn two_seconds() -> Span {
     Span::seconds(2)
+}
+fn one_minute() -> Span {
+    Span::seconds(60)
+}
+fn ten_seconds() -> Span {
+    Span::seconds(10)
 }
 /// The default of `shadow_grace`.
 pub(super) fn five_seconds() -> Span {
@@ -345,15 +421,20 @@ impl Default for Warm {
             max_queue: 10_000,
             users: 100,
             after_gap: true,
+            max_lag_bytes: 16 << 20,
             on_start: false,
         }
     }
 }
 
 /// What holds if no schedule is given.
-pub(super) fn warm_every_four_hours() -> Vec<Schedule> {
-    let every = Span::seconds(4 * 3600);
-    vec![Schedule { task: Task::Warm, every, cache_type: all(), organization: None }]
+pub(super) fn default_schedule() -> Vec<Schedule> {
+    let each = [(Task::Warm, 4_u64), (Task::Maintenance, 1), (Task::Report, 6)];
+    let schedule = |(task, hours)| {
+        let every = Span::seconds(hours * 3600);
+        Schedule { task, every, cache_type: all(), organization: None }
+    };
+    each.into_iter().map(schedule).collect()
 }
 
 impl Default for Audit {
@@ -364,7 +445,8 @@ impl Default for Audit {
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { listen: std::net::SocketAddr::from(([127, 0, 0, 1], 9187)) }
+        let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 9187));
+        Admin { listen, hosts: Vec::new() }
     }
 }
 

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::duration::Span;
 use super::model::{
-    Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
+    Admin, Cache, Config, OnChange, Pipeline, Postgres, Redis, Rewarm, Rule, Schedule, Warm,
 };
 use super::problem::{ConfigPath, Problem, nearest};
 
@@ -32,10 +32,13 @@ pub(super) fn config(config: &Config) -> Vec<Problem> {
     checks.pipeline(&config.pipeline);
     checks.warm(&config.warm);
     for (index, schedule) in config.schedule.iter().enumerate() {
-        checks.schedule(config, schedule, &ConfigPath::root().child("schedule").child(index));
+        let path = ConfigPath::root().child("schedule").child(index);
+        let before = config.schedule.iter().take(index);
+        checks.schedule(config, schedule, before, &path);
     }
     let per_second = usize::try_from(config.audit.per_second).unwrap_or(usize::MAX);
     checks.number(ConfigPath::from_iter(["audit", "per_second"]), per_second, 0..=1000);
+    checks.admin(&config.admin);
     checks.api(config, &config.api);
     checks.log_level(&config.log.level);
     let caches = &config.caches;
@@ -79,6 +82,19 @@ impl Checks {
         self.problems.push(Problem::new(path, message).hint(hint));
     }
 
+    fn admin(&mut self, admin: &Admin) {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        for (index, name) in admin.hosts.iter().enumerate() {
+            if name.is_empty() || !name.chars().all(of_name) {
+                self.add(
+                    ConfigPath::from_iter(["admin", "hosts"]).child(index),
+                    format!("{name:?} is not the name of a host"),
+                    "write the name alone, such as \"unstale.internal\": no scheme, no port, no wildcard; IP addresses and localhost need not be listed",
+                );
+            }
+        }
+    }
+
     fn postgres(&mut self, postgres: &Postgres) {
         let at = |key: &str| ConfigPath::from_iter(["postgres", key]);
         let schemes = ["postgres://", "postgresql://"];
@@ -116,6 +132,20 @@ impl Checks {
             postgres.statement_timeout,
             Span::milliseconds(100)..=hour,
         );
+        self.span(at("stream_timeout"), postgres.stream_timeout, Span::seconds(1)..=hour);
+        if postgres.stream_timeout.get() < postgres.status_interval.get() * 2 {
+            self.add(
+                at("stream_timeout"),
+                format!(
+                    "{} is less than twice postgres.status_interval, {}",
+                    postgres.stream_timeout, postgres.status_interval
+                ),
+                "the server is asked for a sign of life once in that interval: write more here, or less there",
+            );
+        }
+        if postgres.heartbeat != Span::seconds(0) {
+            self.span(at("heartbeat"), postgres.heartbeat, Span::milliseconds(100)..=hour);
+        }
     }
 
     fn redis(&mut self, redis: &Redis) {
@@ -149,7 +179,32 @@ impl Checks {
         self.number(at("users"), usize::try_from(warm.users).unwrap_or(usize::MAX), 0..=1_000_000);
     }
 
-    fn schedule(&mut self, config: &Config, schedule: &Schedule, path: &ConfigPath) {
+    fn schedule<'s>(
+        &mut self,
+        config: &Config,
+        schedule: &Schedule,
+        mut before: impl Iterator<Item = &'s Schedule>,
+        path: &ConfigPath,
+    ) {
+        let task = schedule.task.as_str();
+        if before.any(|other| other.name() == schedule.name()) {
+            self.add(
+                path.child("task"),
+                format!("{} is scheduled twice", schedule.name()),
+                "take one of them out, or give them other caches or organizations",
+            );
+        }
+        if !schedule.task.is_about_caches() {
+            let about_all = "leave it out, or write task = \"warm\" or task = \"invalidate\"";
+            if schedule.cache_type != "all" {
+                let message = format!("`{task}` is about all caches");
+                self.add(path.child("cache_type"), message, about_all);
+            }
+            if schedule.organization.is_some() {
+                let message = format!("`{task}` is about all organizations");
+                self.add(path.child("organization"), message, about_all);
+            }
+        }
         let year = Span::seconds(365 * 86_400);
         self.span(path.child("every"), schedule.every, Span::seconds(1)..=year);
         let caches = &config.caches.by_name;

@@ -21,6 +21,8 @@ use crate::mapping::composition::ComposeError;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
+use crate::status::Status;
+use crate::status::fills::Fill;
 use crate::store::error::StoreError;
 use crate::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease, NOTHING};
 
@@ -46,6 +48,8 @@ pub struct Filler {
     midnight: Mutex<Option<SystemTime>>,
     told_too_large: Mutex<BTreeMap<CacheId, Instant>>,
     pub(super) metrics: Metrics,
+    /// Told what was stored; none in a process that remembers nothing.
+    remembering: Option<Arc<Status>>,
 }
 
 /// What reading an entry gave.
@@ -155,7 +159,15 @@ impl Filler {
             midnight: Mutex::new(None),
             told_too_large: Mutex::default(),
             metrics,
+            remembering: None,
         }
+    }
+
+    /// Tells `status` of what was stored, and from which snapshot.
+    #[must_use]
+    pub fn remembering(mut self, status: &Arc<Status>) -> Self {
+        self.remembering = Some(Arc::clone(status));
+        self
     }
 
     /// Fills an entry that is not there, to live for `remaining` at most. Unlike
@@ -298,9 +310,12 @@ impl Filler {
             return Ok(Read::unstored(value, How::Voided));
         };
         filling();
-        let key = lease.entry().key.clone();
+        let (key, snapshot) = (lease.entry().key.clone(), lease.frontier);
         let unstored = match lease.fill(&bytes, life).await {
             Ok(Filled::Stored) => {
+                if let Some(status) = &self.remembering {
+                    status.filled(&key, Fill { at: now, life, snapshot });
+                }
                 // A change that came meanwhile may have given it a due.
                 let remaining = Some(cache.max_staleness.map_or(life, |stays| life.min(stays)));
                 self.metrics.observed.stored(&key, id, life);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::scheduled::{Planned, planned};
 use crate::config::model::Config;
 use crate::loader::load::LoadError;
 use crate::mapping::Mapping;
@@ -36,6 +37,8 @@ pub struct Ground {
     pub shadow: bool,
     /// Of how many users of an organization a warm-up fills the entries.
     pub users: u32,
+    /// What is done now and then.
+    pub planned: Vec<Planned>,
 }
 
 /// Why something could not be done.
@@ -87,6 +90,7 @@ impl Ground {
             statement_timeout: config.postgres.statement_timeout.get(),
             shadow: config.shadow,
             users: config.warm.users,
+            planned: planned(config),
         })
     }
 

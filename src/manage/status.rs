@@ -14,6 +14,7 @@ use super::Progress;
 use super::coverage::{Coverage, coverage};
 use super::ground::{Ground, ManageError};
 use super::organization::{self, Organization};
+use super::scheduled::{Scheduled, scheduled};
 use super::selection::Request;
 use super::survey::{Held, survey};
 use crate::admin::client;
@@ -47,6 +48,8 @@ pub struct Status {
     pub daemon: Option<Daemon>,
     /// Redis itself.
     pub redis: Option<RedisSeen>,
+    /// What the daemon does now and then.
+    pub schedule: Option<Vec<Scheduled>>,
     /// By cache.
     pub caches: Option<BTreeMap<String, Held>>,
     /// Caches that were asked for and that the rest of the request does not fit.
@@ -137,6 +140,8 @@ pub struct Covered {
     pub known: Option<bool>,
     /// As it was given.
     pub user_id: Option<String>,
+    /// As it was given.
+    pub days: Option<u32>,
     /// Of those that have a population: how many entries it lists.
     pub expected: u64,
     /// And how many of those are cached.
@@ -234,6 +239,7 @@ async fn caches(
     status.certificate = Some(certificate);
     let fingerprint = ground.rules.fingerprint();
     status.state = state.map(|state| StateSeen::new(&state, &fingerprint));
+    status.schedule = Some(scheduled(session, &ground.planned).await?);
     let organization = match (&request.organization, client) {
         (Some(given), Some(client)) => Some(organization::find(ground, client, given).await?),
         _ => None,
@@ -296,6 +302,7 @@ impl Covered {
                 .unwrap_or_default(),
             known: organization.and_then(|organization| organization.known),
             user_id: request.user.clone(),
+            days: request.days,
             ..Covered::default()
         };
         for (id, coverage) in found {

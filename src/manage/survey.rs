@@ -10,12 +10,12 @@ use super::ground::Ground;
 use super::selection::Selection;
 use super::walk::Walk;
 use crate::audit::sample::Reservoir;
-use crate::mapping::model::CacheId;
+use crate::mapping::model::{CacheId, CacheModel};
 use crate::store::error::StoreError;
 use crate::store::session::Session;
 
 /// How many entries of a cache are measured at the most.
-const SAMPLE: usize = 64;
+pub(super) const SAMPLE: usize = 64;
 
 /// What there is of one cache.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -44,6 +44,18 @@ pub struct Held {
     pub meant: u64,
 }
 
+impl Held {
+    /// Nothing yet.
+    pub(super) fn of(cache: &CacheModel) -> Self {
+        Held {
+            ttl_seconds: cache.ttl.as_secs(),
+            group: cache.group.as_deref().map(str::to_owned),
+            scopes: cache.generation_key.as_ref().map(|_| 0),
+            ..Held::default()
+        }
+    }
+}
+
 /// Looks through the selected caches.
 ///
 /// # Errors
@@ -60,13 +72,7 @@ pub async fn survey(
     let mut prefixes = Vec::new();
     for chosen in &selection.chosen {
         let Some(cache) = mapping.cache(chosen.cache) else { continue };
-        let held = Held {
-            ttl_seconds: cache.ttl.as_secs(),
-            group: cache.group.as_deref().map(str::to_owned),
-            scopes: cache.generation_key.as_ref().map(|_| 0),
-            ..Held::default()
-        };
-        found.insert(chosen.cache, held);
+        found.insert(chosen.cache, Held::of(cache));
         samples.insert(chosen.cache, Reservoir::new(SAMPLE));
         prefixes.push(cache.prefix.to_vec());
     }
@@ -108,7 +114,7 @@ pub async fn survey(
     Ok(found)
 }
 
-async fn measure(
+pub(super) async fn measure(
     connection: &mut MultiplexedConnection,
     held: &mut Held,
     keys: &[Vec<u8>],

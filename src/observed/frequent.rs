@@ -53,6 +53,12 @@ impl<T> Frequent<T> {
         &mut counter.beside
     }
 
+    /// How often a key occurred, at least.
+    #[must_use]
+    pub fn count(&self, key: &[u8]) -> u64 {
+        self.counters.get(key).map_or(0, |counter| counter.count)
+    }
+
     /// What is beside the count of a key, if it has one.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut T> {
         self.counters.get_mut(key).map(|counter| &mut counter.beside)

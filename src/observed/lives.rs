@@ -323,7 +323,7 @@ mod tests {
             ),
             (
                 "invalidated after a read",
-                |l, s| {
+                |l, _| {
                     l.read(b"k");
                     l.invalidated(b"k");
                 },
@@ -335,7 +335,33 @@ mod tests {
                 Deaths { gone: 1, ..Deaths::default() },
             ),
             ("gone in time", |l, s| ask(l, at(s, 99), None), expired(fates(0, 0, 1))),
-            ("touched by ourselves", |l, _| l.touched(b"k"), Deaths::default()),
+            (
+                "touched by ourselves, and not read since",
+                |l, s| {
+                    l.touched(b"k", at(s, 30));
+                    ask(l, at(s, 50), Some(20));
+                },
+                expired(fates(0, 1, 0)),
+            ),
+            (
+                "read since it was touched by ourselves",
+                |l, s| {
+                    l.touched(b"k", at(s, 30));
+                    ask(l, at(s, 50), Some(5));
+                },
+                expired(fates(1, 0, 0)),
+            ),
+            (
+                "touched by ourselves all the time",
+                |l, s| {
+                    for second in 3..50 {
+                        let question = l.question(b"k").unwrap();
+                        l.touched(b"k", at(s, second));
+                        l.answered(&question, at(s, second), Some(0));
+                    }
+                },
+                expired(fates(0, 0, 1)),
+            ),
         ];
         for (what, happens, expected) in cases {
             let (mut lives, start) = (Lives::default(), Instant::now());
@@ -366,7 +392,7 @@ mod tests {
     #[test]
     fn few_are_all_followed_and_of_many_a_bounded_share() {
         let (mut lives, start) = (Lives::default(), Instant::now());
-        for n in 0..CAPACITY as u32 {
+        for n in 0..CAPACITY {
             lives.stored(&n.to_be_bytes(), CACHE, start, LIFE);
         }
         assert_eq!(lives.followed.len(), CAPACITY);
@@ -375,7 +401,7 @@ mod tests {
         }
         let followed = lives.followed.len();
         assert!((CAPACITY / 4..=CAPACITY).contains(&followed), "{followed}");
-        let share = 100_000 / followed as u32;
+        let share = 100_000 / followed;
         assert!((64..=512).contains(&share), "{share}");
         lives.bury(at(start, 100));
         assert_eq!(lives.take()[&CACHE].expired.unknown, followed as u64);

@@ -4,7 +4,7 @@
 //!
 //! | what | bounded by | written by |
 //! |---|---|---|
-//! | hot keys ([`frequent`]) | 256 counters | the applier, of each key that it removed; the API, of each that it read |
+//! | hot keys ([`frequent`]) | 256 counters, and 256 of reads | the applier, of each key that it removed; the API, of each that it read |
 //! | rules | their number | the applier |
 //! | fan-out ([`fan_out`]) | 10 classes | the applier |
 //! | lives ([`lives`]) | 1024 entries, a sample | fills, the applier, the API |
@@ -59,6 +59,8 @@ pub struct Patterns {
     pub mapping: Option<Arc<Mapping>>,
     /// Keys that changes reached.
     pub hot: Frequent<Hot>,
+    /// Keys that the read API read: so that one that begins to change has the reads that it had.
+    pub read: Frequent<()>,
     /// By rule: keys that it reached first, and how many of them were there.
     pub rules: BTreeMap<RuleId, Reached>,
     /// Keys by transaction.
@@ -69,7 +71,7 @@ pub struct Patterns {
     pub since: Instant,
 }
 
-/// Of a key that changes reached, since it is counted.
+/// Of a key that changes reached, since it has a counter.
 #[derive(Debug, Clone, Copy)]
 pub struct Hot {
     /// What reached it last.
@@ -94,6 +96,7 @@ impl Default for Patterns {
         Patterns {
             mapping: None,
             hot: Frequent::new(HOT),
+            read: Frequent::new(HOT),
             rules: BTreeMap::new(),
             fan_out: FanOut::default(),
             deaths: BTreeMap::new(),
@@ -135,7 +138,9 @@ impl Observed {
         let mut inner = self.lock();
         let Inner { patterns, lives, .. } = &mut *inner;
         for Change { key, origin, present, stays } in changes {
-            let hot = patterns.hot.offer(key, 1, || Hot { origin, present: 0, reads: 0 });
+            let read = &patterns.read;
+            let hot =
+                patterns.hot.offer(key, 1, || Hot { origin, present: 0, reads: read.count(key) });
             hot.origin = origin;
             hot.present += u64::from(present);
             let rule = patterns.rules.entry(origin.rule).or_default();
@@ -165,6 +170,7 @@ impl Observed {
             if let Some(hot) = inner.patterns.hot.get_mut(key) {
                 hot.reads += 1;
             }
+            inner.patterns.read.offer(key, 1, || ());
             if hit {
                 inner.lives.read(key);
             }
@@ -250,6 +256,7 @@ impl Observed {
             now.present += then.present;
             now.reads += then.reads;
         });
+        patterns.read.absorb(taken.read, |(), ()| ());
         for (rule, then) in taken.rules {
             let now = patterns.rules.entry(rule).or_default();
             now.keys += then.keys;
@@ -258,5 +265,61 @@ impl Observed {
         patterns.fan_out.absorb(taken.fan_out);
         patterns.since = taken.since;
         inner.lives.give_back(taken.deaths);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Operation;
+
+    fn change(key: &str, present: bool) -> Change<'_> {
+        let origin = Origin { rule: RuleId(3), cache: CacheId(1), operation: Operation::Update };
+        Change { key: key.as_bytes(), origin, present, stays: false }
+    }
+
+    fn hot(patterns: &Patterns) -> Vec<(String, u64, u64, u64)> {
+        let told = patterns.hot.iter().map(|(key, counter)| {
+            let Hot { present, reads, .. } = counter.beside;
+            (String::from_utf8(key.to_vec()).unwrap(), counter.count, present, reads)
+        });
+        let mut all: Vec<_> = told.collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn reads_count_from_before_the_first_change_on() {
+        let observed = Observed::default();
+        observed.read([&b"a"[..], b"b"].into_iter(), true);
+        observed.changed([change("a", true), change("c", false)].into_iter());
+        observed.read([&b"a"[..], b"c"].into_iter(), false);
+        observed.changed([change("a", true)].into_iter());
+        let taken = observed.take();
+        let expected = [("a".to_owned(), 2, 2, 2), ("c".to_owned(), 1, 0, 1)];
+        assert_eq!(hot(&taken), expected);
+        assert_eq!(taken.rules[&RuleId(3)], Reached { keys: 3, present: 2 });
+        assert_eq!(hot(&observed.take()), []);
+    }
+
+    #[test]
+    fn what_is_given_back_is_as_if_it_had_not_been_taken() {
+        let observed = Observed::default();
+        let tell = |keys| {
+            observed.changed([change("a", true)].into_iter());
+            observed.reached([(keys, Lsn(keys), 1)].into_iter());
+            observed.stored(b"e", CacheId(1), Duration::ZERO);
+        };
+        tell(5);
+        let taken = observed.take();
+        let since = taken.since;
+        tell(2);
+        observed.give_back(taken);
+        let all = observed.take();
+        assert_eq!(hot(&all), [("a".to_owned(), 2, 2, 0)]);
+        assert_eq!((all.fan_out.transactions(), all.fan_out.largest.unwrap().keys), (2, 5));
+        assert_eq!(all.rules[&RuleId(3)], Reached { keys: 2, present: 2 });
+        assert_eq!(all.deaths[&CacheId(1)].expired.unknown, 2);
+        assert_eq!(all.since, since);
     }
 }

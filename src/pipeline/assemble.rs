@@ -26,6 +26,7 @@ use crate::pgoutput::message::{
 };
 use crate::postgres::announce;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// What is asked of the server, and so what may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct Assembler {
     open: Option<Open>,
     /// Those in progress.
     streams: Streams,
+    /// The heartbeat that came last in a block, and whose it is.
+    streamed_beat: Option<(Xid, Beat)>,
     /// The mapped tables by OID: of them a message may tell that they are rewritten.
     mapped: BTreeMap<u32, TableId>,
     mapping: Arc<Mapping>,
@@ -103,6 +106,7 @@ pub struct Assembler {
 struct Open {
     begin: Begin,
     changes: ChangeSet,
+    heartbeat: Option<Beat>,
 }
 
 /// A row's change, as one message has it.
@@ -128,6 +132,7 @@ impl Assembler {
             relations: Relations::new(Arc::clone(&mapping), unbelieved),
             open: None,
             streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
+            streamed_beat: None,
             mapped: BTreeMap::new(),
             mapping,
         }
@@ -209,7 +214,13 @@ impl Assembler {
                 Ok(transaction) => return Ok(Some(transaction)),
                 Err(what) => Err(what),
             },
-            Message::Logical(message) => self.announced(xid, message),
+            Message::Logical(message) => match Beat::read(&message) {
+                Some(beat) => {
+                    self.beat(xid, beat);
+                    Ok(())
+                }
+                None => self.announced(xid, message),
+            },
             Message::Origin(_) => Ok(()),
             Message::BeginPrepare(_)
             | Message::Prepare(_)
@@ -226,7 +237,7 @@ impl Assembler {
         if self.open.is_some() {
             return Err("a transaction begins inside of another");
         }
-        self.open = Some(Open { begin, changes: ChangeSet::default() });
+        self.open = Some(Open { begin, changes: ChangeSet::default(), heartbeat: None });
         Ok(())
     }
 
@@ -276,6 +287,14 @@ impl Assembler {
         Ok(())
     }
 
+    fn beat(&mut self, xid: Option<Xid>, beat: Beat) {
+        match (xid, &mut self.open) {
+            (Some(xid), _) => self.streamed_beat = Some((xid, beat)),
+            (None, Some(open)) => open.heartbeat = Some(beat),
+            (None, None) => {}
+        }
+    }
+
     /// Somebody's message. Ours tells that a table is about to be rewritten: all that depends on
     /// it goes when that commits.
     ///
@@ -313,7 +332,9 @@ impl Assembler {
 
     fn complete(&self, open: Open, commit: Commit) -> Transaction {
         let plans = Arc::clone(self.relations.tables().plans());
-        transaction(open.begin.xid, commit, open.changes, plans)
+        let mut whole = transaction(open.begin.xid, commit, open.changes, plans);
+        whole.heartbeat = open.heartbeat;
+        whole
     }
 
     fn complete_stream(&mut self, commit: StreamCommit) -> Result<Transaction, OutOfPlace> {
@@ -322,7 +343,10 @@ impl Assembler {
         let plans = Arc::clone(tables.plans());
         self.relations.adopt(tables);
         let commit = Commit { flags, commit_lsn, end_lsn, commit_time };
-        Ok(transaction(xid, commit, changes, plans))
+        let mut whole = transaction(xid, commit, changes, plans);
+        let beat = self.streamed_beat.take_if(|(of, _)| *of == xid);
+        whole.heartbeat = beat.map(|(_, beat)| beat);
+        Ok(whole)
     }
 }
 
@@ -364,6 +388,7 @@ fn transaction(
         committed_at: commit.commit_time,
         sent_after: 0,
         received_at: Instant::now(),
+        heartbeat: None,
         changes,
         plans,
         share: None,

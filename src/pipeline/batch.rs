@@ -12,6 +12,7 @@ use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin};
 use crate::mapping::model::{CacheId, TableId};
 use crate::metrics::Metrics;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// A transaction of which only the trace is left.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Trace {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// The heartbeat that it carried.
+    pub heartbeat: Option<Beat>,
     /// How many keys it reached. What lookups found for several transactions together counts
     /// for the last of them.
     pub reach: u64,
@@ -148,9 +151,10 @@ mod tests {
         let now = received_at + Duration::from_secs(2);
         let age = |clock: i64, sent_after: i64| {
             let (xid, end_lsn, committed_at) = (Xid(1), Lsn(1), 100 * SECOND);
-            Trace { xid, end_lsn, committed_at, sent_after, received_at, reach: 0 }
-                .age(clock, now)
-                .as_secs()
+            let (reach, heartbeat) = (0, None);
+            let trace =
+                Trace { xid, end_lsn, committed_at, sent_after, received_at, heartbeat, reach };
+            trace.age(clock, now).as_secs()
         };
         assert_eq!(age(105 * SECOND, SECOND), 5, "clocks agree: it lay two seconds unread, too");
         assert_eq!(age(40 * SECOND, SECOND), 3, "this machine's clock is behind");

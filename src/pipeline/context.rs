@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::chain::LONGEST_PAUSE;
 use super::end::End;
+use super::heartbeat::Heartbeat;
 use super::points::Points;
 use super::without::Without;
 use crate::audit::compare::Ground;
@@ -14,9 +15,12 @@ use crate::fill::filler::Filler;
 use crate::fill::held::Held;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
+use crate::manage;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
+use crate::report::reporter::Reporter;
 use crate::rules::Rules;
+use crate::schedule::attend::{Means, Schedule};
 use crate::shadow::Shadow;
 use crate::shadow::glance::Glance;
 use crate::shadow::judge::Judge;
@@ -44,6 +48,10 @@ pub struct Context {
     pub held: Arc<Held>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
+    /// What is done now and then.
+    pub schedule: Schedule,
+    /// What makes reports.
+    pub reporter: Arc<Reporter>,
     /// In shadow mode: what is watched.
     pub shadow: Option<Arc<Shadow>>,
     /// Nothing, but in tests.
@@ -97,6 +105,30 @@ impl Context {
         })
     }
 
+    /// What is done now and then.
+    pub(super) fn scheduled(&self) -> Result<impl Future<Output = ()> + Send + 'static, End> {
+        let ground = manage::ground::Ground::new(&self.config, &self.rules, "unstale schedule");
+        let means = Means {
+            ground: ground.map_err(|error| End::Hopeless(error.to_string()))?,
+            warm_ups: self.warming.warm_ups.clone(),
+            held: Arc::clone(&self.held),
+            metrics: self.status.metrics.clone(),
+            reporter: Arc::clone(&self.reporter),
+        };
+        Ok(self.schedule.clone().run(means))
+    }
+
+    /// What writes a sign of life to the WAL now and then.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        let postgres = &self.config.postgres;
+        Heartbeat {
+            connect: self.connect.clone(),
+            timeout: postgres.statement_timeout.get(),
+            interval: postgres.heartbeat.get(),
+            status: Arc::clone(&self.status),
+        }
+    }
+
     /// What looks again at the entries that are watched.
     pub(super) async fn judge(&self, shadow: &Arc<Shadow>) -> Result<Judge, End> {
         let keys = ControlKeys::new(&self.config.postgres.slot);
@@ -126,7 +158,8 @@ impl Context {
             Arc::clone(&self.rules.mapping),
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
-        ))
+        )
+        .remembering(&self.status))
     }
 
     /// The longest that a loop of the pipeline waits for one thing: an answer of Postgres, or

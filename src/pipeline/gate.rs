@@ -40,7 +40,7 @@ use crate::postgres::slot::SlotState;
 use crate::postgres::storage::files;
 use crate::postgres::suspects::{XactStatus, xact_status};
 use crate::status::reason::GapReason;
-use crate::status::{Loop, Status};
+use crate::status::{Loop, SlotSeen, Status};
 
 /// Bounds of one batch: past them the rest waits for the next.
 const MAX_TRANSACTIONS: usize = 4096;
@@ -254,6 +254,12 @@ impl Gate {
             if together.as_ref().is_some_and(|(plans, _)| !Arc::ptr_eq(plans, &transaction.plans)) {
                 self.look_up(together.take(), batch).await?;
             }
+            debug!(
+                xid = transaction.xid.0,
+                lsn = %transaction.end_lsn,
+                after = ?transaction.received_at.elapsed(),
+                "visible"
+            );
             batch.count(&transaction.changes);
             let index = batch.transactions.len();
             batch.transactions.push(Trace {
@@ -262,6 +268,7 @@ impl Gate {
                 committed_at: transaction.committed_at,
                 sent_after: transaction.sent_after,
                 received_at: transaction.received_at,
+                heartbeat: transaction.heartbeat,
                 reach: 0,
             });
             batch.add(&mut transaction.changes, index);
@@ -347,6 +354,7 @@ impl Gate {
         for table in rewritten.iter().filter_map(|table| self.tables.get(table)) {
             warn!(
                 table = self.mapping.table_name(*table),
+                lsn = %seen,
                 "the table was rewritten, or a partition attached or detached: dropping what depends on it"
             );
             for (rule, model) in self.mapping.rules_of(*table) {
@@ -369,14 +377,14 @@ impl Gate {
         for xid in self.suspects.due(self.waiting.passed()) {
             match client.answered(xact_status(client, xid)).await? {
                 XactStatus::Aborted => {
-                    info!(%xid, "a suspect rolled back");
+                    info!(%xid, lsn = %self.waiting.passed(), "a suspect rolled back");
                     self.suspects.clear(xid);
                     self.suspects_changed = true;
                 }
                 // Its record may have just been written; the snapshot decides again.
                 XactStatus::InProgress => {}
                 XactStatus::Committed | XactStatus::TooOld => {
-                    warn!(%xid, "a transaction committed that did not come through the stream as a whole");
+                    warn!(%xid, lsn = %self.waiting.passed(), "a transaction committed that did not come through the stream as a whole");
                     return Err(End::Gap(GapReason::Suspect));
                 }
             }
@@ -401,6 +409,22 @@ impl Gate {
         let metrics = &self.status.metrics;
         metrics.slot_retained_bytes.set(i64::try_from(retained).unwrap_or(i64::MAX));
         metrics.slot_safe_wal_bytes.set(slot.safe_wal_size.unwrap_or(-1));
+        let (safe_wal_size, invalidation_reason) = (slot.safe_wal_size, slot.invalidation_reason);
+        let seen = SlotSeen {
+            wal_status: slot.wal_status,
+            safe_wal_size,
+            invalidation_reason,
+            retained_bytes: retained,
+        };
+        match self.status.slot(seen).as_deref() {
+            Some("unreserved" | "lost") => warn!(
+                slot = self.names.slot,
+                retained_bytes = retained,
+                "the slot is about to be lost, or is: let the daemon catch up, or raise max_slot_wal_keep_size"
+            ),
+            Some(wal_status) => info!(slot = self.names.slot, wal_status, "the slot's WAL"),
+            None => {}
+        }
         Ok(())
     }
 }

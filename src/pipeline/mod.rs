@@ -15,11 +15,12 @@
 //! is dropped, [`run`] wires the four tasks and ends them. What decides is
 //! apart and pure: [`waiting`] (order and watermark), [`gap`] (does the state stand),
 //! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions, [`streams`] for those
-//! that come while in progress), [`batch`].
+//! that come while in progress), [`batch`], [`watchdog`] (does the stream still bring anything).
 
 pub mod apply;
 pub mod assemble;
 pub mod batch;
+pub(crate) mod by_hand;
 pub mod chain;
 pub mod context;
 pub mod end;
@@ -27,6 +28,7 @@ pub mod feedback;
 pub mod gap;
 pub mod gate;
 mod hand;
+pub mod heartbeat;
 mod invalidate;
 pub mod lookups;
 pub mod points;
@@ -41,4 +43,5 @@ pub mod suspects;
 mod touched;
 pub mod transaction;
 pub mod waiting;
+pub mod watchdog;
 pub mod without;

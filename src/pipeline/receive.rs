@@ -6,22 +6,21 @@
 //! it has the other half of the connection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::assemble::Assembler;
 use super::end::End;
 use super::transaction::Transaction;
 use super::waiting::Arrival;
+use super::watchdog::Watch;
 use crate::lsn::Lsn;
 use crate::postgres::frames::{Frame, FrameReader};
 use crate::status::Status;
-
-/// A stream that is silent this long is dead, though the connection may look alive: the
-/// server answers the feedback, which asks it to. As Postgres' own `wal_receiver_timeout`.
-const DEAD: Duration = Duration::from_secs(60);
+use crate::status::stalls::Stall;
 
 /// The reading end.
 pub struct Receiver {
@@ -37,6 +36,9 @@ pub struct Receiver {
     pub room_total: u32,
     /// What is known.
     pub status: Arc<Status>,
+    /// A stream that is silent this long is dead, though the connection may look alive: the
+    /// server answers the feedback, which asks it to.
+    pub stream_timeout: Duration,
     /// The server wants feedback now.
     pub asked: Arc<Notify>,
     /// Stop reading, finish.
@@ -61,6 +63,7 @@ impl Receiver {
     /// `true`: it was stopped.
     async fn read(&mut self) -> Result<bool, End> {
         let mut progress = Lsn::ZERO;
+        let mut watch = Watch::new(self.stream_timeout, self.status.stalls(), Instant::now());
         loop {
             let mut received = Lsn::ZERO;
             let mut server_end = Lsn::ZERO;
@@ -68,16 +71,19 @@ impl Receiver {
                 match frame {
                     Frame::XLogData { wal_start, wal_end, clock, data } => {
                         server_end = server_end.max(wal_end);
+                        watch.heard(wal_end, true, Instant::now());
                         if let Some(mut transaction) = self.assembler.take(wal_start, data)? {
                             transaction.sent_after = clock.saturating_sub(transaction.committed_at);
                             received = transaction.end_lsn;
                             if self.hand_on(transaction).await {
                                 return Ok(true);
                             }
+                            watch.begins_to_read(Instant::now());
                         }
                     }
                     Frame::Keepalive { wal_end, reply_requested, .. } => {
                         server_end = server_end.max(wal_end);
+                        watch.heard(wal_end, false, Instant::now());
                         if reply_requested {
                             self.asked.notify_one();
                         }
@@ -100,20 +106,37 @@ impl Receiver {
                 self.status.table_problems(problems);
             }
             self.status.in_progress(self.assembler.in_progress());
-            self.status.heard(received, server_end);
+            let server_end = self.status.heard(received, watch.position(), server_end);
+            let now = Instant::now();
+            watch.server_at(server_end, now);
+            if let Some(stall) = watch.stalled(now) {
+                return Err(self.give_up(&watch, stall));
+            }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(true),
-                filled = tokio::time::timeout(DEAD, self.reader.fill()) => match filled {
-                    Ok(filled) => filled.map_err(End::of_stream)?,
-                    Err(_) => return Err(End::Again(format!("Postgres was silent for {DEAD:?}"))),
-                },
+                filled = tokio::time::timeout(watch.patience(now), self.reader.fill()) => {
+                    match filled {
+                        Ok(filled) => filled.map_err(End::of_stream)?,
+                        Err(_) => {
+                            let stall = Stall::Silent(watch.patience(now));
+                            let stall = watch.stalled(Instant::now()).unwrap_or(stall);
+                            return Err(self.give_up(&watch, stall));
+                        }
+                    }
+                }
             }
         }
+    }
+
+    fn give_up(&self, watch: &Watch, stall: Stall) -> End {
+        self.status.stalled(watch.stalls(), watch.position(), stall);
+        End::Again(stall.to_string())
     }
 
     /// Waits for room, then hands the transaction on. `true`: it was stopped instead.
     async fn hand_on(&mut self, mut transaction: Transaction) -> bool {
         let keys = u32::try_from(transaction.changes.len()).unwrap_or(u32::MAX);
+        debug!(xid = transaction.xid.0, lsn = %transaction.end_lsn, keys, "received");
         let share = keys.saturating_add(1).min(self.room_total);
         let room = Arc::clone(&self.room);
         tokio::select! {

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
 use super::batch::Batch;
+use super::by_hand::ByHand;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -32,12 +33,16 @@ use super::settle::{Footing, settle};
 use super::stream::{Stream, stream};
 use super::suspects::Suspects;
 use super::waiting::Waiting;
+use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
 use crate::postgres::gate::Gate as Snapshots;
 use crate::shadow::watch::Watcher;
 use crate::status::Phase;
 use crate::status::reason::GapReason;
 use crate::warm::filling::Filling;
+
+/// What a busy machine may add to a wait of the pipeline.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many transactions may wait between two tasks.
 const QUEUE: usize = 8192;
@@ -143,6 +148,7 @@ async fn follow(
             room: Arc::new(Semaphore::new(config.max_keys_ahead)),
             room_total,
             status: Arc::clone(&context.status),
+            stream_timeout: context.config.postgres.stream_timeout.get(),
             asked,
             stop: stop.clone(),
             goodbye,
@@ -180,7 +186,10 @@ async fn follow(
         .run(),
     );
     let taken = Taken { batches, watermark, frontier, applied };
-    let _auditing = match hand {
+    let _beating = AbortOnDrop(tokio::spawn(context.heartbeat().run()));
+    let tolerance = context.longest_wait() + PATIENCE;
+    tasks.spawn("watchdog", watch_loops(Arc::clone(&context.status), tolerance, stop.clone()));
+    let _beside = match hand {
         Hand::Keeping(chain) => Some(keep(context, *chain, taken, stop, &mut tasks)?),
         Hand::Watching(glance, shadow) => {
             tasks.spawn("judge", until(stop.clone(), context.judge(&shadow).await?.run()));
@@ -230,17 +239,19 @@ struct Taken {
     applied: watch::Sender<Lsn>,
 }
 
-/// The stage that changes Redis, and what fills and compares beside it.
+/// The stage that changes Redis, and what fills, compares and looks after things beside it.
 fn keep(
     context: &Context,
     chain: Chain,
     taken: Taken,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> Result<AbortOnDrop, End> {
+) -> Result<[AbortOnDrop; 3], End> {
     let Taken { batches, watermark, frontier, applied } = taken;
     tasks.spawn("warm", warm(context, stop.clone())?);
+    let by_hand = AbortOnDrop(tokio::spawn(ByHand::new(context).run()));
     let auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
+    let scheduled = AbortOnDrop(tokio::spawn(context.scheduled()?));
     tasks.spawn(
         "apply",
         Applier {
@@ -259,7 +270,7 @@ fn keep(
         }
         .run(),
     );
-    Ok(auditing)
+    Ok([by_hand, auditing, scheduled])
 }
 
 /// Ends it with the run.
@@ -281,7 +292,10 @@ fn warm(
 ) -> Result<impl Future<Output = Result<(), End>> + Send + 'static, End> {
     let timeout = context.config.postgres.statement_timeout.get();
     let filling = Filling::new(context.filler()?);
-    let warming = context.warming.clone().run(filling.clone(), context.connect.clone(), timeout);
+    let status = Arc::clone(&context.status);
+    let behind = move || status.behind_bytes();
+    let connect = context.connect.clone();
+    let warming = context.warming.clone().run(behind, filling.clone(), connect, timeout);
     Ok(async move {
         tokio::select! {
             () = stop.cancelled() => {

@@ -168,7 +168,8 @@ pub(super) async fn stream(
         publications: vec![config.publication.clone()],
         streaming: dialect.streaming.into(),
         // Of the application's own messages nothing is wanted.
-        messages: context.answered(announce::is_there(&client)).await?,
+        messages: !config.heartbeat.get().is_zero()
+            || context.answered(announce::is_there(&client)).await?,
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);

@@ -9,6 +9,7 @@ use super::lookups::LookupPlans;
 use crate::lsn::Lsn;
 use crate::mapping::changes::ChangeSet;
 use crate::snapshot::Xid;
+use crate::status::heartbeat::Beat;
 
 /// A committed transaction, decoded and mapped.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Transaction {
     pub sent_after: i64,
     /// When its commit was read from the stream.
     pub received_at: Instant,
+    /// The heartbeat that it carries.
+    pub heartbeat: Option<Beat>,
     /// What it touches.
     pub changes: ChangeSet,
     /// The lookups as they were compiled for its rows.

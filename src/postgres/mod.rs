@@ -24,6 +24,7 @@ pub mod error;
 pub mod feedback;
 pub mod frames;
 pub mod gate;
+pub mod heartbeat;
 pub mod partitions;
 mod password;
 pub mod publication;

@@ -1,6 +1,7 @@
 //! What a look at the server gives: everything that the findings and the set-up rest on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::model::Config;
 use crate::mapping::Mapping;
@@ -86,6 +87,9 @@ pub struct Role {
     pub connect: bool,
     /// TEMPORARY on the database.
     pub temporary: bool,
+    /// Of the functions that write a heartbeat, those that it may not execute, with their
+    /// arguments.
+    pub no_heartbeat: Vec<String>,
 }
 
 /// The role of this connection.
@@ -112,7 +116,10 @@ SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, pg_encoding_max_length(
        own.rolname::text, own.rolsuper,
        has_database_privilege(d.oid, 'CREATE'), has_database_privilege(d.oid, 'TEMPORARY'),
        ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles m WHERE pg_has_role(m.oid, 'USAGE')),
-       by.rolname::text
+       by.rolname::text,
+       ARRAY(SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p
+              WHERE p.proname = 'pg_logical_emit_message' AND p.proargtypes[2] = 'text'::regtype
+                AND NOT coalesce(has_function_privilege(r.oid, p.oid, 'EXECUTE'), true))
   FROM pg_catalog.pg_database d
   JOIN pg_catalog.pg_roles own ON own.rolname = current_user
   LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name
@@ -181,6 +188,10 @@ impl Facts {
             replication_by: row.try_get(13)?,
             connect: row.try_get(6)?,
             temporary: row.try_get(7)?,
+            no_heartbeat: match config.postgres.heartbeat.get() {
+                Duration::ZERO => Vec::new(),
+                _ => row.try_get(14)?,
+            },
         };
         let own = Own {
             name: row.try_get(8)?,

@@ -73,6 +73,17 @@ fn role(facts: &Facts) -> Vec<Finding> {
         let message = format!("role {name} {}", step.why);
         Finding::problem(HERE, message).sql([step.sql]).hint(whom(&step.by))
     }));
+    for function in &role.no_heartbeat {
+        let message = format!(
+            "role {name} may not execute {function}: on an idle database it is not known how late changes are"
+        );
+        let sql = format!("GRANT EXECUTE ON FUNCTION {function} TO {}", Quoted(name));
+        found.push(
+            Finding::warning(HERE, message)
+                .sql([sql])
+                .hint("as a superuser, or set postgres.heartbeat = \"0s\""),
+        );
+    }
     if role.exists && !role.temporary {
         let message = format!(
             "role {name} may not create temporary functions: what queries read cannot be looked up"

@@ -109,6 +109,8 @@ impl Reporter {
     }
 
     async fn make_here(&self, keeps: bool) -> Result<Report, ManageError> {
+        // In shadow mode nothing is written to Redis.
+        let keeps = keeps && !self.config.shadow;
         let _one = self.one.lock().await;
         let serving = self.serving.load_full();
         let ground = Ground::new(&self.config, &serving.rules, "unstale report")?;

@@ -109,6 +109,8 @@ pub enum Evidence {
     Differs,
     /// Nothing to compare with, or no answer.
     None,
+    /// Another one, which may have other reasons than a change.
+    Doubtful,
 }
 
 /// How an entry was found again.
@@ -138,6 +140,7 @@ fn decide(renewed: bool, evidence: Evidence, certain: bool) -> Outcome {
     match (evidence, renewed, certain) {
         (Evidence::Equal, ..) => Outcome::Current,
         (Evidence::Differs, ..) => Outcome::Stale,
+        (Evidence::Doubtful, ..) => Outcome::Undecided,
         (Evidence::None, true, _) => Outcome::Renewed,
         (Evidence::None, false, true) => Outcome::SameBytes,
         (Evidence::None, false, false) => Outcome::Undecided,
@@ -419,6 +422,7 @@ mod tests {
             (true, Evidence::None, true, Outcome::Renewed),
             (false, Evidence::None, true, Outcome::SameBytes),
             (false, Evidence::None, false, Outcome::Undecided),
+            (false, Evidence::Doubtful, true, Outcome::Undecided),
         ] {
             assert_eq!(decide(renewed, evidence, certain), expected);
         }
@@ -492,7 +496,7 @@ mod tests {
             // One that goes and comes, again and again.
             awaiting.saw(
                 super::tests::key("0"),
-                Some(sight((n % 2) as u8, 9)),
+                Some(sight(u8::from(n % 2 == 1), 9)),
                 change(0, start),
                 0,
             );

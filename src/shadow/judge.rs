@@ -7,10 +7,10 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use super::Shadow;
-use super::awaiting::{Change, Due, Evidence, Found, Outcome, Sight, compare};
+use super::awaiting::{Awaiting, Change, Due, Evidence, Found, Outcome, Sight, compare};
 use super::glance::{Glance, Seen};
 use crate::audit::compare::has_passed;
-use crate::loader::load::Loader;
+use crate::loader::load::{LoadError, Loader};
 use crate::mapping::Mapping;
 use crate::mapping::changes::Key;
 use crate::mapping::model::{CacheId, CacheModel};
@@ -44,6 +44,16 @@ pub struct Judge {
     pub mapping: Arc<Mapping>,
     /// How far the watch has come.
     pub status: Arc<Status>,
+}
+
+/// What comparing an entry with the database gave.
+enum Compared {
+    /// Whether it is the same value.
+    Value(CacheId, bool),
+    /// It differs, and might without any change: it may have been stored yesterday.
+    OfAnotherDay,
+    /// Nothing.
+    Not,
 }
 
 /// One with the same bytes that are not the database's.
@@ -83,8 +93,7 @@ impl Judge {
                     if let Some(seen) = seen.filter(|_| outcome == Outcome::Replaced) {
                         self.learn(&due.key, &seen).await;
                     }
-                    let told = self.shadow.with(|awaiting, _| awaiting.ended(&due, outcome));
-                    self.tell(&told);
+                    self.decide(|awaiting| awaiting.ended(&due, outcome));
                 }
                 (Found::Still { renewed }, Some(Seen { sight, value })) => {
                     match self.evidence(&due.key, &value).await {
@@ -121,8 +130,7 @@ impl Judge {
             let now = seen.map(|seen| seen.sight);
             match compare(&one.due.first, now.as_ref(), looked.clock) {
                 Found::Ended(outcome) => {
-                    let told = self.shadow.with(|awaiting, _| awaiting.ended(&one.due, outcome));
-                    self.tell(&told);
+                    self.decide(|awaiting| awaiting.ended(&one.due, outcome));
                 }
                 Found::Still { .. } => {
                     // Stored anew in between, be it with the same bytes: not what was compared.
@@ -142,7 +150,11 @@ impl Judge {
     /// Whether these bytes are what the database gives. A difference counts where values of the
     /// cache can be compared.
     async fn evidence(&mut self, key: &Key, value: &[u8]) -> Evidence {
-        let Some((cache, equal)) = self.compare(key, value).await else { return Evidence::None };
+        let (cache, equal) = match self.compare(key, value).await {
+            Compared::Value(cache, equal) => (cache, equal),
+            Compared::OfAnotherDay => return Evidence::Doubtful,
+            Compared::Not => return Evidence::None,
+        };
         let comparable = self.shadow.with(|_, tally| {
             tally.compared(cache, equal);
             tally.is_comparable(cache)
@@ -158,35 +170,42 @@ impl Judge {
     async fn learn(&mut self, key: &Key, seen: &Seen) {
         let tried = |cache: CacheId| self.shadow.with(|_, tally| tally.is_tried(cache));
         let is_tried = self.mapping.cache_of_key(key.as_bytes()).is_some_and(|(id, _)| tried(id));
-        if is_tried && let Some((cache, equal)) = self.compare(key, &seen.value).await {
+        if is_tried && let Compared::Value(cache, equal) = self.compare(key, &seen.value).await {
             self.shadow.with(|_, tally| tally.tried(cache, equal));
         }
     }
 
-    async fn compare(&mut self, key: &Key, value: &[u8]) -> Option<(CacheId, bool)> {
-        let (id, cache) = self.mapping.cache_of_key(key.as_bytes())?;
-        let parameters = parameters(cache, key)?;
+    async fn compare(&mut self, key: &Key, value: &[u8]) -> Compared {
+        match self.try_compare(key, value).await {
+            Ok(compared) => compared.unwrap_or(Compared::Not),
+            Err(error) => {
+                debug!(%error, "an entry is judged by its bytes alone");
+                Compared::Not
+            }
+        }
+    }
+
+    async fn try_compare(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+    ) -> Result<Option<Compared>, LoadError> {
+        let Some((id, cache)) = self.mapping.cache_of_key(key.as_bytes()) else { return Ok(None) };
+        let Some(parameters) = parameters(cache, key) else { return Ok(None) };
         let values: Vec<(&str, &str)> =
             parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
         if let Some(pause) = Duration::from_secs(1).checked_div(self.max_per_second) {
             tokio::time::sleep(pause).await;
         }
-        let loaded = match self.loader.load(&cache.name, &values).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                debug!(cache = %cache.name, %error, "an entry is judged by its bytes alone");
-                return None;
-            }
-        };
+        let loaded = self.loader.load(&cache.name, &values).await?;
         let equal = is_equal(value, loaded.as_deref().unwrap_or(NOTHING));
-        // What was stored yesterday may differ without any change.
         if !equal && self.is_of_the_day(cache) {
-            let since = self.loader.since_midnight().await.ok()?;
-            if since < cache.ttl + 2 * self.shadow.grace() {
-                return None;
+            let yesterday = cache.ttl + 2 * self.shadow.grace();
+            if self.loader.since_midnight().await? < yesterday {
+                return Ok(Some(Compared::OfAnotherDay));
             }
         }
-        Some((id, equal))
+        Ok(Some(Compared::Value(id, equal)))
     }
 
     fn is_of_the_day(&self, cache: &CacheModel) -> bool {
@@ -195,9 +214,7 @@ impl Judge {
 
     fn conclude(&self, due: Due, sight: Sight, renewed: bool, evidence: Evidence) {
         let now = Instant::now();
-        let told =
-            self.shadow.with(|awaiting, _| awaiting.conclude(due, sight, renewed, evidence, now));
-        self.tell(&told);
+        self.decide(|awaiting| awaiting.conclude(due, sight, renewed, evidence, now));
     }
 
     fn put_back(&self, due: Vec<Due>) {
@@ -205,7 +222,8 @@ impl Judge {
         self.shadow.with(|awaiting, _| due.into_iter().for_each(|due| awaiting.put_back(due, at)));
     }
 
-    fn tell(&self, told: &[(Key, Change, Outcome)]) {
+    fn decide(&self, decision: impl FnOnce(&mut Awaiting) -> Vec<(Key, Change, Outcome)>) {
+        let told = self.shadow.decide(&self.status.metrics, decision);
         for (key, change, outcome) in told.iter().filter(|(.., outcome)| outcome.is_missed()) {
             info!(
                 %key,
@@ -217,7 +235,6 @@ impl Judge {
                 "the application's own invalidation has missed this entry"
             );
         }
-        self.shadow.count(&self.status.metrics, told);
     }
 }
 

@@ -132,15 +132,22 @@ impl Shadow {
         self.with(|_, tally| tally.hole(reason));
     }
 
-    /// Counts what became of entries.
-    fn count(&self, metrics: &Metrics, told: &[(Key, Change, Outcome)]) {
+    /// Has something decided about what waits, and counts what became of entries by it: in one step,
+    /// so that whoever finds that nothing waits finds all of it counted.
+    fn decide(
+        &self,
+        metrics: &Metrics,
+        decision: impl FnOnce(&mut Awaiting) -> Vec<(Key, Change, Outcome)>,
+    ) -> Vec<(Key, Change, Outcome)> {
         let inner = &mut *self.lock();
-        for (key, change, outcome) in told {
+        let told = decision(&mut inner.awaiting);
+        for (key, change, outcome) in &told {
             inner.tally.count(key, change, *outcome);
             count_one(metrics, &inner.mapping, change.origin, *outcome);
         }
         let waiting = i64::try_from(inner.awaiting.len()).unwrap_or(i64::MAX);
         metrics.shadow_awaiting.set(waiting);
+        told
     }
 
     /// Counts an entry that was not looked at.

@@ -123,6 +123,8 @@ impl Watcher {
         );
         self.applied.send_replace(batch.watermark);
         self.status.applied(batch.watermark);
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
     }
 
     async fn look(&mut self, keys: Vec<(Key, Change)>) {
@@ -139,14 +141,13 @@ impl Watcher {
             taken.iter().for_each(|(_, change)| self.shadow.skipped(metrics, change.origin));
             return;
         };
-        let told = self.shadow.with(|awaiting, _| {
+        self.shadow.decide(metrics, |awaiting| {
             let each = taken.into_iter().zip(looked.entries);
             let told = each.map(|((key, change), seen)| {
                 awaiting.saw(key, seen.map(|seen| seen.sight), change, looked.clock)
             });
-            told.flatten().collect::<Vec<_>>()
+            told.flatten().collect()
         });
-        self.shadow.count(metrics, &told);
     }
 
     /// Some entries of a cache that is concerned as a whole: not again within a grace, since each

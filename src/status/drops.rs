@@ -1,11 +1,11 @@
 //! Why a key was dropped last: what `unstale why` answers from.
 
-use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use hashbrown::HashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::latest::Latest;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::changes::{Escalation, Origin};
@@ -33,72 +33,80 @@ pub struct Drop {
 #[derive(Debug)]
 pub struct Drops {
     /// The last drop of all of a cache, and why it was not by key.
-    whole: HashMap<CacheId, (Escalation, Drop), foldhash::fast::RandomState>,
-    by_key: HashMap<Box<[u8]>, (u64, Drop), foldhash::fast::RandomState>,
-    /// Oldest first; an entry whose number is not the key's last one is void.
-    order: VecDeque<(u64, Box<[u8]>)>,
-    next: u64,
-    capacity: usize,
+    whole: HashMap<CacheId, (u64, Escalation, Drop), foldhash::fast::RandomState>,
+    by_key: Latest<Drop>,
 }
 
 impl Drops {
     /// Remembers at most `capacity` keys.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Drops {
-            whole: HashMap::default(),
-            by_key: HashMap::default(),
-            order: VecDeque::new(),
-            next: 0,
-            capacity,
-        }
+        Drops { whole: HashMap::default(), by_key: Latest::new(capacity) }
     }
 
     /// Notes that a cache was dropped as a whole.
     pub fn note_whole(&mut self, reason: Escalation, drop: Drop) {
-        self.whole.insert(drop.origin.cache, (reason, drop));
+        let number = self.by_key.number();
+        self.whole.insert(drop.origin.cache, (number, reason, drop));
     }
 
     /// The last time that this cache was dropped as a whole.
     #[must_use]
     pub fn last_whole(&self, cache: CacheId) -> Option<(Escalation, Drop)> {
-        self.whole.get(&cache).copied()
+        self.whole.get(&cache).map(|(_, reason, drop)| (*reason, *drop))
     }
 
     /// Forgets everything: the ids of another mapping mean other rules.
     pub fn forget(&mut self) {
         self.whole.clear();
-        self.by_key.clear();
-        self.order.clear();
+        self.by_key.forget();
     }
 
     /// Notes a removal.
     pub fn note(&mut self, key: &[u8], drop: Drop) {
-        if self.capacity == 0 {
-            return;
-        }
-        let number = self.next;
-        self.next += 1;
-        self.by_key.insert(key.into(), (number, drop));
-        self.order.push_back((number, key.into()));
-        // Void entries count too: twice the capacity bounds the queue.
-        while self.by_key.len() > self.capacity || self.order.len() > 2 * self.capacity {
-            let Some((number, key)) = self.order.pop_front() else { return };
-            if self.by_key.get(&key).is_some_and(|(last, _)| *last == number) {
-                self.by_key.remove(&key);
-            }
-        }
+        self.by_key.note(key, drop);
     }
 
     /// The last removal of this key, if it is remembered.
     #[must_use]
     pub fn last(&self, key: &[u8]) -> Option<Drop> {
-        self.by_key.get(key).map(|(_, drop)| *drop)
+        self.by_key.last(key)
+    }
+}
+
+/// The drops since some moment.
+#[derive(Debug, Default)]
+pub struct Since {
+    /// By key, the last first. A key that was dropped again since is among them once.
+    pub keys: Vec<(Box<[u8]>, Drop)>,
+    /// Of whole caches.
+    pub whole: Vec<(Escalation, Drop)>,
+    /// So many were not looked at, because there were too many.
+    pub left_out: u64,
+    /// What to ask from the next time.
+    pub next: u64,
+}
+
+impl Drops {
+    /// The drops from that number on, of which `at_most` are looked at: the latest. What is
+    /// remembered anyway is read from its end, so that nothing more is recorded for those who
+    /// watch.
+    #[must_use]
+    pub fn since(&self, number: u64, at_most: usize) -> Since {
+        let (keys, next) = (self.by_key.since(number, at_most), self.by_key.next());
+        let mut since = Since { keys, next, ..Since::default() };
+        let whole = self.whole.values().filter(|(at, ..)| *at >= number);
+        since.whole = whole.map(|(_, reason, drop)| (*reason, *drop)).collect();
+        // Numbers are given without a hole.
+        let looked_at = u64::try_from(at_most.saturating_add(since.whole.len()));
+        let all = next.saturating_sub(number);
+        since.left_out = all.saturating_sub(looked_at.unwrap_or(u64::MAX));
+        since
     }
 }
 
 /// A removal as the admin listener tells it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Told {
     /// The end of the transaction's commit.
     pub lsn: String,
@@ -121,16 +129,24 @@ pub struct Told {
 }
 
 /// The drop of a whole cache as the admin listener tells it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ToldWhole {
     /// Why it was not by key.
-    pub reason: &'static str,
+    pub reason: String,
     /// The first change that led to it.
     #[serde(flatten)]
     pub told: Told,
 }
 
 impl Told {
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Told {
+        let text = String::new;
+        let (lsn, table, operation, rule, cache) = (text(), text(), text(), text(), text());
+        let (xid, age_seconds, present, kept) = (0, 0.0, false, false);
+        Told { lsn, xid, table, operation, rule, cache, age_seconds, present, kept }
+    }
+
     /// The removal in the words of the configuration as it is now.
     #[must_use]
     pub fn new(drop: &Drop, mapping: &Mapping) -> Self {
@@ -200,9 +216,32 @@ mod tests {
             drops.note(b"hot", drop(i));
             drops.note(format!("{}", i % 5).as_bytes(), drop(i));
         }
-        assert!(drops.by_key.len() <= 3 && drops.order.len() <= 6);
+        assert!(drops.by_key.is_within(3));
         assert_eq!(drops.last(b"hot").unwrap().lsn, Lsn(999));
         assert_eq!(drops.last(b"4").unwrap().lsn, Lsn(999));
         assert!(drops.last(b"1").is_none());
+    }
+
+    #[test]
+    fn what_was_dropped_since_is_told_once_and_the_latest_first() {
+        let mut drops = Drops::new(10);
+        let told = |since: &Since| -> Vec<(String, u64)> {
+            let keys = since.keys.iter();
+            keys.map(|(key, drop)| (String::from_utf8_lossy(key).into_owned(), drop.lsn.0))
+                .collect()
+        };
+        drops.note(b"a", drop(1));
+        let first = drops.since(0, 10);
+        assert_eq!((told(&first), first.left_out), (vec![("a".to_owned(), 1)], 0));
+        drops.note(b"b", drop(2));
+        drops.note(b"c", drop(3));
+        drops.note(b"b", drop(4));
+        drops.note_whole(Escalation::Truncate, drop(5));
+        let second = drops.since(first.next, 10);
+        assert_eq!(told(&second), [("b".to_owned(), 4), ("c".to_owned(), 3)]);
+        assert_eq!((second.whole.len(), second.left_out), (1, 0));
+        assert!(drops.since(second.next, 10).keys.is_empty());
+        let few = drops.since(0, 1);
+        assert_eq!((told(&few), few.left_out), (vec![("b".to_owned(), 4)], 3));
     }
 }

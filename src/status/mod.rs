@@ -2,8 +2,12 @@
 //! metrics and `why`.
 
 pub mod drops;
+pub mod fills;
+pub mod heartbeat;
+mod latest;
 pub mod readiness;
 pub mod reason;
+pub mod stalls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +17,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::drops::Drops;
+use self::fills::{Fill, Fills};
+use self::heartbeat::{Beat, Beating};
 use self::reason::GapReason;
+use self::stalls::{Stall, Stalls};
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
@@ -75,6 +82,18 @@ struct Inner {
     /// transaction of each waits.
     pending: VecDeque<Instant>,
     heard: Option<Instant>,
+    /// How far the stream itself says that it has come.
+    position: Lsn,
+    /// How often in a row a stream was given up.
+    stalls: Stalls,
+    /// The heartbeat under way.
+    beating: Option<Beating>,
+    /// How long the last one took.
+    last_beat: Option<Duration>,
+    /// When a transaction was last applied in this run.
+    proven: Option<Instant>,
+    /// The slot, as it was last seen.
+    slot: Option<SlotSeen>,
     parked: usize,
     parked_since: Option<Instant>,
     suspects: usize,
@@ -82,6 +101,8 @@ struct Inner {
     /// The gap that has not come to its end yet.
     open_gap: Option<GapReason>,
     drops: Drops,
+    /// When the audit last found a stale value.
+    stale_at: Option<SystemTime>,
     /// How many runs have begun.
     runs: u64,
     /// When Redis was asked to take the certificate that it took last.
@@ -90,6 +111,19 @@ struct Inner {
     beats: [Instant; Loop::ALL.len()],
     /// Shadow mode.
     looks_on: bool,
+}
+
+/// What the server says of the slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlotSeen {
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// How much more WAL may be written until it may be lost; `null`: nothing limits it.
+    pub safe_wal_size: Option<i64>,
+    /// Why it is lost (Postgres 17 and later).
+    pub invalidation_reason: Option<String>,
+    /// How much WAL it holds back.
+    pub retained_bytes: u64,
 }
 
 /// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
@@ -118,6 +152,7 @@ impl Loop {
 /// Shared by all tasks. Locked for moments only, never across an await.
 pub struct Status {
     inner: Mutex<Inner>,
+    fills: Fills,
     /// The metrics.
     pub metrics: Metrics,
     max_lag: Duration,
@@ -131,6 +166,12 @@ impl Status {
     pub fn new(metrics: Metrics, max_lag: Duration, remembered_drops: usize) -> Self {
         metrics.service_up.with_label_values(&["postgres"]).set(0);
         metrics.service_up.with_label_values(&["redis"]).set(0);
+        for reason in Stall::REASONS {
+            metrics.stalls.with_label_values(&[reason]);
+        }
+        for result in ["applied", "failed"] {
+            metrics.heartbeats.with_label_values(&[result]);
+        }
         for reason in GapReason::ALL {
             metrics.gaps.with_label_values(&[reason.as_str()]).inc_by(0);
         }
@@ -148,17 +189,25 @@ impl Status {
                 watermark: Lsn::ZERO,
                 pending: VecDeque::new(),
                 heard: None,
+                position: Lsn::ZERO,
+                stalls: Stalls::default(),
+                beating: None,
+                last_beat: None,
+                proven: None,
+                slot: None,
                 parked: 0,
                 parked_since: None,
                 suspects: 0,
                 last_gap: None,
                 open_gap: None,
                 drops: Drops::new(remembered_drops),
+                stale_at: None,
                 runs: 0,
                 certified: None,
                 beats: [Instant::now(); Loop::ALL.len()],
                 looks_on: false,
             }),
+            fills: Fills::new(remembered_drops),
             metrics,
             max_lag,
             watermarks: watch::Sender::new(Lsn::ZERO),
@@ -285,16 +334,93 @@ impl Status {
         inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Instant::now());
+        inner.position = Lsn::ZERO;
+        inner.beating = None;
+        inner.proven = None;
         inner.runs += 1;
         self.watermarks.send_replace(watermark);
     }
 
-    /// The stream was heard: its position, and the server's end of WAL.
-    pub fn heard(&self, received: Lsn, server_end: Lsn) {
+    /// The stream was heard: what was received as a whole, how far it says that it is, and the
+    /// server's end of WAL. Gives that as far as it is known.
+    pub fn heard(&self, received: Lsn, position: Lsn, server_end: Lsn) -> Lsn {
         let mut inner = self.lock();
         inner.received = inner.received.max(received);
+        inner.position = inner.position.max(position);
         inner.server_end = inner.server_end.max(server_end);
         inner.heard = Some(Instant::now());
+        inner.server_end
+    }
+
+    /// How often in a row a stream was given up.
+    #[must_use]
+    pub fn stalls(&self) -> Stalls {
+        self.lock().stalls
+    }
+
+    /// The stream was given up, after those that `before` counts.
+    pub fn stalled(&self, before: Stalls, position: Lsn, stall: Stall) {
+        self.metrics.stalls.with_label_values(&[stall.as_str()]).inc();
+        let mut inner = self.lock();
+        inner.stalls = before;
+        inner.stalls.another(position);
+    }
+
+    /// A heartbeat is about to be written.
+    pub fn heartbeat_begins(&self, beat: Beat, since: Instant) {
+        self.lock().beating = Some(Beating { beat, since, committed: false });
+    }
+
+    /// It is in the WAL.
+    pub fn heartbeat_committed(&self, beat: Beat) {
+        if let Some(beating) = self.lock().beating.as_mut().filter(|found| found.beat == beat) {
+            beating.committed = true;
+        }
+    }
+
+    /// It may never come.
+    pub fn heartbeat_given_up(&self, beat: Beat) {
+        self.lock().beating.take_if(|found| found.beat == beat);
+    }
+
+    /// Transactions were applied, with the heartbeats that they carried.
+    pub fn came_through(&self, transactions: impl Iterator<Item = Option<Beat>>) {
+        let mut inner = self.lock();
+        for beat in transactions {
+            inner.proven = Some(Instant::now());
+            if let Some(came) = inner.beating.take_if(|found| Some(found.beat) == beat) {
+                let took = came.since.elapsed();
+                inner.last_beat = Some(took);
+                self.metrics.heartbeat_seconds.observe(took.as_secs_f64());
+                self.metrics.heartbeats.with_label_values(&["applied"]).inc();
+            }
+        }
+    }
+
+    /// When a transaction was last applied in this run, and whether a heartbeat is under way.
+    #[must_use]
+    pub fn proven(&self) -> (Option<Instant>, bool) {
+        let inner = self.lock();
+        (inner.proven, inner.beating.is_some())
+    }
+
+    /// What the server says of the slot. Gives its `wal_status` if that is news.
+    pub fn slot(&self, seen: SlotSeen) -> Option<String> {
+        for status in WAL_STATUS {
+            let is = seen.wal_status.as_deref() == Some(status);
+            self.metrics.slot_wal_status.with_label_values(&[status]).set(is.into());
+        }
+        let mut inner = self.lock();
+        let before = inner.slot.replace(seen.clone());
+        let news = before.is_none_or(|before| before.wal_status != seen.wal_status);
+        seen.wal_status.filter(|_| news)
+    }
+
+    /// How much WAL the server has written that the stream has not come past.
+    #[must_use]
+    pub fn behind_bytes(&self) -> u64 {
+        let inner = self.lock();
+        inner.server_end.bytes_since(inner.position.max(inner.received))
     }
 
     /// The server said on another connection where its WAL ends.
@@ -407,6 +533,34 @@ impl Status {
         use_it(&mut self.lock().drops)
     }
 
+    /// This process has stored a value.
+    pub fn filled(&self, key: &[u8], fill: Fill) {
+        self.fills.note(key, fill);
+    }
+
+    /// The last time that it stored this key, if that is remembered.
+    #[must_use]
+    pub fn last_fill(&self, key: &[u8]) -> Option<Fill> {
+        self.fills.last(key)
+    }
+
+    /// The audit has found a stale value.
+    pub fn found_stale(&self) {
+        self.lock().stale_at = Some(SystemTime::now());
+    }
+
+    /// When it did so last.
+    #[must_use]
+    pub fn stale_at(&self) -> Option<SystemTime> {
+        self.lock().stale_at
+    }
+
+    /// For how long a transaction has waited that is not visible yet; zero: there is none.
+    #[must_use]
+    pub fn parked_for(&self) -> Duration {
+        self.lock().parked_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
     /// brought is not left lying. Parked transactions do not count: nobody can see them.
     #[must_use]
@@ -417,14 +571,14 @@ impl Status {
 
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
-        let ((bytes, seconds), parked, certified) = {
+        let (lag, proven) = {
             let inner = self.lock();
-            let parked = inner.parked_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
-            let certified = inner.certified.is_some_and(|at| at.elapsed() < CERTIFICATE_LIFE);
-            (inner.lag(), parked, certified)
+            (inner.lag(), inner.proven.map_or(-1.0, |at| at.elapsed().as_secs_f64()))
         };
-        self.metrics.parked_seconds.set(parked);
-        self.metrics.certified.set(certified.into());
+        let (bytes, seconds) = lag;
+        self.metrics.proven_seconds.set(proven);
+        self.metrics.parked_seconds.set(self.parked_for().as_secs_f64());
+        self.metrics.certified.set(self.is_certified().into());
         self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);
@@ -435,18 +589,27 @@ impl Status {
 /// status interval.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
+/// What `wal_status` of a slot may be.
+const WAL_STATUS: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
+
 /// How often a loop beats while it waits.
 const BEAT: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// WAL that is written and not applied, and the age of the oldest change that waits.
     fn lag(&self) -> (u64, f64) {
-        let seconds = self.pending.front().map_or(0.0, |at| at.elapsed().as_secs_f64());
+        let seconds = self.oldest().map_or(0.0, |at| at.elapsed().as_secs_f64());
         (self.server_end.bytes_since(self.watermark), seconds)
     }
 
+    /// Since when the oldest transaction waits that was received, or the heartbeat that was not.
+    fn oldest(&self) -> Option<Instant> {
+        let beating = self.beating.filter(|beating| beating.committed).map(|beating| beating.since);
+        self.pending.front().copied().into_iter().chain(beating).min()
+    }
+
     fn is_late(&self, max_lag: Duration) -> bool {
-        self.pending.front().is_some_and(|at| at.elapsed() > max_lag)
+        self.oldest().is_some_and(|at| at.elapsed() > max_lag)
     }
 }
 
@@ -498,6 +661,25 @@ mod tests {
         status.begin_run(Lsn(1), 0);
         assert!(!status.readiness().problems.iter().any(|p| p.contains("organization_id")));
     }
+
+    #[test]
+    fn a_heartbeat_counts_as_lag_once_it_is_in_the_wal_and_until_it_is_applied() {
+        let status = status();
+        status.begin_run(Lsn(7), 0);
+        let beat = Beat::fresh();
+        status.heartbeat_begins(beat, Instant::now());
+        assert!(status.may_certify(), "nobody knows yet whether it will come");
+        status.heartbeat_committed(Beat::fresh());
+        assert!(status.may_certify(), "another's");
+        status.heartbeat_committed(beat);
+        assert!(!status.may_certify() && status.readiness().lag_seconds > 0.0);
+        status.came_through([None, Some(Beat::fresh())].into_iter());
+        assert!(!status.may_certify(), "what came was not it");
+        status.came_through([Some(beat)].into_iter());
+        assert!(status.may_certify() && status.readiness().heartbeat_seconds.is_some());
+        assert_eq!(status.readiness().lag_seconds, 0.0);
+    }
+
     #[test]
     fn a_lookup_that_was_refused_is_told_until_it_succeeds() {
         let status = status();

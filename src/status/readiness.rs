@@ -1,8 +1,8 @@
 //! `/readyz`: whether the cache can be trusted, and if not, why and what to do.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Health, Phase, SILENCE, Status, unix};
+use super::{Health, Phase, SILENCE, SlotSeen, Status, unix};
 
 /// The answer of `/readyz`.
 #[derive(Debug, Clone, Serialize)]
@@ -28,17 +28,23 @@ pub struct Readiness {
     pub parked_transactions: usize,
     /// May never come through the stream; watched.
     pub suspects: usize,
+    /// How long the last heartbeat took to be applied.
+    pub heartbeat_seconds: Option<f64>,
+    /// How long ago a transaction or a heartbeat was applied.
+    pub proven_seconds_ago: Option<f64>,
+    /// The slot, as it was last seen.
+    pub slot: Option<SlotSeen>,
     /// When the last gap was declared (Unix time) and why.
     pub last_gap: Option<LastGap>,
 }
 
 /// The last gap.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LastGap {
     /// Unix time.
     pub at: u64,
     /// The label in `unstale_gaps_total`.
-    pub reason: &'static str,
+    pub reason: String,
 }
 
 impl Status {
@@ -94,9 +100,12 @@ impl Status {
             lag_seconds,
             parked_transactions: inner.parked,
             suspects: inner.suspects,
+            heartbeat_seconds: inner.last_beat.map(|took| took.as_secs_f64()),
+            proven_seconds_ago: inner.proven.map(|at| at.elapsed().as_secs_f64()),
+            slot: inner.slot.clone(),
             last_gap: inner
                 .last_gap
-                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str() }),
+                .map(|(at, reason)| LastGap { at: unix(at), reason: reason.as_str().to_owned() }),
         }
     }
 }

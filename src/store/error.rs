@@ -47,7 +47,7 @@ impl StoreError {
                 "set the user and password in redis.url, redis.password_file or UNSTALE_REDIS__PASSWORD"
             }
             "NOPERM" => {
-                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset +time +pexpireat +memory|usage (README, \"On your own database\")"
+                "grant the daemon's Redis user: ~unstale:* ~<key_prefix>* +select +info +scan +evalsha +script|load +get +mget +set +del +unlink +exists +ttl +pttl +hget +hmget +hgetall +hset +time +pexpireat +lpush +ltrim +lrange +memory|usage +object|idletime (README, \"On your own database\")"
             }
             "READONLY" => {
                 "this Redis is a replica: point redis.url at the primary; the daemon keeps trying, a failover may be under way"

@@ -8,9 +8,13 @@ pub struct ControlKeys {
     pub state: String,
     /// The certificate: holds the watermark, expires unless renewed (rule 11).
     pub fresh: String,
+    /// What was removed by hand, for the daemon to know.
+    pub notices: String,
     /// What stands before a cache key, in braces, to make the key of its lease. The
     /// braces put both into the same slot of a cluster.
     pub lease_prefix: String,
+    /// What stands before a task's name to make the key of its record.
+    schedule_prefix: String,
     /// The list of reports that are kept, the newest first.
     pub reports: String,
 }
@@ -22,7 +26,9 @@ impl ControlKeys {
         ControlKeys {
             state: format!("unstale:{slot}:state"),
             fresh: format!("unstale:{slot}:fresh"),
+            notices: format!("unstale:{slot}:notices"),
             lease_prefix: format!("unstale:{slot}:lease:"),
+            schedule_prefix: format!("unstale:{slot}:schedule:"),
             reports: format!("unstale:{slot}:reports"),
         }
     }
@@ -33,6 +39,12 @@ impl ControlKeys {
         let mut lease = self.leases_of(key);
         lease.push(b'}');
         lease
+    }
+
+    /// The key of a scheduled task's record.
+    #[must_use]
+    pub fn schedule_of(&self, name: &str) -> String {
+        format!("{}{name}", self.schedule_prefix)
     }
 
     /// The literal prefix of the leases of all keys that begin with `prefix`.

@@ -5,10 +5,24 @@
 //! the state is invalid (a gap) there is no certificate, so what is still to be purged is not
 //! served.
 
-use std::sync::{Mutex, PoisonError};
+//!
+//! # Several readers, one command
+//!
+//! Readers who ask in the same moment are answered by one `MGET`, with one certificate for
+//! all: whoever comes first lets those come along who are ready in the same turn of the runtime,
+//! and nobody waits longer than that. It is sent after each of them has asked, so each has what
+//! he would have had alone: values and certificate of one moment, which is after his question.
+//! (Some eight together, and no more: a command must not keep Redis long, and nobody should wait
+//! for the values of many others.) Whoever goes away strands nobody: what is sent and what comes
+//! back is a task's, not a reader's.
+
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::oneshot;
 
 use super::error::StoreError;
 use super::keys::ControlKeys;
@@ -18,8 +32,13 @@ use crate::lsn::Lsn;
 /// How long Redis is left alone after it did not answer: readers have a database to go to.
 const REST: Duration = Duration::from_millis(500);
 
+/// How many readers one command is for, at the most.
+const TOGETHER: usize = 8;
+
 /// One connection for all reads, made when needed.
-pub struct Reader {
+pub struct Reader(Arc<Inner>);
+
+struct Inner {
     address: Address,
     keys: ControlKeys,
     line: Mutex<Option<MultiplexedConnection>>,
@@ -27,6 +46,14 @@ pub struct Reader {
     connecting: tokio::sync::Mutex<()>,
     /// Not to be asked before.
     rests_until: Mutex<Option<Instant>>,
+    /// Who has asked since the last command was made; the first of them sees to the next.
+    asked: Mutex<Vec<Question>>,
+}
+
+/// What one reader asks for.
+struct Question {
+    keys: Vec<Vec<u8>>,
+    answer: oneshot::Sender<Result<Found, StoreError>>,
 }
 
 /// What was found.
@@ -42,13 +69,14 @@ impl Reader {
     /// Does not connect yet.
     #[must_use]
     pub fn new(address: Address, keys: ControlKeys) -> Self {
-        Reader {
+        Reader(Arc::new(Inner {
             address,
             keys,
             line: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(()),
             rests_until: Mutex::new(None),
-        }
+            asked: Mutex::default(),
+        }))
     }
 
     /// Reads these keys, and the certificate with them.
@@ -56,20 +84,22 @@ impl Reader {
     /// # Errors
     /// If Redis does not answer, or did not a moment ago.
     pub async fn get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
-        self.may_ask()?;
-        match self.try_get(keys).await {
-            Ok(found) => {
-                *lock(&self.rests_until) = None;
-                Ok(found)
-            }
-            Err(error) => {
-                *lock(&self.line) = None;
-                *lock(&self.rests_until) = Some(Instant::now() + REST);
-                Err(error)
-            }
+        self.0.may_ask()?;
+        let keys = keys.iter().map(|key| key.as_ref().to_vec()).collect();
+        let (answer, found) = oneshot::channel();
+        let is_first = {
+            let mut asked = lock(&self.0.asked);
+            asked.push(Question { keys, answer });
+            asked.len() == 1
+        };
+        if is_first {
+            tokio::spawn(Arc::clone(&self.0).answer());
         }
+        found.await.unwrap_or_else(|_| Err(StoreError::Lost("nobody asked it".to_owned())))
     }
+}
 
+impl Inner {
     /// Whoever comes first after a rest tries; the others still go to the database.
     fn may_ask(&self) -> Result<(), StoreError> {
         let mut rests_until = lock(&self.rests_until);
@@ -86,22 +116,66 @@ impl Reader {
         }
     }
 
-    async fn try_get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
-        let mut line = self.line().await?;
-        let mut command = redis::cmd("MGET");
-        command.arg(&self.keys.fresh);
-        for key in keys {
-            command.arg(key.as_ref());
+    /// Answers all who have asked, and who ask in this turn.
+    async fn answer(self: Arc<Self>) {
+        tokio::task::yield_now().await;
+        let mut asked = mem::take(&mut *lock(&self.asked));
+        let mut together = Vec::with_capacity(asked.len().div_ceil(TOGETHER));
+        while asked.len() > TOGETHER {
+            together.push(self.answer_these(asked.split_off(asked.len() - TOGETHER)));
         }
-        let mut values: Vec<Option<Vec<u8>>> = command.query_async(&mut line).await?;
-        if values.len() != keys.len() + 1 {
+        together.push(self.answer_these(asked));
+        join_all(together).await;
+    }
+
+    async fn answer_these(&self, mut asked: Vec<Question>) {
+        asked.retain(|question| !question.answer.is_closed());
+        if asked.is_empty() {
+            return;
+        }
+        let found = self.try_get(&asked).await;
+        *lock(&self.rests_until) = found.is_err().then(|| Instant::now() + REST);
+        match found {
+            Ok((certificate, values)) => {
+                let mut values = values.into_iter();
+                for question in asked {
+                    let values = values.by_ref().take(question.keys.len()).collect();
+                    // Who has gone away needs none.
+                    _ = question.answer.send(Ok(Found { certificate, values }));
+                }
+            }
+            Err(error) => {
+                *lock(&self.line) = None;
+                for question in asked {
+                    _ = question.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn try_get(
+        &self,
+        asked: &[Question],
+    ) -> Result<(Option<Lsn>, Vec<Option<Vec<u8>>>), StoreError> {
+        let mut line = self.line().await?;
+        let keys = || asked.iter().flat_map(|question| &question.keys);
+        let bytes = keys().map(Vec::len).sum::<usize>() + self.keys.fresh.len();
+        let number = keys().count();
+        let mut command = redis::Cmd::with_capacity(number + 2, bytes + 4);
+        command.arg("MGET").arg(&self.keys.fresh);
+        for key in keys() {
+            command.arg(key);
+        }
+        let values: Vec<Option<Vec<u8>>> = command.query_async(&mut line).await?;
+        if values.len() != number + 1 {
             return Err(StoreError::Lost(
                 "another number of values than were asked for".to_owned(),
             ));
         }
-        let certificate = values.remove(0);
+        let mut values = values.into_iter();
+        let certificate = values.next().flatten();
         let certificate = certificate.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
-        Ok(Found { certificate, values })
+        Ok((certificate, values.collect()))
     }
 
     async fn line(&self) -> Result<MultiplexedConnection, StoreError> {

@@ -1,11 +1,12 @@
 //! Which warm-up is due when. Pure: whoever asks says what time it is.
 //!
-//! There is one at a time, so no two overlap. What was dropped is urgent: it waits a moment, in
-//! which more of it becomes one warm-up, and it interrupts one of the schedule, which then
+//! There is one at a time, so no two overlap. What somebody orders (the schedule) has its turn in
+//! order. What was dropped is urgent: it waits a moment, in
+//! which more of it becomes one warm-up, and it interrupts what was ordered, which then
 //! begins anew. Drops that follow one another have growing pauses between their warm-ups: a
 //! cache that is dropped every second must not have its whole population loaded every second.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,15 +19,11 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Drops further apart than this have nothing to do with each other.
 const CALM: Duration = Duration::from_secs(600);
-/// When one of the schedule that failed is tried again.
-const RETRY: Duration = Duration::from_secs(60);
-/// By how much a schedule's period varies, to both sides.
-const JITTER: f64 = 0.1;
 
 /// Why a warm-up is due. The names are the label `reason` of `unstale_warm_ups_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Its time has come.
+    /// The schedule ordered it.
     Schedule,
     /// Everything was dropped.
     Gap,
@@ -74,20 +71,15 @@ pub enum Next {
 /// What is due when.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    regular: Vec<Regular>,
+    /// What was ordered, in order.
+    ordered: VecDeque<(Ticket, Order)>,
+    tickets: u64,
     urgent: Option<Urgent>,
     under_way: Option<UnderWay>,
     /// How many urgent ones have followed one another.
     streak: u32,
     /// When the last urgent one was begun.
     last: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Regular {
-    order: Order,
-    every: Duration,
-    due: Instant,
 }
 
 #[derive(Debug)]
@@ -100,23 +92,31 @@ struct Urgent {
 #[derive(Debug)]
 struct UnderWay {
     order: Order,
-    /// Which of the regular ones; `None`: an urgent one.
-    regular: Option<usize>,
+    /// Of what was ordered, unless nobody waits for it any more; `None`: an urgent one.
+    ticket: Option<Ticket>,
+    withdrawn: bool,
 }
 
+/// What an order is known by to who gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
 impl Agenda {
-    /// Adds a warm-up that is due every so often, for the first time that long from now.
-    /// `chance` is between 0 and 1.
-    pub fn regularly(
-        &mut self,
-        every: Duration,
-        caches: BTreeSet<CacheId>,
-        organization: Option<String>,
-        now: Instant,
-        chance: f64,
-    ) {
+    /// Takes an order.
+    pub fn order(&mut self, caches: BTreeSet<CacheId>, organization: Option<String>) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
         let order = Order { reason: Reason::Schedule, caches, organization };
-        self.regular.push(Regular { order, every, due: now + jittered(every, chance) });
+        self.ordered.push_back((ticket, order));
+        ticket
+    }
+
+    /// Nobody waits for it any more: it is not begun, and not begun anew.
+    pub fn withdraw(&mut self, ticket: Ticket) {
+        self.ordered.retain(|(waiting, _)| *waiting != ticket);
+        if let Some(under_way) = &mut self.under_way {
+            under_way.withdrawn |= under_way.ticket == Some(ticket);
+        }
     }
 
     /// These caches have been emptied, or may be empty.
@@ -142,22 +142,17 @@ impl Agenda {
         self.urgent = Some(Urgent { reason, caches, due });
     }
 
-    /// What comes next; `chance` is between 0 and 1. What it gives is under way from then on.
-    pub fn next(&mut self, now: Instant, chance: f64) -> Next {
+    /// What comes next. What it gives is under way from then on.
+    pub fn next(&mut self, now: Instant) -> Next {
         if let Some(urgent) = self.urgent.take_if(|urgent| urgent.due <= now) {
             self.last = Some(now);
             let Urgent { reason, caches, .. } = urgent;
             return self.begin(Order { reason, caches, organization: None }, None);
         }
-        let due = self.regular.iter().position(|regular| regular.due <= now);
-        if let Some((at, regular)) = due.and_then(|at| Some((at, self.regular.get_mut(at)?))) {
-            regular.due = now + jittered(regular.every, chance);
-            let order = regular.order.clone();
-            return self.begin(order, Some(at));
+        if let Some((ticket, order)) = self.ordered.pop_front() {
+            return self.begin(order, Some(ticket));
         }
-        let urgent = self.urgent.iter().map(|urgent| urgent.due);
-        let dues = self.regular.iter().map(|regular| regular.due).chain(urgent);
-        dues.min().map_or(Next::Never, Next::At)
+        self.urgent.as_ref().map_or(Next::Never, |urgent| Next::At(urgent.due))
     }
 
     /// When what is under way has to make room; `None`: not, as far as is known.
@@ -166,31 +161,33 @@ impl Agenda {
         self.urgent.as_ref().map(|urgent| urgent.due)
     }
 
-    fn begin(&mut self, order: Order, regular: Option<usize>) -> Next {
-        self.under_way = Some(UnderWay { order: order.clone(), regular });
+    fn begin(&mut self, order: Order, ticket: Option<Ticket>) -> Next {
+        self.under_way = Some(UnderWay { order: order.clone(), ticket, withdrawn: false });
         Next::Now(order)
     }
 
-    /// What was under way has come to its end.
-    pub fn done(&mut self) {
-        self.under_way = None;
+    /// What was under way has come to its end. Gives the ticket, if it was ordered.
+    pub fn done(&mut self) -> Option<Ticket> {
+        self.under_way.take()?.ticket
     }
 
-    /// What was under way could not be done: it is due again, later.
-    pub fn failed(&mut self, now: Instant, chance: f64) {
-        let Some(UnderWay { order, regular }) = self.under_way.take() else { return };
-        match regular.and_then(|at| self.regular.get_mut(at)) {
-            Some(regular) => regular.due = regular.due.min(now + jittered(RETRY, chance)),
-            None => self.urgently(order.reason, order.caches, now, chance),
+    /// What was under way could not be done: what was dropped is due again, later. Gives the
+    /// ticket, if it was ordered: who did may order it again.
+    pub fn failed(&mut self, now: Instant, chance: f64) -> Option<Ticket> {
+        let UnderWay { order, ticket, .. } = self.under_way.take()?;
+        if ticket.is_none() {
+            self.urgently(order.reason, order.caches, now, chance);
         }
+        ticket
     }
 
     /// What was under way, if anything, was cut off: it is due again. Says which.
     pub fn cut_off(&mut self, now: Instant) -> Option<Reason> {
-        let UnderWay { order, regular } = self.under_way.take()?;
+        let UnderWay { order, ticket, withdrawn } = self.under_way.take()?;
         let reason = order.reason;
-        match (regular.and_then(|at| self.regular.get_mut(at)), &mut self.urgent) {
-            (Some(regular), _) => regular.due = now,
+        match (ticket, &mut self.urgent) {
+            (Some(_), _) if withdrawn => {}
+            (Some(ticket), _) => self.ordered.push_front((ticket, order)),
             (None, Some(waiting)) => waiting.caches.extend(order.caches),
             (None, None) => self.urgent = Some(Urgent { reason, caches: order.caches, due: now }),
         }
@@ -198,15 +195,10 @@ impl Agenda {
     }
 }
 
-fn jittered(every: Duration, chance: f64) -> Duration {
-    every.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
     const SECOND: Duration = Duration::from_secs(1);
 
     fn caches(ids: &[u16]) -> BTreeSet<CacheId> {
@@ -217,47 +209,43 @@ mod tests {
         Next::Now(Order { reason, caches: caches(ids), organization: None })
     }
 
-    /// Two caches every 4 h.
-    fn agenda(now: Instant) -> Agenda {
+    #[test]
+    fn orders_have_their_turn_in_order_and_one_at_a_time() {
+        let now = Instant::now();
         let mut agenda = Agenda::default();
-        agenda.regularly(4 * HOUR, caches(&[1, 2]), None, now, 0.5);
-        agenda
+        let first = agenda.order(caches(&[1, 2]), None);
+        let second = agenda.order(caches(&[3]), None);
+        assert_eq!(agenda.next(now), order(Reason::Schedule, &[1, 2]));
+        assert_eq!(agenda.done(), Some(first));
+        assert_eq!(agenda.next(now), order(Reason::Schedule, &[3]));
+        assert_eq!(agenda.failed(now, 0.5), Some(second), "who ordered it decides what follows");
+        assert_eq!(agenda.next(now), Next::Never);
     }
 
     #[test]
-    fn what_is_regular_comes_again_and_again_but_not_twice_at_once() {
-        let start = Instant::now();
-        let mut agenda = agenda(start);
-        assert_eq!(agenda.next(start, 0.5), Next::At(start + 4 * HOUR));
-        // It takes longer than its period: the next one follows, and nothing piles up.
-        let mut now = start + 4 * HOUR;
-        for _ in 0..3 {
-            assert_eq!(agenda.next(now, 0.5), order(Reason::Schedule, &[1, 2]));
-            now += 9 * HOUR;
-            agenda.done();
-        }
-        assert_eq!(agenda.next(now, 0.5), order(Reason::Schedule, &[1, 2]));
-        assert_eq!(agenda.next(now, 0.5), Next::At(now + 4 * HOUR));
-    }
-
-    #[test]
-    fn chance_moves_a_period_by_a_tenth_at_the_most() {
-        assert_eq!(jittered(HOUR, 0.0), HOUR.mul_f64(0.9));
-        assert_eq!(jittered(HOUR, 1.0), HOUR.mul_f64(1.1));
+    fn what_nobody_waits_for_is_not_begun_and_not_begun_anew() {
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
+        let (first, second) = (agenda.order(caches(&[1]), None), agenda.order(caches(&[2]), None));
+        agenda.withdraw(second);
+        assert_eq!(agenda.next(now), order(Reason::Schedule, &[1]));
+        agenda.withdraw(first);
+        assert_eq!(agenda.cut_off(now), Some(Reason::Schedule));
+        assert_eq!(agenda.next(now), Next::Never);
     }
 
     #[test]
     fn drops_at_the_same_time_are_one_warm_up_and_a_gap_outweighs_them() {
         let start = Instant::now();
         let mut agenda = Agenda::default();
-        assert_eq!(agenda.next(start, 0.0), Next::Never);
+        assert_eq!(agenda.next(start), Next::Never);
         agenda.urgently(Reason::Drop, caches(&[1]), start, 0.0);
         agenda.urgently(Reason::Drop, caches(&[2]), start + SECOND / 2, 0.0);
-        assert_eq!(agenda.next(start + SECOND / 2, 0.0), Next::At(start + SECOND));
+        assert_eq!(agenda.next(start + SECOND / 2), Next::At(start + SECOND));
         agenda.urgently(Reason::Gap, caches(&[1, 2, 3]), start + SECOND / 2, 0.0);
-        assert_eq!(agenda.next(start + SECOND, 0.0), order(Reason::Gap, &[1, 2, 3]));
+        assert_eq!(agenda.next(start + SECOND), order(Reason::Gap, &[1, 2, 3]));
         agenda.done();
-        assert_eq!(agenda.next(start + SECOND, 0.0), Next::Never);
+        assert_eq!(agenda.next(start + SECOND), Next::Never);
     }
 
     #[test]
@@ -267,10 +255,10 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..12 {
             agenda.urgently(Reason::Drop, caches(&[1]), now, 0.0);
-            let Next::At(due) = agenda.next(now, 0.0) else { panic!("it waits") };
+            let Next::At(due) = agenda.next(now) else { panic!("it waits") };
             pauses.push(due - now);
             now = due;
-            assert_eq!(agenda.next(now, 0.0), order(Reason::Drop, &[1]));
+            assert_eq!(agenda.next(now), order(Reason::Drop, &[1]));
             agenda.done();
         }
         assert!(pauses.is_sorted(), "{pauses:?}");
@@ -281,37 +269,33 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_begins_anew_after_what_cut_it_off() {
-        let start = Instant::now();
-        let mut agenda = agenda(start);
-        let now = start + 4 * HOUR;
-        assert_eq!(agenda.next(now, 0.5), order(Reason::Schedule, &[1, 2]));
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
+        let ticket = agenda.order(caches(&[1, 2]), None);
+        assert_eq!(agenda.next(now), order(Reason::Schedule, &[1, 2]));
         assert_eq!(agenda.interrupted_at(), None);
         agenda.urgently(Reason::Drop, caches(&[2]), now, 0.0);
         let now = agenda.interrupted_at().unwrap();
         assert_eq!(agenda.cut_off(now), Some(Reason::Schedule));
-        assert_eq!(agenda.next(now, 0.5), order(Reason::Drop, &[2]));
+        assert_eq!(agenda.next(now), order(Reason::Drop, &[2]));
         // A run that ends cuts off, too.
         assert_eq!(agenda.cut_off(now), Some(Reason::Drop));
         agenda.urgently(Reason::Gap, caches(&[1, 2]), now, 0.0);
-        assert_eq!(agenda.next(now, 0.5), order(Reason::Gap, &[1, 2]));
-        agenda.done();
-        assert_eq!(agenda.next(now, 0.5), order(Reason::Schedule, &[1, 2]));
-        agenda.done();
+        assert_eq!(agenda.next(now), order(Reason::Gap, &[1, 2]));
+        assert_eq!(agenda.done(), None);
+        assert_eq!(agenda.next(now), order(Reason::Schedule, &[1, 2]));
+        assert_eq!(agenda.done(), Some(ticket));
         assert_eq!(agenda.cut_off(now), None);
-        assert_eq!(agenda.next(now, 0.5), Next::At(now + 4 * HOUR));
+        assert_eq!(agenda.next(now), Next::Never);
     }
 
     #[test]
-    fn what_failed_is_due_again_later() {
-        let start = Instant::now();
-        let mut agenda = agenda(start);
-        let now = start + 4 * HOUR;
-        agenda.next(now, 0.5);
-        agenda.failed(now, 0.5);
-        assert_eq!(agenda.next(now, 0.5), Next::At(now + RETRY));
+    fn what_was_dropped_and_failed_is_due_again_later() {
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
         agenda.urgently(Reason::Gap, caches(&[1]), now, 0.0);
-        assert_eq!(agenda.next(now + SECOND, 0.5), order(Reason::Gap, &[1]));
-        agenda.failed(now + SECOND, 0.0);
-        assert_eq!(agenda.next(now + SECOND, 0.5), Next::At(now + 3 * SECOND));
+        assert_eq!(agenda.next(now + SECOND), order(Reason::Gap, &[1]));
+        assert_eq!(agenda.failed(now + SECOND, 0.0), None);
+        assert_eq!(agenda.next(now + SECOND), Next::At(now + 3 * SECOND));
     }
 }

@@ -5,26 +5,39 @@
 //! time: then it is due again in the next one, and what it has filled is passed over at
 //! the price of a question to Redis.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::agenda::{Agenda, Next, Order, Reason};
+use super::agenda::{Agenda, Next, Order, Reason, Ticket};
 use super::filling::Filling;
 use super::once::{Counts, Means, Plan, Progress, Warmed};
 use super::population::{PopulationError, Whose};
 use super::turns::Turns;
-use crate::config::model::{Config, Scalar, Task, Warm};
+use crate::config::model::{Config, Warm};
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
 use crate::postgres::client::SqlClient;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
+
+/// What came of an order, in words.
+type Outcome = Result<String, String>;
+
+/// Takes the order back, if nobody waits for it any more.
+struct Ordered<'a>(&'a Shared, Ticket);
+
+impl Drop for Ordered<'_> {
+    fn drop(&mut self) {
+        self.0.orders().remove(&self.1);
+        self.0.lock().withdraw(self.1);
+    }
+}
 
 /// The warm-ups of a daemon; cloning shares the agenda.
 #[derive(Clone)]
@@ -36,6 +49,8 @@ struct Shared {
     config: Warm,
     agenda: Mutex<Agenda>,
     changed: Notify,
+    /// Who waits for what was ordered.
+    orders: Mutex<BTreeMap<Ticket, oneshot::Sender<Outcome>>>,
     rules: Rules,
     /// The caches that can be warmed.
     all: BTreeSet<CacheId>,
@@ -44,10 +59,10 @@ struct Shared {
 }
 
 impl WarmUps {
-    /// The schedule of the configuration begins now; at start, if that is wanted, in a moment.
+    /// Nothing is due; at start, if that is wanted, something is in a moment.
     ///
     /// # Errors
-    /// If a population is no query, or a schedule names no cache.
+    /// If a population is no query.
     pub fn new(
         config: &Config,
         rules: &Rules,
@@ -58,26 +73,15 @@ impl WarmUps {
         let plan = Plan::new(rules, &all);
         let plan = plan.map_err(|error: PopulationError| error.to_string())?;
         let all: BTreeSet<CacheId> = plan.caches().map(|(id, _)| id).collect();
-        let now = Instant::now();
         let mut agenda = Agenda::default();
-        for schedule in &config.schedule {
-            let Task::Warm = schedule.task;
-            let caches = rules.mapping.select(&schedule.cache_type);
-            let caches = caches.map_err(|reason| format!("schedule.cache_type: {reason}"))?;
-            let organization = schedule.organization.as_ref().map(|scalar| match scalar {
-                Scalar::Number(id) => id.to_string(),
-                Scalar::Text(name) => name.clone(),
-            });
-            let every = schedule.every.get();
-            agenda.regularly(every, caches, organization, now, fastrand::f64());
-        }
         if config.warm.on_start {
-            agenda.urgently(Reason::Start, all.clone(), now, fastrand::f64());
+            agenda.urgently(Reason::Start, all.clone(), Instant::now(), fastrand::f64());
         }
         let shared = Shared {
             config: config.warm.clone(),
             agenda: Mutex::new(agenda),
             changed: Notify::new(),
+            orders: Mutex::default(),
             rules: rules.clone(),
             all,
             turns,
@@ -103,6 +107,28 @@ impl WarmUps {
         }
     }
 
+    /// Orders a warm-up of these caches, and waits for its end. Dropped, it takes the order back.
+    ///
+    /// # Errors
+    /// If it failed: why, in words.
+    pub async fn ordered(
+        &self,
+        caches: BTreeSet<CacheId>,
+        organization: Option<String>,
+    ) -> Result<String, String> {
+        let (tell, told) = oneshot::channel();
+        let ordered = {
+            let mut agenda = self.shared.lock();
+            let ticket = agenda.order(caches, organization);
+            self.shared.orders().insert(ticket, tell);
+            Ordered(&self.shared, ticket)
+        };
+        self.shared.changed.notify_one();
+        let outcome = told.await;
+        drop(ordered);
+        outcome.unwrap_or_else(|_| Err("it was given up".to_owned()))
+    }
+
     /// Warms up whenever it is time, for ever.
     pub async fn run(self, filling: Filling, connect: ConnectOptions, timeout: Duration) {
         if !self.shared.config.enabled {
@@ -111,7 +137,7 @@ impl WarmUps {
         let Shared { agenda: _, changed, .. } = &*self.shared;
         self.shared.cut_off();
         loop {
-            let next = self.shared.lock().next(Instant::now(), fastrand::f64());
+            let next = self.shared.lock().next(Instant::now());
             match next {
                 Next::Now(order) => tokio::select! {
                     result = self.shared.warm_up(&order, &filling, &connect, timeout) => {
@@ -132,6 +158,17 @@ impl WarmUps {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn orders(&self) -> MutexGuard<'_, BTreeMap<Ticket, oneshot::Sender<Outcome>>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, ticket: Option<Ticket>, outcome: Outcome) {
+        if let Some(tell) = ticket.and_then(|ticket| self.orders().remove(&ticket)) {
+            // Who does not wait any more does not need to know.
+            _ = tell.send(outcome);
+        }
     }
 
     /// Until what is under way has to make room.
@@ -187,7 +224,7 @@ impl Shared {
         let reason = order.reason.as_str();
         match result {
             Ok((warmed, took)) => {
-                self.lock().done();
+                let ticket = self.lock().done();
                 let mut total = Counts::default();
                 for (_, counts) in &warmed.caches {
                     total += *counts;
@@ -217,11 +254,15 @@ impl Shared {
                     );
                 }
                 self.count(order.reason, "done");
+                let told =
+                    format!("{stored} entries stored, {present} were there, {failed} failed");
+                self.tell(ticket, Ok(told));
             }
             Err(error) => {
-                self.lock().failed(Instant::now(), fastrand::f64());
+                let ticket = self.lock().failed(Instant::now(), fastrand::f64());
                 warn!(reason, %error, "a warm-up has failed; it is tried again");
                 self.count(order.reason, "failed");
+                self.tell(ticket, Err(error.to_string()));
             }
         }
     }

@@ -3,8 +3,9 @@
 //! [`queue`] decides what goes next, [`refresh`] when an entry is refreshed that may stay for a
 //! while, both purely. [`rewarm`] is the task that does it, after each change. A *warm-up* fills what whole caches lack: [`population`] says which entries a cache
 //! should have, and [`once`] fills those that are not there, for `unstale warm` and for
-//! the daemon, where [`agenda`] decides, purely, what is due when (a schedule, after a gap,
-//! after a whole cache was dropped, at start) and [`attend`] does it. [`turns`] is what all of
+//! the daemon, where [`agenda`] decides, purely, what is due when (ordered by the schedule, after a
+//! gap, after a whole cache was dropped, at start) and [`attend`] does it. [`backlog`] decides, purely,
+//! when all of it waits for the stream. [`turns`] is what all of
 //! them go through to the database.
 //!
 //! # What is lost when
@@ -32,6 +33,7 @@
 
 pub mod agenda;
 pub mod attend;
+pub mod backlog;
 pub mod filling;
 pub mod once;
 pub mod population;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::attend::WarmUps;
+use self::backlog::Backlog;
 use self::filling::Filling;
 use self::rewarm::Rewarmer;
 use self::turns::Turns;
@@ -59,20 +62,25 @@ pub struct Warming {
     pub rewarmer: Rewarmer,
     /// What whole caches lack.
     pub warm_ups: WarmUps,
+    turns: Arc<Turns>,
     workers: usize,
+    max_lag_bytes: u64,
+    metrics: Metrics,
 }
 
 impl Warming {
     /// Nothing waits yet.
     ///
     /// # Errors
-    /// If a population is no query, or a schedule names no cache.
+    /// If a population is no query.
     pub fn new(config: &Config, rules: &Rules, metrics: &Metrics) -> Result<Self, String> {
         let turns = Arc::new(Turns::new(&config.warm));
         let mapping = Arc::clone(&rules.mapping);
         let rewarmer = Rewarmer::new(&config.warm, mapping, Arc::clone(&turns), metrics.clone());
-        let warm_ups = WarmUps::new(config, rules, turns, metrics.clone())?;
-        Ok(Warming { rewarmer, warm_ups, workers: config.warm.concurrency })
+        let warm_ups = WarmUps::new(config, rules, Arc::clone(&turns), metrics.clone())?;
+        let (workers, max_lag_bytes) = (config.warm.concurrency, config.warm.max_lag_bytes);
+        let metrics = metrics.clone();
+        Ok(Warming { rewarmer, warm_ups, turns, workers, max_lag_bytes, metrics })
     }
 
     /// Everything was dropped: what waited goes, and all caches are warmed up.
@@ -81,20 +89,25 @@ impl Warming {
         self.warm_ups.gap();
     }
 
-    /// Fills, for ever. To be dropped with the run of the pipeline.
+    /// Fills, for ever. To be dropped with the run of the pipeline. `behind`: how far the
+    /// stream is behind, in bytes of WAL.
     ///
     /// # Errors
     /// If a worker panicked.
     pub async fn run(
         self,
+        behind: impl Fn() -> u64 + Send,
         filling: Filling,
         connect: ConnectOptions,
         timeout: Duration,
     ) -> Result<(), String> {
         let warm_ups = self.warm_ups.run(filling.clone(), connect, timeout);
+        let backlog = Backlog::new(self.max_lag_bytes);
+        let watching = self.turns.wait_for_stream(backlog, behind, &self.metrics);
         tokio::select! {
             ended = self.rewarmer.run(self.workers, filling) => ended,
             () = warm_ups => Ok(()),
+            () = watching => Ok(()),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! connection that does not come about, a server that refuses everybody) all wait; then one
 //! tries, and if that is trouble again all wait longer. So a server that comes back is
 //! met by one question at a time, however many workers there are.
+//!
+//! While the stream is far behind ([`super::backlog`]) all wait, too, but each turn only for so long:
+//! a stream that never catches up must not keep the cache cold for ever.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +15,21 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
+use super::backlog::Backlog;
 use crate::config::model::Warm;
+use crate::metrics::Metrics;
 
 /// So long at the most each worker of a warm-up waits for rewarming to have nothing to do.
 const FLOOR: Duration = Duration::from_secs(1);
+
+/// So long at the most each turn waits for the stream to catch up.
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
+
+/// How often it is looked at how far behind the stream is.
+const LOOK: Duration = Duration::from_millis(200);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -34,6 +45,8 @@ pub struct Turns {
     unused: AtomicUsize,
     /// Whether rewarming has something to do.
     rewarming: watch::Sender<bool>,
+    /// Whether the stream is far behind.
+    held_back: watch::Sender<bool>,
     trouble: Mutex<Trouble>,
     prober: tokio::sync::Mutex<()>,
 }
@@ -57,6 +70,7 @@ impl Turns {
             next: Mutex::default(),
             unused: AtomicUsize::new(0),
             rewarming: watch::Sender::new(false),
+            held_back: watch::Sender::new(false),
             trouble: Mutex::default(),
             prober: tokio::sync::Mutex::default(),
         }
@@ -65,6 +79,38 @@ impl Turns {
     /// Says whether rewarming has something to do.
     pub fn rewarming(&self, something: bool) {
         self.rewarming.send_if_modified(|known| std::mem::replace(known, something) != something);
+    }
+
+    /// Lets all wait while the stream is far behind; goes on for ever. `behind` says how far, in
+    /// bytes of WAL.
+    pub async fn wait_for_stream(
+        &self,
+        mut backlog: Backlog,
+        behind: impl Fn() -> u64,
+        metrics: &Metrics,
+    ) {
+        let _released = Released(self, metrics);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            let bytes = behind();
+            self.hold_back(backlog.waits(bytes), bytes, metrics);
+        }
+    }
+
+    fn hold_back(&self, waits: bool, behind_bytes: u64, metrics: &Metrics) {
+        let changed = |known: &mut bool| std::mem::replace(known, waits) != waits;
+        if !self.held_back.send_if_modified(changed) {
+            return;
+        }
+        metrics.warm_held_back.set(waits.into());
+        if waits {
+            metrics.warm_holds.inc();
+            info!(behind_bytes, "warming waits for the stream to catch up (warm.max_lag_bytes)");
+        } else {
+            info!(behind_bytes, "the stream has caught up: warming goes on");
+        }
     }
 
     /// A turn of a job that a change has left.
@@ -82,6 +128,8 @@ impl Turns {
     async fn take(&self) -> Turn<'_> {
         // It is never closed.
         let slot = self.slots.acquire().await.ok();
+        let mut held_back = self.held_back.subscribe();
+        _ = tokio::time::timeout(LONGEST_HOLD, held_back.wait_for(|waits| !waits)).await;
         let prober = self.wait_out_trouble().await;
         self.keep_pace().await;
         Turn { turns: self, _slot: slot, _prober: prober }
@@ -115,6 +163,15 @@ impl Turns {
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without a run of the pipeline nobody looks any more, and nothing is held back.
+struct Released<'a>(&'a Turns, &'a Metrics);
+
+impl Drop for Released<'_> {
+    fn drop(&mut self) {
+        self.0.hold_back(false, 0, self.1);
     }
 }
 
@@ -177,6 +234,37 @@ fn pauses() -> backon::ExponentialBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn while_the_stream_is_far_behind_a_turn_waits_but_not_for_ever() {
+        let turns = Turns::new(&Warm { max_per_second: 0, ..Warm::default() });
+        let start = Instant::now();
+        let metrics = Metrics::new().unwrap();
+        let behind = std::sync::atomic::AtomicU64::new(1000);
+        let mut watching = Box::pin(turns.wait_for_stream(
+            Backlog::new(100),
+            || behind.load(Ordering::Relaxed),
+            &metrics,
+        ));
+        let patient = async {
+            tokio::time::sleep(LOOK).await;
+            turns.rewarm().await.worked();
+            let held_for = start.elapsed();
+            behind.store(0, Ordering::Relaxed);
+            turns.warm().await.worked();
+            held_for
+        };
+        tokio::select! {
+            () = &mut watching => {}
+            held_for = patient => assert!(held_for >= LONGEST_HOLD, "{held_for:?}"),
+        }
+        assert_eq!(metrics.warm_holds.get(), 1);
+        behind.store(1000, Ordering::Relaxed);
+        _ = tokio::time::timeout(2 * LOOK, &mut watching).await;
+        assert_eq!(metrics.warm_held_back.get(), 1);
+        drop(watching);
+        assert_eq!(metrics.warm_held_back.get(), 0, "nobody looks any more");
+    }
 
     #[test]
     fn pauses_grow_whoever_reports_the_trouble_and_end_with_it() {

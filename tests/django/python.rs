@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, World, environment, root};
 
 /// The Python that knows Django.
 pub(crate) fn python() -> PathBuf {
-    environment::environment("django").join("python")
+    environment::environment("tests/django").join("python")
 }
 
 /// `tests/django/worker.py`, connected with a world's Postgres and Redis.

@@ -19,6 +19,7 @@ django.setup()
 
 import truth  # noqa: E402  (models load only after the set-up)
 from django.contrib.auth.models import Group  # noqa: E402
+import signals  # noqa: E402
 import writes  # noqa: E402
 
 
@@ -68,6 +69,8 @@ def tables():
 
 COMMANDS = {
     "tables": tables,
+    "connect_signals": signals.connect,
+    "fill": signals.fill,
     "prepare": writes.prepare,
     "unusual_rows": writes.unusual_rows,
     "entries": truth.entries,

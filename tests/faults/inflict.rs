@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use unstale::pipeline::points::Point;
 use unstale::sandbox::{Proxy, Shutdown};
 
-use crate::schedule::{Act, Fault, Trouble, Way, What};
+use crate::schedule::{Act, Fault, Part, Trouble, Way, What};
 use crate::stage::Stage;
 
 /// How much later a chunk of bytes comes on a slow way.
 const SLOW: Duration = Duration::from_millis(40);
+
+/// At most, on a slow machine.
+const STARTS: Duration = Duration::from_secs(20);
 
 const OFTEN: Duration = Duration::from_millis(20);
 
@@ -35,9 +38,15 @@ impl Stage {
         self.mend().await;
     }
 
+    /// On a slow machine the one before may still be under way, against the schedule.
     async fn inflict(&self, fault: &Fault) {
+        let mut occupied = Vec::new();
+        for part in fault.what.occupies() {
+            let index = Part::ALL.iter().position(|other| other == part).unwrap();
+            occupied.push(self.parts[index].lock().await);
+        }
         let Fault { lasts, what, .. } = *fault;
-        let (world, redis, postgres) = (&self.world, &self.world.redis, &self.world.postgres);
+        let (redis, postgres) = (&self.world.redis, &self.world.postgres);
         match what {
             What::DaemonKilled => self.kill_daemon(None).await,
             What::DaemonRestarted => self.restart_daemon().await,
@@ -118,7 +127,6 @@ impl Stage {
                 standby.execute("select pg_wal_replay_resume()").await.unwrap();
             }
         }
-        _ = world;
     }
 
     async fn redis(&self, command: &[&str]) {
@@ -151,6 +159,12 @@ impl Stage {
 
     async fn restart_daemon(&self) {
         let mut daemon = self.daemon.lock().await;
+        // Before it listens for signals, this one ends it as it ends any program.
+        let start = Instant::now();
+        while daemon.get("/healthz").await.is_none() && start.elapsed() < STARTS {
+            tokio::time::sleep(OFTEN).await;
+        }
+        tokio::time::sleep(OFTEN).await;
         self.look_at(&mut daemon, false);
         daemon.signal("TERM");
         let ended = tokio::time::timeout(Duration::from_secs(20), daemon.child.wait()).await;
@@ -159,7 +173,7 @@ impl Stage {
             let wrong = format!("SIGTERM ended it with {status}\n{}", daemon.log());
             self.ledger.note(|tally| tally.other.push(wrong));
         }
-        *daemon = self.start();
+        self.replace(&mut daemon, self.start());
     }
 
     /// Sees to it that the point comes, and starts another one when it has killed.
@@ -201,7 +215,7 @@ impl Stage {
         tokio::time::sleep(lasts).await;
         self.look_at(&mut daemon, false);
         _ = daemon.child.kill().await;
-        *daemon = second;
+        self.replace(&mut daemon, second);
         self.serves_at(port);
     }
 

@@ -25,6 +25,8 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     pub counts: BTreeMap<&'static str, u64>,
+    /// By reason, of all daemons.
+    pub gaps: BTreeMap<String, u64>,
     /// Read from Redis although a change that it lacks was applied.
     pub stale_stored: Vec<String>,
     /// Served although a newer one was asked for.
@@ -34,6 +36,8 @@ pub struct Tally {
     pub panics: Vec<String>,
     /// Whatever else should not be.
     pub other: Vec<String>,
+    /// The log of the last daemon.
+    pub log: String,
 }
 
 impl Ledger {
@@ -85,6 +89,7 @@ impl fmt::Display for Tally {
         for (what, count) in &self.counts {
             write!(f, "{what}={count} ")?;
         }
+        write!(f, "gaps={:?} ", self.gaps)?;
         write!(
             f,
             "stale_stored={} stale_served={} lost={} panics={} other={}",

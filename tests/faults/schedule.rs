@@ -111,8 +111,8 @@ pub enum What {
 }
 
 /// What a fault breaks, or cannot do without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
     Daemon,
     Redis,
     RedisWay,
@@ -121,8 +121,20 @@ enum Part {
     Standby,
 }
 
+impl Part {
+    pub const ALL: [Part; 6] = [
+        Part::Daemon,
+        Part::Redis,
+        Part::RedisWay,
+        Part::Postgres,
+        Part::PostgresWay,
+        Part::Standby,
+    ];
+}
+
 impl What {
-    fn occupies(self) -> &'static [Part] {
+    /// Each list in the order of the parts.
+    pub fn occupies(self) -> &'static [Part] {
         use Part::{Daemon, Postgres, PostgresWay, Redis, RedisWay, Standby};
         match self {
             What::DaemonKilled | What::DaemonRestarted | What::DaemonFrozen => &[Daemon],
@@ -318,6 +330,7 @@ mod tests {
             for act in Plan::new(seed, 3).acts {
                 assert!(!act.faults.is_empty() && act.faults.len() <= MOST, "seed {seed}");
                 for (i, fault) in act.faults.iter().enumerate() {
+                    assert!(fault.what.occupies().is_sorted(), "{:?}", fault.what);
                     assert!(fault.ends() < ACT, "seed {seed}: {fault:?}");
                     for other in &act.faults[i + 1..] {
                         assert!(!fault.excludes(other), "seed {seed}: {fault:?} {other:?}");

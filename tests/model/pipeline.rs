@@ -81,6 +81,7 @@ fn transaction(tx: usize, at: Lsn, end_lsn: RealLsn) -> Transaction {
         committed_at: 0,
         sent_after: 0,
         received_at: Instant::now(),
+        heartbeat: None,
         changes: ChangeSet::default(),
         plans: Arc::new(LookupPlans::default()),
         share: None,

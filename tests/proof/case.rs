@@ -44,6 +44,8 @@ const RULES: &str = r#"
     invalidates = [ { cache = "item", id = "id" }, { cache = "grp", grp = "grp" } ]
 "#;
 
+const CHAIN_BROKEN: &str = "unstale_gaps_total{reason=\"chain_broken\"}";
+
 /// What happens beside the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
@@ -299,11 +301,26 @@ impl Case {
                     (world.state("valid").await? == "1").then_some(())
                 })
                 .await;
-                // Something worth restoring must be there, and must have become stale.
+                // Something worth restoring must be there.
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 let dump = world.redis.save_dump().await.unwrap();
+                // It must have become stale: until a step was done since, it is the present,
+                // and nothing is broken by restoring it.
+                let nonce = world.state("nonce").await;
+                until("another step", async || {
+                    (world.state("nonce").await? != *nonce.as_ref()?).then_some(())
+                })
+                .await;
                 tokio::time::sleep(Duration::from_millis(300)).await;
+                let broken = async || daemon.metric(CHAIN_BROKEN).await;
+                let before = broken().await;
                 world.redis.restore_dump(&dump).await.unwrap();
+                // The daemon may pause between two tries to connect. If Redis were killed again
+                // before it looked, it would never see what was restored.
+                until("what was restored to be noticed", async || {
+                    (broken().await > before).then_some(())
+                })
+                .await;
             }
         }
     }

@@ -33,9 +33,11 @@ fn run(command: &mut Command, remedy: &str) -> Output {
 }
 
 /// The folder of the environment's programs; makes the environment where there is none, of
-/// `tests/NAME/requirements.txt`. Blocks meanwhile: call it before anything runs that could suffer.
-pub fn environment(name: &str) -> PathBuf {
-    let requirements = root().join(format!("tests/{name}/requirements.txt"));
+/// the `requirements.txt` in a folder such as `tests/NAME`. Blocks meanwhile: call it before
+/// anything runs that could suffer.
+pub fn environment(of: &str) -> PathBuf {
+    let requirements = root().join(of).join("requirements.txt");
+    let name = of.rsplit('/').next().unwrap_or(of);
     let mut text = Vec::new();
     File::open(&requirements).unwrap().read_to_end(&mut text).unwrap();
     let remedy = format!(

@@ -28,7 +28,9 @@ use unstale::config::TEST_POINTS;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+pub mod acl;
 pub mod api;
+pub mod browser;
 pub mod environment;
 
 /// How long anything may take that is expected to happen.
@@ -140,6 +142,10 @@ impl World {
                 "warm.after_gap=false".to_owned(),
                 // Nor is what tests put there compared with the database.
                 "audit.per_second=0".to_owned(),
+                // Nor is anything done now and then.
+                "schedule=[]".to_owned(),
+                // Nor is anything written to the WAL but by the tests.
+                "postgres.heartbeat=0s".to_owned(),
                 // Nor does everybody serve at the same address.
                 "api.enabled=false".to_owned(),
             ],
@@ -239,6 +245,12 @@ impl World {
     /// A connection to the database that the values live in.
     pub async fn values(&self) -> MultiplexedConnection {
         self.redis.connection_db(1).await.expect("Redis answers")
+    }
+
+    /// What `unstale status` says.
+    pub async fn status(&self) -> serde_json::Value {
+        let output = self.command("status").arg("--json").output().await.expect("it runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Stores a value as a filler would that has just read the database.
@@ -438,6 +450,12 @@ impl World {
         .ok()
     }
 
+    /// Sends a signal to a process of the server, or to another of ours.
+    pub fn signal(pid: &str, signal: &str) {
+        let status = std::process::Command::new("kill").args([&format!("-{signal}"), pid]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
     /// Waits until a managed key is gone.
     pub async fn until_gone(&self, key: &str) {
         until(&format!("{key} to go"), async || (!self.keys().await.contains(key)).then_some(()))
@@ -462,10 +480,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = std::process::Command::new("kill")
-            .args([&format!("-{signal}"), &self.pid().to_string()])
-            .status();
-        assert!(status.expect("kill runs").success());
+        World::signal(&self.pid().to_string(), signal);
     }
 
     pub async fn kill9(mut self) {
@@ -486,11 +501,20 @@ impl Daemon {
             .expect("an exit status")
     }
 
+    /// Where the console is.
+    pub fn console(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.admin)
+    }
+
     /// An answer of the admin listener: status and body; `None` while it does not listen.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await
+    }
+
+    /// The answer of the admin listener to a whole request.
+    pub async fn send(&self, request: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
@@ -567,6 +591,16 @@ impl Daemon {
             (self.metric(name).await == expected).then_some(())
         })
         .await;
+    }
+
+    /// Waits until a metric is at least so much.
+    pub async fn until_at_least(&self, name: &str, least: f64) {
+        let start = Instant::now();
+        while self.metric(name).await < least {
+            let what = format!("waited in vain for {name} to be {least}");
+            assert!(start.elapsed() < PATIENCE, "{what}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits for a line of the log.

@@ -38,6 +38,7 @@ impl Api {
             total.add(&reads);
         }
         let phase = serde_json::to_value(&readiness.phase).unwrap_or_default();
+        let schedule = surveyed.as_ref().map(|surveyed| &surveyed.schedule);
         json!({
             "reads": { "total": total.told(), "caches": caches },
             "redis": surveyed.as_deref(),
@@ -50,9 +51,12 @@ impl Api {
                 "lag_seconds": readiness.lag_seconds,
                 "parked_transactions": readiness.parked_transactions,
                 "suspects": readiness.suspects,
+                "heartbeat_seconds": readiness.heartbeat_seconds,
+                "slot": readiness.slot,
             },
             "last_gap": readiness.last_gap,
-            "last_report": Value::Null,
+            "schedule": schedule,
+            "last_report": surveyed.as_ref().and_then(|surveyed| surveyed.last_report.clone()),
             "jobs_unfinished": self.jobs.unfinished(),
         })
     }

@@ -22,9 +22,16 @@ const PROGRAM: &str = "redis-server";
 pub struct RedisBuilder {
     settings: Vec<(String, String)>,
     tls: Option<ServerTls>,
+    program: Option<PathBuf>,
 }
 
 impl RedisBuilder {
+    /// Another program than the `redis-server` of this machine: another version, or Valkey.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
     /// A line of `redis.conf`, as it stands there: quote what holds spaces and is
     /// one word. May be given more than once (`user`, `save`). By default
     /// nothing is saved: a restart comes back empty.
@@ -44,7 +51,7 @@ impl RedisBuilder {
     /// # Errors
     /// Redis is not installed, a setting is wrong, or it did not start.
     pub async fn start(self) -> Result<Redis, SandboxError> {
-        let program = program()?;
+        let program = self.program.map_or_else(program, Ok)?;
         let password = self
             .settings
             .iter()
