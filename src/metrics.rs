@@ -211,20 +211,6 @@ impl Metrics {
         self.registry.gather()
     }
 
-    /// The series of a gauge that some task may keep, by the value of their label `cache`. What is
-    /// not there has not been measured yet.
-    #[must_use]
-    pub fn by_cache(&self, gauge: &str) -> BTreeMap<String, f64> {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == gauge);
-        let series = family.map(MetricFamily::get_metric).unwrap_or_default().iter();
-        let of_cache = series.filter_map(|metric| {
-            let label = metric.get_label().iter().find(|label| label.name() == "cache")?;
-            Some((label.value().to_owned(), metric.get_gauge().get_value()))
-        });
-        of_cache.collect()
-    }
-
     /// The text that Prometheus reads (exposition format 0.0.4).
     pub fn text(&self) -> Result<String, MetricsError> {
         let mut out = Vec::new();
@@ -247,6 +233,20 @@ pub fn total(counters: &IntCounterVec) -> u64 {
     )]
     let sum = counters.collect().iter().map(of).sum::<f64>() as u64;
     sum
+}
+
+/// A gauge's series, by the value of their label `cache`: those that were ever set.
+#[must_use]
+pub fn by_cache(gauges: &IntGaugeVec) -> BTreeMap<String, i64> {
+    let families = gauges.collect();
+    let series = families.iter().flat_map(MetricFamily::get_metric);
+    let of_cache = series.filter_map(|metric| {
+        let label = metric.get_label().iter().find(|label| label.name() == "cache")?;
+        #[expect(clippy::cast_possible_truncation, reason = "an integer, below 2^53")]
+        let value = metric.get_gauge().get_value() as i64;
+        Some((label.value().to_owned(), value))
+    });
+    of_cache.collect()
 }
 
 struct Maker(Registry);

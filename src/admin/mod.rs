@@ -45,6 +45,10 @@ pub struct State {
     status: Arc<Status>,
     /// The rules, as they are now.
     mapping: Arc<ArcSwap<Mapping>>,
+    /// Makes reports.
+    reporter: Arc<Reporter>,
+    /// In shadow mode: what is watched.
+    shadow: Option<Arc<Shadow>>,
     /// Where Redis is, and the names of the daemon's keys there.
     redis: (Address, ControlKeys),
     /// What stands before every cache's key.
@@ -53,10 +57,6 @@ pub struct State {
     remembered_drops: usize,
     /// Whether the read API counts reads.
     reads: bool,
-    /// Makes reports.
-    reporter: Arc<Reporter>,
-    /// In shadow mode: what is watched.
-    shadow: Option<Arc<Shadow>>,
     console: Arc<Console>,
 }
 
@@ -68,12 +68,12 @@ impl State {
         State {
             status: Arc::clone(&context.status),
             mapping,
+            reporter: Arc::clone(&context.reporter),
+            shadow: context.shadow.clone(),
             redis: (context.address.clone(), ControlKeys::new(&config.postgres.slot)),
             key_prefix: config.redis.key_prefix.clone(),
             remembered_drops: config.pipeline.remembered_drops,
             reads: context.serves(),
-            reporter: Arc::clone(&context.reporter),
-            shadow: context.shadow.clone(),
             console: Arc::new(Console::new(&config.postgres.slot)),
         }
     }

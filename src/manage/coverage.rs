@@ -82,7 +82,7 @@ pub struct Share {
 }
 
 /// Counts for every organization at once what a warm-up of everything would fill; of each cache `most`
-/// entries or so, spread evenly over all. Redis is left alone between steps for as long as each took.
+/// entries, or up to twice as many, spread evenly over all. Redis is left alone between steps for as long as each took.
 ///
 /// # Errors
 /// If a server does not answer, or Postgres refuses a population.

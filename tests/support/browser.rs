@@ -134,7 +134,8 @@ impl Browser {
 
     /// What is to be read in the first such element, as it is shown; empty without one.
     pub async fn text(&self, selector: &str) -> String {
-        let body = "return document.querySelector(arguments[0])?.innerText ?? ''";
+        let body = "const found = document.querySelector(arguments[0]); \
+                    return found?.checkVisibility() ? found.innerText : ''";
         self.script(body, json!([selector])).await.as_str().unwrap_or_default().to_owned()
     }
 

@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::print_stderr,
     missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and no test uses all of this"
@@ -76,6 +77,17 @@ pub struct World {
     pub config: PathBuf,
     /// Where daemons look for orders to die: [`World::points`].
     pub points: Option<PathBuf>,
+}
+
+/// Whether this server's installation lacks a program, which a test then says it was skipped
+/// for: some packages hold little but the server.
+pub fn lacks(postgres: &Postgres, program: &str) -> bool {
+    let program = postgres.program(program);
+    let lacks = !program.is_file();
+    if lacks {
+        eprintln!("skipped: there is no {}", program.display());
+    }
+    lacks
 }
 
 /// The tables of the default mapping.

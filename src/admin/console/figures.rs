@@ -1,5 +1,5 @@
 //! The figures of one moment: read from what the daemon knows of itself, compared with the
-//! moments before. No I/O but the process's own memory.
+//! moments before. No I/O.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +11,7 @@ use super::verdict::{Known, Verdict};
 use crate::config::model::Priority;
 use crate::fill::filler::How;
 use crate::mapping::Mapping;
-use crate::metrics::{Metrics, total};
+use crate::metrics::{Metrics, by_cache, total};
 use crate::status::Status;
 use crate::status::readiness::LastGap;
 use crate::times::Times;
@@ -31,6 +31,8 @@ pub(super) struct Figures {
     certified: bool,
     services: Services,
     lag_seconds: f64,
+    /// How long ago a transaction or a heartbeat was applied.
+    proven_seconds_ago: Option<f64>,
     lag_bytes: u64,
     applied_lsn: String,
     server_lsn: String,
@@ -44,7 +46,7 @@ pub(super) struct Figures {
     /// WAL that may still be written before the slot is lost; `null`: no limit, or not known.
     slot_safe_wal_bytes: Option<i64>,
     /// From commit to removal, lately; `null`: nothing was committed.
-    commit_to_invalidated: Latency,
+    commit_to_invalidated: Quantiles,
     /// `null` in the first moment.
     rates: Option<Rates>,
     audit: Audit,
@@ -60,15 +62,15 @@ struct Services {
 }
 
 /// In seconds.
-#[derive(Debug, Default, Serialize)]
-struct Latency {
+#[derive(Debug, Serialize)]
+struct Quantiles {
     p50: Option<f64>,
     p99: Option<f64>,
 }
 
-impl Latency {
-    fn of(distribution: &Times) -> Latency {
-        Latency { p50: distribution.quantile(0.5), p99: distribution.quantile(0.99) }
+impl Quantiles {
+    fn of(times: &Times) -> Quantiles {
+        Quantiles { p50: times.quantile(0.5), p99: times.quantile(0.99) }
     }
 }
 
@@ -99,10 +101,12 @@ struct Cache {
     hits: u64,
     misses: u64,
     bypasses: u64,
+    /// Old values, given because the database did not answer.
+    old: u64,
     errors: u64,
     /// `null`: not counted yet.
-    keys: Option<f64>,
-    bytes: Option<f64>,
+    keys: Option<i64>,
+    bytes: Option<i64>,
     stored: u64,
     loads: u64,
     load_p99: Option<f64>,
@@ -217,6 +221,7 @@ impl Figures {
             certified,
             services,
             lag_seconds: readiness.lag_seconds,
+            proven_seconds_ago: readiness.proven_seconds_ago,
             lag_bytes: readiness.lag_bytes,
             applied_lsn: readiness.applied_lsn,
             server_lsn: readiness.server_lsn,
@@ -227,7 +232,7 @@ impl Figures {
             gaps: total(&metrics.gaps),
             slot_retained_bytes: metrics.slot_retained_bytes.get(),
             slot_safe_wal_bytes: (safe >= 0).then_some(safe),
-            commit_to_invalidated: Latency::of(&lately),
+            commit_to_invalidated: Quantiles::of(&lately),
             rates: window.0.back().and_then(|before| sample.rates(before)),
             audit: Audit::of(metrics, mapping, stale_at),
             caches: caches(metrics, mapping, &sample, first),
@@ -277,8 +282,8 @@ impl Warm {
 
 /// By name; composed ones among them, which have reads and nothing else of their own.
 fn caches(metrics: &Metrics, mapping: &Mapping, now: &Sample, first: &Sample) -> Vec<Cache> {
-    let keys = metrics.by_cache("unstale_cache_keys");
-    let bytes = metrics.by_cache("unstale_cache_bytes");
+    let keys = by_cache(&metrics.cache_keys);
+    let bytes = by_cache(&metrics.cache_bytes);
     let of = |name: &str, loads: Option<(&Times, &Times)>| {
         let read = |result| metrics.cache_reads.with_label_values(&[name, result]).get();
         let (all, lately) = match loads {
@@ -290,6 +295,7 @@ fn caches(metrics: &Metrics, mapping: &Mapping, now: &Sample, first: &Sample) ->
             hits: read("held") + read("hit"),
             misses: read("miss"),
             bypasses: read("bypass"),
+            old: read("stale"),
             errors: read("error"),
             keys: keys.get(name).copied(),
             bytes: bytes.get(name).copied(),

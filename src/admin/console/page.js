@@ -116,7 +116,7 @@
   const show = (f) => {
     const late = f.lag_seconds >= 1;
     vital("lag", f.lag_seconds > 0 ? span(f.lag_seconds) : "none",
-      `${bytes(f.lag_bytes)} of WAL to go, applied up to ${f.applied_lsn}`, late ? "warn" : "");
+      `${bytes(f.lag_bytes)} of WAL to go, applied up to ${f.applied_lsn}${f.proven_seconds_ago === null ? "" : `; last proven ${ago(f.proven_seconds_ago * 1000)}`}`, late ? "warn" : "");
     vital("parked", number(f.parked),
       f.parked > 0 ? `committed, not visible yet, for ${span(f.parked_seconds)}: does a synchronous standby hang?`
         : f.suspects > 0 ? `${many(f.suspects, "transaction")} older than the slot watched` : "no transaction waits for a standby",
@@ -280,7 +280,8 @@
     for (const cache of caches) {
       const { bar, cells } = cacheRows.get(cache.name);
       const stored = Boolean(about.get(cache.name)?.key);
-      const all = cache.hits + cache.misses + cache.bypasses + cache.errors;
+      const others = [[cache.bypasses, "bypassed"], [cache.old, "old"], [cache.errors, "failed"]].filter(([n]) => n > 0);
+      const all = cache.hits + cache.misses + others.reduce((sum, [n]) => sum + n, 0);
       const share = all > 0 ? cache.hits / all : null;
       const set = (at, text, below = "") => {
         const [shown, note] = cells[at];
@@ -289,7 +290,7 @@
         shown.parentElement.classList.toggle("none", text === "–" || text === NOT_COUNTED);
       };
       set(0, readsCounted ? number(cache.hits) : "–");
-      set(1, readsCounted ? number(cache.misses) : "–", cache.bypasses + cache.errors > 0 ? `${number(cache.bypasses)} bypassed, ${number(cache.errors)} failed` : "");
+      set(1, readsCounted ? number(cache.misses) : "–", others.map(([n, what]) => `${number(n)} ${what}`).join(", "));
       set(2, share === null ? "–" : `${tenth.format(share * 100)} %`);
       bar.hidden = share === null;
       bar.style.setProperty("--share", share ?? 0);

@@ -76,6 +76,14 @@ impl Verdict {
         if let Phase::Draining = readiness.phase {
             return say(Standing::Bypassed, "Shutting down", READERS_BYPASS, &[]);
         }
+        if readiness.shadow {
+            return say(
+                Standing::StandingBy,
+                "Shadow mode: only looking on",
+                "This daemon removes nothing and certifies nothing. What the application itself failed to invalidate, unstale report --shadow says.",
+                &[],
+            );
+        }
         if !redis {
             let (standing, headline) = match has_streamed {
                 true => (Standing::Bypassed, "Bypassed: Redis is down"),
@@ -261,6 +269,8 @@ mod tests {
             assert!(!matches!(standing, Standing::Fresh | Standing::Attention), "{headline}");
             assert_eq!(Verdict::new(&known(&other)).next.last().unwrap(), "not streaming");
         }
+        let shadow = Readiness { shadow: true, ..readiness(Phase::Streaming, 0.0, &[]) };
+        assert_eq!(said(&known(&shadow)).0, Standing::StandingBy);
         let other = readiness(Phase::Streaming, 0.0, &["a lookup was refused"]);
         assert_eq!(said(&known(&other)).0, Standing::Attention);
     }
