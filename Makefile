@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-long soak faults lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -15,17 +15,24 @@ SECONDS ?= 120
 # The benchmarks. BENCH_... variables make them smaller: see the head of each.
 BENCH ?= $(basename $(notdir $(wildcard benches/*.rs)))
 
+# Which versions of Postgres `make test-long` tries beside the system's own, with which tests.
+VERSIONS ?= 16 17 18
+OF_VERSIONS = spine tables failover long_life rewrites two_phase stream_large stream_random \
+	mapping_live fault_daemon fault_postgres fault_publication fault_start fault_certificate
+
 # cargo nextest runs each test in a process of its own and kills what hangs;
 # without it, cargo test does.
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 ifeq ($(NEXTEST),yes)
 TEST      = cargo nextest run --locked
 TEST_LONG = cargo nextest run --locked --features long-tests --profile long
+TEST_SOME = cargo nextest run --locked
 DOCTEST   = cargo test --locked --doc
 else
 # Tests start servers: no more of them at once than .config/nextest.toml has.
 TEST      = cargo test --locked --lib --bins --tests -- --test-threads=4
 TEST_LONG = cargo test --locked --lib --bins --tests --features long-tests -- --test-threads=4
+TEST_SOME = RUST_TEST_THREADS=4 cargo test --locked
 DOCTEST   = cargo test --locked --doc
 endif
 
@@ -55,9 +62,19 @@ test: setup-tests ## every test but the long ones
 	$(TEST)
 	$(DOCTEST)
 
-test-long: setup-tests ## every test, the long ones too
+test-long: setup-tests ## every test, the long ones too, and other versions of Postgres
 	$(TEST_LONG)
 	$(DOCTEST)
+	$(MAKE) test-versions
+
+# What depends on the server, on those that this system does not package (VERSIONS="16 17 18").
+# scripts/postgres.sh says where one cannot be had; that one is skipped.
+test-versions: setup-tests
+	@for version in $(VERSIONS); do \
+		bin=$$(scripts/postgres.sh $$version) || { echo "skipped: Postgres $$version"; continue; }; \
+		echo "Postgres $$version: $$bin"; \
+		UNSTALE_PG_BIN=$$bin $(TEST_SOME) $(addprefix --test ,$(OF_VERSIONS)) || exit 1; \
+	done
 
 soak: setup ## the proof that nothing stale is stored, for longer (SECONDS=120)
 	@cargo build --locked --bins

@@ -3,9 +3,9 @@
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
 # Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
-# tests need promtool, and Chromium, in which they look at the console;
-# `scripts/setup.sh bench` also webdis and wrk, which the benchmarks
-# compare and measure with; the demo does without. Does nothing where nothing is missing.
+# tests need promtool, and Chromium, in which they look at the console; `scripts/setup.sh bench`
+# also webdis and wrk, which the benchmarks compare and measure with; the demo does without.
+# Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
 # sandbox runs in folders of its own. Debian's default cluster is not made.
@@ -131,8 +131,8 @@ keep_services_down() {
 missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
-needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no needs_chromium=no
-needs_webdis=no
+needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no
+needs_chromium=no needs_webdis=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
@@ -146,7 +146,10 @@ fi
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
     # Nothing but a test each needs wal2json, Python, promtool and Chromium: not worth a failure.
-    [ "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis" != nonononono ] || exit 0
+    case "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis" in
+        *yes*) ;;
+        *) exit 0 ;;
+    esac
 fi
 
 if ! have apt-get; then
@@ -198,6 +201,12 @@ if [ $needs_promtool = yes ]; then
     fi
 fi
 
+if [ $needs_webdis = yes ]; then
+    in_lists webdis || update_lists
+    apt_install webdis
+    disable webdis
+fi
+
 if [ $needs_chromium = yes ]; then
     in_lists chromium-driver || update_lists
     if in_lists chromium-driver; then
@@ -205,12 +214,6 @@ if [ $needs_chromium = yes ]; then
     else
         say "no package of chromium-driver: the test of the console will say so"
     fi
-fi
-
-if [ $needs_webdis = yes ]; then
-    in_lists webdis || update_lists
-    apt_install webdis
-    disable webdis
 fi
 
 if ! have_wal2json; then

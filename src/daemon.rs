@@ -21,6 +21,7 @@ use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::observed::idle;
+use crate::pipeline::by_hand::ByHand;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::points::Points;
@@ -145,6 +146,10 @@ impl Daemon {
                 Err(reason) => return Ended::Hopeless(reason),
             },
         };
+        // Copies outlive the runs.
+        let copies = self.context.rules.endpoints.iter().any(|e| e.stale_if_error.is_some());
+        let by_hand = (copies && self.api.is_some())
+            .then(|| tokio::spawn(ByHand::of_copies(&self.context).run()));
         let over = CancellationToken::new();
         let telling = Notifier::from_environment().map(|notifier| {
             let patience = self.context.longest_wait() + run::PATIENCE;
@@ -171,6 +176,9 @@ impl Daemon {
             warn!(
                 "requests to the read API were not answered within {within:?} (pipeline.drain_timeout)"
             );
+        }
+        if let Some(by_hand) = by_hand {
+            by_hand.abort();
         }
         over.cancel();
         if let Some(telling) = telling

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::api::endpoints::Endpoints;
-use crate::config::{Diagnostics, Loaded, populations, queries};
+use crate::config::{Diagnostics, Loaded, populations, queries, schemas};
 use crate::mapping::Mapping;
 
 /// What decides which keys depend on what, and what their values are.
@@ -33,9 +33,10 @@ impl Rules {
         let base_dir = loaded.source.base_dir();
         let queries = queries(&loaded.config, base_dir);
         let populations = populations(&loaded.config, base_dir);
-        match (mapping, queries, populations) {
-            (Ok(mapping), Ok(queries), Ok(populations)) => {
-                let endpoints = Endpoints::compile(&loaded.config, &mapping)
+        let schemas = schemas(&loaded.config, base_dir);
+        match (mapping, queries, populations, schemas) {
+            (Ok(mapping), Ok(queries), Ok(populations), Ok(schemas)) => {
+                let endpoints = Endpoints::compile(&loaded.config, &mapping, &schemas)
                     .map_err(|problems| loaded.source.diagnostics(problems))?;
                 Ok(Rules {
                     mapping: Arc::new(mapping),
@@ -45,8 +46,8 @@ impl Rules {
                     timezone: loaded.config.caches.timezone.clone(),
                 })
             }
-            (mapping, queries, populations) => {
-                let problems = [mapping.err(), queries.err(), populations.err()];
+            (mapping, queries, populations, schemas) => {
+                let problems = [mapping.err(), queries.err(), populations.err(), schemas.err()];
                 Err(loaded.source.diagnostics(problems.into_iter().flatten().flatten()))
             }
         }

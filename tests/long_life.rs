@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use support::World;
+use support::{World, lacks};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
@@ -53,11 +53,10 @@ async fn touch(world: &World, id: u32) {
 /// this installation has no program to make one.
 async fn aged() -> Option<Postgres> {
     let postgres = Postgres::builder().setting("autovacuum", "off").start().await.unwrap();
-    let reset = postgres.program("pg_resetwal");
-    if !reset.is_file() {
-        eprintln!("skipped: {} is not there", reset.display());
+    if lacks(&postgres, "pg_resetwal") {
         return None;
     }
+    let reset = postgres.program("pg_resetwal");
     // What is frozen is visible whatever the ids are.
     postgres.execute("vacuum freeze").await.unwrap();
     postgres.stop(Shutdown::Fast).await.unwrap();

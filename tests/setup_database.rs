@@ -367,7 +367,7 @@ async fn a_table_with_generated_columns_can_still_be_changed_by_the_application(
         ground.as_django("alter publication unstale set (publish_generated_columns = none)").await;
         let ended = ground.check().await.expect(1);
         ended.says("UPDATE AND DELETE ON stored FAIL");
-        ended.says("ALTER PUBLICATION \"unstale\" SET (publish_generated_columns = stored)");
+        ended.says("ALTER PUBLICATION unstale SET (publish_generated_columns = stored)");
         ground.set_up().await.expect(0);
         ground.as_django(&changed()).await;
     }

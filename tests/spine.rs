@@ -1,5 +1,7 @@
 //! The spine: a row changes in Postgres, exactly the right Redis keys go.
 
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -42,5 +44,27 @@ async fn a_changed_row_removes_exactly_the_keys_that_depended_on_it() {
         "{}",
         daemon.log()
     );
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test]
+async fn one_change_can_be_followed_through_the_log_by_its_xid_and_its_lsn() {
+    let world = World::new().await;
+    world.organizations(2).await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    let change = "update organization_organization set name = 'c' where id = 1;
+                  select pg_current_xact_id()::xid::text";
+    let xid = world.query_one(change).await;
+    world.settle().await;
+    let log = daemon.log();
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains(&format!("xid={xid} "))).collect();
+    let lsn = |line: &str| {
+        line.split("lsn=").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+    };
+    for step in ["received", "visible", "applied"] {
+        let line = lines.iter().find(|line| line.contains(step));
+        assert!(line.is_some_and(|line| lsn(line) == lsn(lines[0])), "{step} of {xid}:\n{log}");
+    }
     assert!(daemon.stop().await.success());
 }

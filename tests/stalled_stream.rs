@@ -117,3 +117,19 @@ async fn a_walsender_that_stands_still_is_left_and_what_it_kept_comes_with_the_n
     assert_eq!(daemon.gaps().await.len(), 1, "the first start alone");
     assert!(daemon.stop().await.success());
 }
+
+#[tokio::test]
+async fn a_standby_that_hangs_holds_back_no_heartbeat() {
+    let mut world = world().await;
+    world.set("postgres.heartbeat=200ms");
+    let daemon = started(&world).await;
+    let stuck = world.rename_stuck(1).await;
+    daemon.until_metric("unstale_parked_transactions", 1.0).await;
+    let before = daemon.metric(BEATS).await;
+    daemon.until_at_least(BEATS, before + 5.0).await;
+    assert!(world.keys().await.contains(&org(1)), "nobody can see that change");
+    world.release_standby().await;
+    world.until_gone(&org(1)).await;
+    stuck.await.unwrap();
+    assert!(daemon.stop().await.success());
+}

@@ -1,6 +1,7 @@
 //! The table of endpoints: what is served where, to whom, from which cache. Compiled from
 //! `[[endpoints]]` and pure; an OpenAPI document can be made of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -10,6 +11,7 @@ use super::identity::Identity;
 use super::own::Own;
 use super::parameters::{Parameter, Query, Values, decode};
 use super::problem::Problem as Refusal;
+use super::schemas::{Schemas, check};
 use crate::config::duration::Span;
 use crate::config::endpoints::{Endpoint as Written, Who};
 use crate::config::model::Config;
@@ -25,6 +27,8 @@ pub const USER_ID: &str = "user_id";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     endpoints: Vec<Endpoint>,
+    /// What the values look like.
+    pub schemas: Schemas,
     /// The cache that says who a user is; there is one unless all is for anyone.
     pub identity: Option<CacheId>,
 }
@@ -94,7 +98,11 @@ impl Endpoints {
     ///
     /// # Errors
     /// All that is wrong with them.
-    pub fn compile(config: &Config, mapping: &Mapping) -> Result<Endpoints, Vec<Problem>> {
+    pub fn compile(
+        config: &Config,
+        mapping: &Mapping,
+        schemas: &BTreeMap<String, serde_json::Value>,
+    ) -> Result<Endpoints, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for (index, written) in config.endpoints.iter().enumerate() {
@@ -111,6 +119,13 @@ impl Endpoints {
                 compiler.add("path", message, "give it a path of its own");
             }
             endpoints.push(endpoint);
+        }
+        for (name, schema) in schemas {
+            if let Err(message) = check(schema) {
+                let path = ConfigPath::from_iter(["caches", name, "schema"]);
+                problems
+                    .push(Problem::new(path, message).hint("see json-schema.org, draft 2020-12"));
+            }
         }
         let identity = mapping.cache_by_name(&config.api.identity);
         let takes_user =
@@ -140,7 +155,12 @@ impl Endpoints {
             problems.push(Problem::new(path, message).hint("leave out `stale_if_error` here"));
         }
         let identity = identity.map(|(id, _)| id);
-        if problems.is_empty() { Ok(Endpoints { endpoints, identity }) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let served = endpoints.iter().map(|endpoint| &*endpoint.cache);
+        let schemas = Schemas::new(schemas, mapping, served);
+        Ok(Endpoints { endpoints, schemas, identity })
     }
 
     /// In the order of the configuration.
@@ -467,7 +487,7 @@ mod tests {
             .load()
             .map_err(|d| vec![d.to_string()])?;
         let mapping = Mapping::new(&config).unwrap();
-        Endpoints::compile(&config, &mapping).map_err(|problems| {
+        Endpoints::compile(&config, &mapping, &BTreeMap::new()).map_err(|problems| {
             problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect()
         })
     }

@@ -22,7 +22,7 @@
 //!
 //! Pure: [`endpoints`] (the table, compiled from `[[endpoints]]`; all that an OpenAPI document
 //! needs is in it), [`parameters`], [`identity`], [`access`], [`token`], [`conditional`],
-//! [`encoding`], [`problem`], [`own`], [`openapi`]. With I/O: [`server`] (connections), `handle` (one
+//! [`encoding`], [`problem`], [`own`], [`openapi`], [`schemas`]. With I/O: [`server`] (connections), `handle` (one
 //! request), `reading` (one value), `management` (orders, and how it stands), [`service`] (what a
 //! reload replaces).
 //!
@@ -59,6 +59,7 @@ pub mod parameters;
 pub mod problem;
 mod reading;
 mod respond;
+pub mod schemas;
 mod seen;
 pub mod server;
 pub mod service;

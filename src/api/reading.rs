@@ -252,7 +252,7 @@ impl Api {
         let ticket = serving.stale.ticket(Instant::now());
         let reading = self.try_read(serving, wanted, course);
         let there = || serving.stale.get(key, within, Instant::now());
-        let older = |Copied { value, watermark, good_at }: Copied| Reading {
+        let older = |Copied { value, watermark, good_at, .. }: Copied| Reading {
             value: Some(value),
             source: Source::Stale { age: good_at.elapsed().as_secs() },
             watermark: Some(watermark),

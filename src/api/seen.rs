@@ -5,6 +5,28 @@
 //! bytes, so the time at which these bytes were first seen under this key is never before the
 //! data changed to what it is: a later time costs a 304, it never gives a wrong one.
 //! [`super::conditional`] says what is made of it.
+//!
+//! # Why not when it was stored
+//!
+//! That would be the better time, and nothing that a hit reads in its one round trip tells it:
+//!
+//! * *Not the life that remains.* It could come in the same round trip (PTTL beside MGET). But stored
+//!   is now less (the whole life less what remains), and the whole life is not known: chance takes
+//!   up to a tenth of the TTL, what is rewarmed gets what remained of the life before, a day's end and
+//!   a due of `on_change = "refresh"` cut it short. Only a bound is left: *not before* now less (TTL less
+//!   what remains). As `Last-Modified` a bound that may be too early is worse than none: of a TTL of
+//!   an hour, a value that was stored a minute ago to live for ten would be told as 50 minutes old;
+//!   a client that holds the value from before, of half an hour ago, would be told 304. A time that
+//!   is too late only costs a 200.
+//! * *Lives that can be told* would need every fill to give the whole TTL: entries that were filled
+//!   together would end together, and one that nobody reads would live for ever on writes.
+//! * *Writing it down*: the value is the cache's contract with those who read by GET, and a second
+//!   key for each entry would cost all of them what few ask for.
+//!
+//! Who wants to be exact sends `If-None-Match`: the tag is of the bytes, wherever they were stored.
+//! `Age` (RFC 9111, section 5.1) is the time since a value was generated *or validated*. Each hit is
+//! validated, by the certificate that comes with it; so an age that begins with the first sight
+//! here is never too small for what it promises.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -3,6 +3,15 @@
 //! Whoever is slow costs a connection and no more: the head of a request must come within
 //! `api.header_timeout`, an idle connection is kept as long, and an answer must be taken in
 //! as fast. Past `api.max_connections` one is told so and closed, at once.
+//!
+//! # Too much
+//!
+//! Everything that can pile up has a bound, so that too much ends in 503 and not in ever longer
+//! waits: connections (`api.max_connections`; each has one request under way, HTTP/1.1 knows no
+//! more), queries (`api.max_loads`; readers of one key share one), the wait for a query
+//! (`api.max_load_wait`) and for another's lease (2 s), Redis (`redis.timeout`, and then it is left
+//! alone for half a second), and the request as a whole (`api.request_timeout`). What waits
+//! holds up nobody else: hits need no query and no lease, and go on while misses are refused.
 
 use std::convert::Infallible;
 use std::io;

@@ -146,7 +146,7 @@ impl Api {
             mapping: Arc::clone(&context.rules.mapping),
             filler: Arc::new(filler(bounds)?),
             key_prefix: config.redis.key_prefix.clone(),
-            stale: Stale::new(self.settings.max_stale_bytes),
+            stale: Stale::new(self.settings.max_stale_bytes, self.held.by_hand()),
             ground: ground.map_err(|error| error.to_string())?,
             filling: Filling::new(filler(of_orders)?),
             turns: Turns::new(&config.warm),

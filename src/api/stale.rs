@@ -27,12 +27,14 @@
 //!   certificate or the database vouches for. Without either nobody is known, and only
 //!   endpoints for `anyone` have copies to give.
 //! * *What is asked for with `Unstale-Min-LSN`.* Who has written must not get less.
-//! * *What was removed by hand.* Such a removal empties this room, and what was being read
-//!   meanwhile does not come in any more ([`Ticket`]).
+//! * *What was removed by hand.* Such a removal voids all that is here, and what was being read
+//!   meanwhile does not come in any more ([`Ticket`]). (Any daemon that has copies looks for
+//!   notices of it all the time, be it one that stands by, or one whose database is away.)
 //! * *What a reload left behind.* The copies belong to the rules that they were computed by.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -42,6 +44,8 @@ use crate::lsn::Lsn;
 
 /// See the module.
 pub(super) struct Stale {
+    /// Moves when all is to be forgotten.
+    epoch: Arc<AtomicU64>,
     inner: Mutex<Inner>,
     /// How many bytes may be kept.
     room: usize,
@@ -49,8 +53,6 @@ pub(super) struct Stale {
 
 #[derive(Default)]
 struct Inner {
-    /// Counts the times that all was forgotten.
-    epoch: u64,
     /// What was noted lately, and what was before that.
     young: HashMap<Box<[u8]>, Copied, RandomState>,
     old: HashMap<Box<[u8]>, Copied, RandomState>,
@@ -65,6 +67,7 @@ pub(super) struct Copied {
     pub(super) watermark: Lsn,
     /// When it was good.
     pub(super) good_at: Instant,
+    epoch: u64,
 }
 
 /// Taken before a value is read.
@@ -75,8 +78,9 @@ pub(super) struct Ticket {
 }
 
 impl Stale {
-    pub(super) fn new(room: usize) -> Stale {
-        Stale { inner: Mutex::default(), room }
+    /// What was noted before `epoch` moves is forgotten then.
+    pub(super) fn new(room: usize, epoch: Arc<AtomicU64>) -> Stale {
+        Stale { epoch, inner: Mutex::default(), room }
     }
 
     /// Every change under the lock is whole before anything can panic: go on.
@@ -85,14 +89,20 @@ impl Stale {
     }
 
     pub(super) fn ticket(&self, now: Instant) -> Ticket {
-        Ticket { epoch: self.lock().epoch, at: now }
+        Ticket { epoch: self.epoch(), at: now }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// What reading gave; `None`: there is nothing (any more).
     pub(super) fn note(&self, ticket: Ticket, key: &[u8], value: Option<&Bytes>, watermark: Lsn) {
         let mut inner = self.lock();
         let known = inner.young.get(key).or_else(|| inner.old.get(key));
-        if ticket.epoch != inner.epoch || known.is_some_and(|known| known.good_at > ticket.at) {
+        let epoch = self.epoch();
+        let known = known.filter(|known| known.epoch == epoch);
+        if ticket.epoch != epoch || known.is_some_and(|known| known.good_at > ticket.at) {
             return;
         }
         inner.remove(key);
@@ -107,7 +117,7 @@ impl Stale {
             inner.young_bytes = 0;
         }
         inner.young_bytes += size;
-        let copied = Copied { value: value.clone(), watermark, good_at: ticket.at };
+        let copied = Copied { value: value.clone(), watermark, good_at: ticket.at, epoch };
         inner.young.insert(key.into(), copied);
     }
 
@@ -115,13 +125,8 @@ impl Stale {
     pub(super) fn get(&self, key: &[u8], within: Duration, now: Instant) -> Option<Copied> {
         let inner = self.lock();
         let known = inner.young.get(key).or_else(|| inner.old.get(key))?;
-        (now.saturating_duration_since(known.good_at) <= within).then(|| known.clone())
-    }
-
-    /// Forgets everything, and what is being read now.
-    pub(super) fn clear(&self) {
-        let mut inner = self.lock();
-        *inner = Inner { epoch: inner.epoch + 1, ..Inner::default() };
+        let good = known.epoch == self.epoch();
+        (good && now.saturating_duration_since(known.good_at) <= within).then(|| known.clone())
     }
 }
 
@@ -164,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_as_old_as_the_read_that_gave_it() {
-        let (stale, start) = (Stale::new(10_000), Instant::now());
+        let (stale, start) = (Stale::new(10_000, Arc::default()), Instant::now());
         let (one, two) = (Bytes::from_static(b"1"), Bytes::from_static(b"2"));
         let early = stale.ticket(start);
         let later = stale.ticket(start + MINUTE);
@@ -179,9 +184,9 @@ mod tests {
 
     #[test]
     fn what_was_being_read_while_all_was_forgotten_does_not_come_back() {
-        let (stale, now) = (Stale::new(10_000), Instant::now());
+        let (stale, now) = (Stale::new(10_000, Arc::default()), Instant::now());
         let ticket = stale.ticket(now);
-        stale.clear();
+        stale.epoch.fetch_add(1, Ordering::AcqRel);
         stale.note(ticket, b"k", Some(&Bytes::from_static(b"1")), Lsn(1));
         assert_eq!(text(&stale, now), None);
         stale.note(stale.ticket(now), b"k", Some(&Bytes::from_static(b"2")), Lsn(1));
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_much_and_no_more() {
-        let (stale, now) = (Stale::new(10_000), Instant::now());
+        let (stale, now) = (Stale::new(10_000, Arc::default()), Instant::now());
         let value = Bytes::from(vec![b'x'; 1_000]);
         for number in 0..100_u32 {
             stale.note(stale.ticket(now), &number.to_be_bytes(), Some(&value), Lsn(1));

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::output::{error, warn_on_stderr};
 use super::progress::Bar;
-use super::removal::{Tell, refuse, tell};
+use super::removal::{Tell, refuse, tell, told};
 use super::selection::Which;
 use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::Ground;
@@ -22,7 +22,8 @@ const WORD: &str = "CLEAR";
 ///
 /// As `unstale invalidate --cache-type all`, and asks first: type CLEAR, or give --force. Only what
 /// the configuration's caches hold: what others keep in this Redis stays, and so does the daemon's
-/// state. Every reader then asks the database until the cache is warm again.
+/// state. The daemon fills again what was there of caches with `rewarm`; every other reader asks the
+/// database until the cache is warm again.
 #[derive(Debug, Args)]
 pub(super) struct ClearCommand {
     #[command(flatten)]
@@ -82,9 +83,10 @@ impl ClearCommand {
         let start = Instant::now();
         let act = if self.dry_run { Act::Count } else { Act::Remove };
         let removal = work(act)?;
+        let told = runtime.block_on(told(&ground, &removal, act));
         let how = Tell { act, json: self.json, verbose: self.verbose };
         let seconds = start.elapsed().as_secs_f64();
-        Ok(tell(how, (&request, &selection), organization.as_ref(), &removal, seconds))
+        Ok(tell(how, (&request, &selection), organization.as_ref(), (&removal, told), seconds))
     }
 }
 

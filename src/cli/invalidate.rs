@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::output::error;
 use super::progress::Bar;
-use super::removal::{Tell, refuse, tell};
+use super::removal::{Tell, refuse, tell, told};
 use super::selection::Which;
 use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::Ground;
@@ -17,8 +17,9 @@ use crate::store::remove::Act;
 ///
 /// Of a cache, a group, an organization, a user: at least one of them must be said. What is being
 /// computed for these entries now is not stored. Safe at any time, whether the daemon runs or not,
-/// and never needed for freshness: the daemon removes what changes. It does not fill again what
-/// is removed by hand: the next reader does, or `unstale warm`.
+/// and never needed for freshness: the daemon removes what changes. The daemon is told, wherever
+/// it runs: it drops what it holds itself, and fills again what was there of caches with
+/// `rewarm`; the rest is filled by the next reader, or `unstale warm`.
 #[derive(Debug, Args)]
 pub(super) struct InvalidateCommand {
     #[command(flatten)]
@@ -67,10 +68,11 @@ impl InvalidateCommand {
             let removed = Box::pin(remove::remove(&ground, &request, &selection, act, &bar)).await;
             drop(bar);
             let removal = removed.map_err(|reason| refuse(&reason, act))?;
+            let told = told(&ground, &removal, act).await;
             let how = Tell { act, json: self.json, verbose: self.verbose };
             let asked = (&request, &selection);
             let seconds = start.elapsed().as_secs_f64();
-            Ok(tell(how, asked, organization.as_ref(), &removal, seconds))
+            Ok(tell(how, asked, organization.as_ref(), (&removal, told), seconds))
         })
     }
 }

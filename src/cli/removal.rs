@@ -5,10 +5,11 @@ use serde_json::{Map, json};
 use super::Exit;
 use super::output::{error, line, warn_on_stderr};
 use super::table::Table;
-use crate::manage::ground::ManageError;
+use crate::manage::ground::{Ground, ManageError};
 use crate::manage::organization::Organization;
 use crate::manage::remove::{Counts, Removal};
 use crate::manage::selection::{Request, Selection};
+use crate::manage::tell::{Told, tell as tell_daemon};
 use crate::store::remove::Act;
 
 /// How it is told.
@@ -24,7 +25,7 @@ pub(super) fn tell(
     how: Tell,
     (request, selection): (&Request, &Selection),
     organization: Option<&Organization>,
-    removal: &Removal,
+    (removal, told): (&Removal, Option<Told>),
     seconds: f64,
 ) -> Exit {
     let total = removal.total();
@@ -49,17 +50,22 @@ pub(super) fn tell(
             "total": total,
             "caches": caches,
             "left_out": left_out,
+            "daemon": told,
             "seconds": seconds,
         });
         line(&all.to_string());
     } else {
         print(removal, total);
-        line(&sentence(how.act, total, seconds));
+        line(&sentence(told, total, seconds));
     }
     if how.verbose {
         for (cache, reason) in &selection.left_out {
             warn_on_stderr(&format!("{cache} is left out: {reason}"));
         }
+    }
+    if let Some(warning) = told.and_then(Told::warning) {
+        error(warning);
+        return Exit::Failed;
     }
     match (&request.organization, organization) {
         (Some(given), Some(Organization { known: Some(false), .. })) if total.is_empty() => {
@@ -90,7 +96,7 @@ fn print(removal: &Removal, total: Counts) {
 }
 
 /// In words.
-fn sentence(act: Act, total: Counts, seconds: f64) -> String {
+fn sentence(told: Option<Told>, total: Counts, seconds: f64) -> String {
     let Counts { entries, scopes, leases } = total;
     let mut what = match entries {
         1 => "1 entry".to_owned(),
@@ -102,11 +108,27 @@ fn sentence(act: Act, total: Counts, seconds: f64) -> String {
     if leases > 0 {
         what.push_str(&format!(", {leases} under way"));
     }
+    let then = match told {
+        None => return format!("{what} would be removed"),
+        Some(Told::Told) => {
+            "the daemon was told: it holds none of it any more, and fills again what is to be rewarmed; the next readers fill the rest, or `unstale warm`"
+        }
+        Some(Told::Nobody) => {
+            "no daemon keeps this cache fresh now, so none had to be told; the next reader of each fills it again, or `unstale warm`"
+        }
+        Some(Told::Silent) => "the daemon does not answer",
+    };
+    format!("{what} removed in {seconds:.1} s; {then}")
+}
+
+/// Tells the daemon, if anything was to go. One that cannot be told is one that was not.
+pub(super) async fn told(ground: &Ground, removal: &Removal, act: Act) -> Option<Told> {
     match act {
-        Act::Count => format!("{what} would be removed"),
-        Act::Remove => format!(
-            "{what} removed in {seconds:.1} s; the next reader of each fills it again, or `unstale warm`"
-        ),
+        Act::Count => None,
+        Act::Remove => Some(tell_daemon(ground, removal).await.unwrap_or_else(|reason| {
+            warn_on_stderr(&reason.to_string());
+            Told::Silent
+        })),
     }
 }
 

@@ -41,6 +41,11 @@ pub struct Cache {
     /// The SQL that computes the value: named `$parameters`, one JSON column, no row if
     /// there is nothing to cache.
     pub query: Option<Query>,
+    /// What a value looks like, as JSON Schema, for the OpenAPI document: in place, or in a file. Of
+    /// a composed cache with a key: what its own entry looks like; of the whole it follows from its
+    /// parts.
+    #[serde(default)]
+    pub schema: Option<Query>,
     /// The SQL that says which entries `unstale warm` fills: one row an entry, with columns
     /// named like the key's parameters (those that are enumerated apart). It may name
     /// `$organization` (text: id or name of the only organization that is meant, or null; what is
@@ -145,11 +150,11 @@ pub enum Rewarm {
     Always,
 }
 
-/// A cache's SQL: in place, or in a file (relative to the configuration's folder).
+/// A text, such as a cache's SQL: in place, or in a file (relative to the configuration's folder).
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(untagged, deny_unknown_fields)]
 pub enum Query {
-    /// The SQL itself.
+    /// The text itself.
     Inline(String),
     /// `{ file = "path" }`
     File {
@@ -283,7 +288,7 @@ impl<'de> Deserialize<'de> for Query {
             type Value = Query;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("SQL as a text, or { file = \"path\" }")
+                f.write_str("a text, or { file = \"path\" }")
             }
 
             fn visit_str<E: de::Error>(self, sql: &str) -> Result<Query, E> {

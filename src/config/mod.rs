@@ -35,7 +35,7 @@ pub use diagnostics::{Diagnostics, Finding, Place, Style};
 pub use environment::{CONFIG, TEST_POINTS, TEST_WITHOUT};
 pub use layers::{DEFAULT_FILES, File, Layers};
 pub use overrides::{Origin, Override, ParseOverrideError};
-pub use queries::{populations, queries};
+pub use queries::{populations, queries, schemas};
 pub use source::Source;
 
 use extract::Extracted;

@@ -29,6 +29,32 @@ pub fn populations(
     texts(config, base_dir, "population", |cache| cache.population.as_ref(), hint)
 }
 
+/// What the values of each cache look like, as JSON Schema, where the configuration says so.
+///
+/// # Errors
+/// As [`queries`]; and every text that is no JSON.
+pub fn schemas(
+    config: &Config,
+    base_dir: &Path,
+) -> Result<BTreeMap<String, serde_json::Value>, Vec<Problem>> {
+    let hint = "write a JSON Schema, such as { \"type\": \"object\" }, or leave `schema` out";
+    let texts = texts(config, base_dir, "schema", |cache| cache.schema.as_ref(), hint)?;
+    let (mut schemas, mut problems) = (BTreeMap::new(), Vec::new());
+    for (name, text) in texts {
+        let schema: Result<serde_json::Value, _> = serde_json::from_str(&text);
+        match schema.map_err(|error| format!("it is no JSON: {error}")) {
+            Ok(schema) => {
+                schemas.insert(name, schema);
+            }
+            Err(message) => {
+                let path = ConfigPath::from_iter(["caches", &name, "schema"]);
+                problems.push(Problem::new(path, message).hint(hint));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(schemas) } else { Err(problems) }
+}
+
 fn texts(
     config: &Config,
     base_dir: &Path,
@@ -47,7 +73,7 @@ fn texts(
         };
         match sql {
             Ok(sql) if sql.trim().is_empty() => {
-                problems.push(Problem::new(path, "the query is empty").hint(if_empty));
+                problems.push(Problem::new(path, format!("the {setting} is empty")).hint(if_empty));
             }
             Ok(sql) => {
                 queries.insert(name.clone(), sql);

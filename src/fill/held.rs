@@ -28,6 +28,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -42,6 +43,8 @@ const CAPACITY: usize = 50_000;
 
 /// See the module.
 pub struct Held {
+    /// How often entries were removed by hand.
+    by_hand: Arc<AtomicU64>,
     inner: Mutex<Inner>,
     hasher: RandomState,
 }
@@ -92,6 +95,7 @@ impl Default for Held {
     fn default() -> Self {
         let hasher = RandomState::default();
         Held {
+            by_hand: Arc::default(),
             inner: Mutex::new(Inner {
                 life: 0,
                 closed: 0,
@@ -168,6 +172,19 @@ impl Held {
         let mut inner = self.lock();
         inner.young.remove(key);
         inner.old.remove(key);
+    }
+
+    /// Entries were removed from Redis, by hand and before this: nothing that was read before is
+    /// used any more.
+    pub fn forget_all(&self) {
+        self.by_hand.fetch_add(1, Ordering::AcqRel);
+        self.removed(self.removing(std::iter::empty(), true));
+    }
+
+    /// Moves with each [`Held::forget_all`], for others who keep something.
+    #[must_use]
+    pub fn by_hand(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.by_hand)
     }
 
     /// Closes these keys, or all, and drops them: they are about to be removed from Redis.

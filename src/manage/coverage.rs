@@ -82,7 +82,7 @@ pub struct Share {
 }
 
 /// Counts for every organization at once what a warm-up of everything would fill; of each cache `most`
-/// entries or so, spread evenly over all. Redis is left alone between steps for as long as each took.
+/// entries, or up to twice as many, spread evenly over all. Redis is left alone between steps for as long as each took.
 ///
 /// # Errors
 /// If a server does not answer, or Postgres refuses a population.
@@ -100,7 +100,7 @@ pub async fn by_organization(
         let Some(population) = ground.population(cache)? else { continue };
         let entries = population.list(client, whose).await?;
         // Odd: else it could meet the same of several days each time.
-        let stride = (entries.len() / most.max(1) | 1).max(1);
+        let stride = (entries.len() / most.max(1)) | 1;
         found.sampled |= stride > 1;
         let mut at = (0..entries.len()).step_by(stride).peekable();
         while at.peek().is_some() {

@@ -34,8 +34,9 @@
 //! removes it. What is filled meanwhile by a later lease was read from the database later: it
 //! may be removed, too, and costs a miss.
 //!
-//! The daemon takes no notice: it rewarms what *changes* remove. What was
-//! removed by hand is filled by its next reader, or by `unstale warm`.
+//! The daemon is told ([`tell`]): it drops what it holds itself, and fills again what was there, of
+//! caches with `rewarm`, up to a bound; the rest is filled by its next reader, or by `unstale
+//! warm`.
 
 pub mod coverage;
 pub mod ground;
@@ -48,6 +49,7 @@ pub mod scheduled;
 pub mod selection;
 pub mod status;
 pub mod survey;
+pub mod tell;
 mod walk;
 pub mod warm;
 

@@ -1,6 +1,8 @@
 //! Removing what is meant, or saying what that would be. The room's own documentation has the
 //! argument.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -8,7 +10,9 @@ use super::ground::{Ground, ManageError};
 use super::selection::{Holds, Reach, Request, Selection};
 use super::walk::Walk;
 use super::{Progress, selection};
+use crate::config::model::Rewarm;
 use crate::mapping::model::CacheId;
+use crate::store::notices::Removed;
 use crate::store::remove::{AT_ONCE, Act, remove as remove_keys};
 use crate::store::session::Session;
 use crate::warm::population::{Values, Whose};
@@ -45,7 +49,12 @@ impl Counts {
 pub struct Removal {
     /// By cache.
     pub caches: Vec<(String, Counts)>,
+    /// What was there, of caches that are filled again: at most [`NAMED`].
+    pub removed: Vec<Removed>,
 }
+
+/// So many of the entries that were removed are named to the daemon.
+pub const NAMED: usize = 10_000;
 
 impl Removal {
     /// Of all caches.
@@ -79,6 +88,8 @@ pub async fn remove(
         act,
         counts: names.collect(),
         pending: Vec::new(),
+        rewarmed: rewarmed(ground),
+        removed: Vec::new(),
         sees: Sees::Both,
     };
     for chosen in &selection.chosen {
@@ -109,6 +120,7 @@ pub async fn remove(
     }
     Ok(Removal {
         caches: work.counts.into_iter().map(|(_, name, counts)| (name, counts)).collect(),
+        removed: work.removed,
     })
 }
 
@@ -126,6 +138,16 @@ struct Work {
     sees: Sees,
     counts: Vec<(CacheId, String, Counts)>,
     pending: Vec<(Vec<u8>, CacheId, Holds)>,
+    /// The caches whose entries are named.
+    rewarmed: BTreeSet<CacheId>,
+    removed: Vec<Removed>,
+}
+
+fn rewarmed(ground: &Ground) -> BTreeSet<CacheId> {
+    let caches = ground.mapping().caches();
+    let caches =
+        caches.filter(|(_, cache)| cache.rewarm != Rewarm::Never && cache.generation_key.is_none());
+    caches.map(|(id, _)| id).collect()
 }
 
 impl Work {
@@ -144,10 +166,18 @@ impl Work {
         }
         let mut connection = self.session.connection();
         let found = remove_keys(&mut connection, self.session.keys(), &keys, self.act).await?;
-        for ((cache, holds), was) in whose.into_iter().zip(found) {
-            let Some((.., counts)) = self.counts.iter_mut().find(|(id, ..)| *id == cache) else {
+        for (((cache, holds), key), was) in whose.into_iter().zip(keys).zip(found) {
+            let Some((_, name, counts)) = self.counts.iter_mut().find(|(id, ..)| *id == cache)
+            else {
                 continue;
             };
+            let is_named = self.act == Act::Remove && was.value && self.rewarmed.contains(&cache);
+            if is_named
+                && self.removed.len() < NAMED
+                && let Ok(key) = String::from_utf8(key)
+            {
+                self.removed.push((name.clone(), key));
+            }
             counts.leases += u64::from(was.lease && self.sees != Sees::Values);
             let value = u64::from(was.value && self.sees != Sees::Leases);
             match holds {

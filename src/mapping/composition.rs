@@ -27,7 +27,7 @@ pub struct Composition {
     pub parameters: BTreeSet<Box<str>>,
     /// The entries that it is made of, each once.
     pub parts: Vec<Part>,
-    pub(super) members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
 }
 
 /// An entry that a composed value is made of.
@@ -43,7 +43,7 @@ pub struct Part {
 
 /// What stands between an object's commas.
 #[derive(Debug)]
-pub(super) enum Member {
+pub(crate) enum Member {
     /// A name and its value.
     Named(Box<str>, Content),
     /// All members of a part.
@@ -52,7 +52,7 @@ pub(super) enum Member {
 
 /// A member's value.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// A parameter, as a number.
     Number(Box<str>),
     /// A parameter, as a text.

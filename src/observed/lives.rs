@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn few_are_all_followed_and_of_many_a_bounded_share() {
         let (mut lives, start) = (Lives::default(), Instant::now());
-        for n in 0..CAPACITY as u32 {
+        for n in 0..CAPACITY {
             lives.stored(&n.to_be_bytes(), CACHE, start, LIFE);
         }
         assert_eq!(lives.followed.len(), CAPACITY);
@@ -401,7 +401,7 @@ mod tests {
         }
         let followed = lives.followed.len();
         assert!((CAPACITY / 4..=CAPACITY).contains(&followed), "{followed}");
-        let share = 100_000 / followed as u32;
+        let share = 100_000 / followed;
         assert!((64..=512).contains(&share), "{share}");
         lives.bury(at(start, 100));
         assert_eq!(lives.take()[&CACHE].expired.unknown, followed as u64);

@@ -166,9 +166,11 @@ impl Applier {
                 .escalations
                 .with_label_values(&[&cache.name, escalation.as_str()])
                 .inc();
-            let lsn =
-                batch.transactions.get(cause.transaction).map(|t| t.end_lsn).unwrap_or_default();
-            info!(cache = %cache.name, reason = escalation.as_str(), %lsn, rule = self.mapping.describe(cause.origin.rule), "dropping a whole cache");
+            // Of what the stream did not tell there is a position alone.
+            let trace = batch.transactions.get(cause.transaction);
+            let lsn = trace.map(|trace| trace.end_lsn).or(batch.seen).unwrap_or_default();
+            let xid = trace.map(|trace| trace.xid.0);
+            info!(cache = %cache.name, reason = escalation.as_str(), %lsn, xid, rule = self.mapping.describe(cause.origin.rule), "dropping a whole cache");
             names.push(cache.name.as_ref());
             prefixes.push(cache.prefix.as_ref());
         }
@@ -178,7 +180,7 @@ impl Applier {
         let opened = [state::closed(&[])];
         let purging = self.chain.purge_then(&prefixes, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
-        info!(caches = names.join(","), removed, "dropped whole caches");
+        info!(caches = names.join(","), removed, lsn = %self.frontier, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());
         for cache in batch.whole.keys() {
             self.status.metrics.observed.dropped(Some(*cache));
@@ -246,10 +248,11 @@ impl Applier {
             transactions = batch.transactions.len(),
             keys = touched.causes.len(),
             watermark = %batch.watermark,
-            xid = batch.transactions.last().map(|t| t.xid.0),
-            lsn = batch.transactions.last().map(|t| t.end_lsn.to_string()),
-            "applied"
+            "a batch was applied"
         );
+        for trace in &batch.transactions {
+            debug!(xid = trace.xid.0, lsn = %trace.end_lsn, "applied");
+        }
         if lives.len() != touched.causes.len() {
             warn!(
                 keys = touched.causes.len(),

@@ -254,6 +254,12 @@ impl Gate {
             if together.as_ref().is_some_and(|(plans, _)| !Arc::ptr_eq(plans, &transaction.plans)) {
                 self.look_up(together.take(), batch).await?;
             }
+            debug!(
+                xid = transaction.xid.0,
+                lsn = %transaction.end_lsn,
+                after = ?transaction.received_at.elapsed(),
+                "visible"
+            );
             batch.count(&transaction.changes);
             let index = batch.transactions.len();
             batch.transactions.push(Trace {
@@ -348,6 +354,7 @@ impl Gate {
         for table in rewritten.iter().filter_map(|table| self.tables.get(table)) {
             warn!(
                 table = self.mapping.table_name(*table),
+                lsn = %seen,
                 "the table was rewritten, or a partition attached or detached: dropping what depends on it"
             );
             for (rule, model) in self.mapping.rules_of(*table) {
@@ -370,14 +377,14 @@ impl Gate {
         for xid in self.suspects.due(self.waiting.passed()) {
             match client.answered(xact_status(client, xid)).await? {
                 XactStatus::Aborted => {
-                    info!(%xid, "a suspect rolled back");
+                    info!(%xid, lsn = %self.waiting.passed(), "a suspect rolled back");
                     self.suspects.clear(xid);
                     self.suspects_changed = true;
                 }
                 // Its record may have just been written; the snapshot decides again.
                 XactStatus::InProgress => {}
                 XactStatus::Committed | XactStatus::TooOld => {
-                    warn!(%xid, "a transaction committed that did not come through the stream as a whole");
+                    warn!(%xid, lsn = %self.waiting.passed(), "a transaction committed that did not come through the stream as a whole");
                     return Err(End::Gap(GapReason::Suspect));
                 }
             }

@@ -44,7 +44,8 @@ pub(super) async fn invalidate(
     context.points.reach(Point::Declared).await;
     let removed = chain.purge(&as_slices(&prefixes)).await?;
     if context.status.gap(reason) {
-        warn!(reason = reason.as_str(), removed, "gap: everything managed was dropped");
+        let lsn = state.map(|state| state.watermark.to_string());
+        warn!(reason = reason.as_str(), lsn, removed, "gap: everything managed was dropped");
     }
     Ok(())
 }

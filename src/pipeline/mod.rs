@@ -20,6 +20,7 @@
 pub mod apply;
 pub mod assemble;
 pub mod batch;
+pub(crate) mod by_hand;
 pub mod chain;
 pub mod context;
 pub mod end;

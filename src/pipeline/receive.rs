@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::assemble::Assembler;
 use super::end::End;
@@ -135,6 +136,7 @@ impl Receiver {
     /// Waits for room, then hands the transaction on. `true`: it was stopped instead.
     async fn hand_on(&mut self, mut transaction: Transaction) -> bool {
         let keys = u32::try_from(transaction.changes.len()).unwrap_or(u32::MAX);
+        debug!(xid = transaction.xid.0, lsn = %transaction.end_lsn, keys, "received");
         let share = keys.saturating_add(1).min(self.room_total);
         let room = Arc::clone(&self.room);
         tokio::select! {

@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
 use super::batch::Batch;
+use super::by_hand::ByHand;
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
@@ -245,9 +246,10 @@ fn keep(
     taken: Taken,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> Result<[AbortOnDrop; 2], End> {
+) -> Result<[AbortOnDrop; 3], End> {
     let Taken { batches, watermark, frontier, applied } = taken;
     tasks.spawn("warm", warm(context, stop.clone())?);
+    let by_hand = AbortOnDrop(tokio::spawn(ByHand::new(context).run()));
     let auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
     let scheduled = AbortOnDrop(tokio::spawn(context.scheduled()?));
     tasks.spawn(
@@ -268,7 +270,7 @@ fn keep(
         }
         .run(),
     );
-    Ok([auditing, scheduled])
+    Ok([by_hand, auditing, scheduled])
 }
 
 /// Ends it with the run.

@@ -240,7 +240,9 @@ fn invalidation(material: &Material<'_>) -> Invalidation {
 fn hot_keys(mapping: &Mapping, patterns: &Patterns) -> Vec<HotKey> {
     let error = patterns.hot.error();
     let mut hot: Vec<_> = patterns.hot.iter().filter(|(_, counter)| counter.count > 1).collect();
-    hot.sort_by_key(|(key, counter)| (std::cmp::Reverse(counter.count), key.to_vec()));
+    hot.sort_by_key(|(key, counter)| {
+        (std::cmp::Reverse((counter.count, counter.beside.present)), key.to_vec())
+    });
     hot.truncate(TOLD);
     let told = hot.into_iter().filter_map(|(key, counter)| {
         let origin = counter.beside.origin;

@@ -3,6 +3,7 @@
 use super::assemble::{Group, rate};
 use super::model::{Finding, Report};
 use super::recommend::{PER_READ, PRESENT, Settings};
+use super::words::times;
 use crate::mapping::Mapping;
 
 /// A cache whose loads take this part of the time of all loads.
@@ -10,6 +11,9 @@ const SHARE_OF_LOADS: f64 = 0.5;
 
 /// Below so many seconds of loads within a window their shares do not matter.
 const LOAD_SECONDS: f64 = 1.0;
+
+/// Nor if they are less than this part of it.
+const SHARE_OF_WINDOW: f64 = 0.01;
 
 /// A load or an invalidation that one in a hundred takes longer than, in milliseconds.
 const SLOW_MS: f64 = 1000.0;
@@ -41,11 +45,11 @@ pub(super) fn bottlenecks(
         found.push(Finding { kind: kind.to_owned(), cache, text });
     };
     let invalidation = &report.invalidation;
-    for (reason, times) in &invalidation.gaps {
+    for (reason, dropped) in &invalidation.gaps {
         add(
             "gap",
             None,
-            format!("everything was dropped {times} times ({reason}): see docs/RUNBOOK.md"),
+            format!("everything was dropped {} ({reason}): see docs/RUNBOOK.md", times(*dropped)),
         );
     }
     if let Some(p99) = invalidation.commit_to_invalidated.p99_ms.filter(|ms| *ms >= SLOW_MS) {
@@ -109,26 +113,32 @@ pub(super) fn bottlenecks(
             );
         }
     }
-    if let Some(redis) = &report.redis {
-        if let (Some(used), Some(most)) = (redis.used_memory, redis.maxmemory)
-            && let Some(part) = rate(used, most).filter(|part| *part >= FULL)
-        {
-            add("redis_full", None, format!("Redis uses {:.0} % of its maxmemory", part * 100.0));
-        }
+    if let Some(redis) = &report.redis
+        && let (Some(used), Some(most)) = (redis.used_memory, redis.maxmemory)
+        && let Some(part) = rate(used, most).filter(|part| *part >= FULL)
+    {
+        add("redis_full", None, format!("Redis uses {:.0} % of its maxmemory", part * 100.0));
     }
+    let mut told = Vec::new();
     for group in groups {
         let scoped = mapping
             .cache_by_name(&group.cache)
             .is_some_and(|(_, cache)| cache.generation_key.is_some());
-        if scoped && group.changes >= PRESENT && group.changes >= PER_READ * group.reads.max(1) {
+        let busy =
+            group.present >= PRESENT && group.reads > 0 && group.changes >= PER_READ * group.reads;
+        // Of the organizations the busiest comes first, and stands for all.
+        if scoped && busy && !told.contains(&&group.cache) {
+            told.push(&group.cache);
             let of = group.organization.as_ref().map(|id| format!(" of organization {id}"));
             let of = of.unwrap_or_default();
             add(
                 "scope_busy",
                 Some(&group.cache),
                 format!(
-                    "all of `{}`{of} was made void {} times while it was read {} times: name in its rules the `columns` that its query reads",
-                    group.cache, group.changes, group.reads
+                    "all of `{}`{of} was made void {} and read {}: name in its rules the `columns` that its query reads",
+                    group.cache,
+                    times(group.changes),
+                    times(group.reads)
                 ),
             );
         }
@@ -140,9 +150,10 @@ fn loads(report: &Report, add: &mut impl FnMut(&str, Option<&str>, String)) {
     let seconds = |count: u64, mean: Option<f64>| as_float(count) * mean.unwrap_or(0.0) / 1000.0;
     let caches = || report.caches.iter().filter(|(_, cache)| !cache.composed);
     let all: f64 = caches().map(|(_, cache)| seconds(cache.load.count, cache.load.mean_ms)).sum();
+    let least = LOAD_SECONDS.max(SHARE_OF_WINDOW * as_float(report.window.seconds));
     for (name, cache) in caches() {
         let own = seconds(cache.load.count, cache.load.mean_ms);
-        if all >= LOAD_SECONDS && own >= SHARE_OF_LOADS * all && caches().count() > 1 {
+        if all >= least && own >= SHARE_OF_LOADS * all && caches().count() > 1 {
             add(
                 "load_share",
                 Some(name),
@@ -266,7 +277,7 @@ mod tests {
             (
                 report,
                 Settings::default(),
-                Group { cache: "search".into(), changes: 19, ..Group::default() },
+                Group { cache: "search".into(), changes: 1000, reads: 1, ..Group::default() },
             )
         };
         let (report, settings, group) = well();

@@ -198,6 +198,9 @@ impl Page {
     }
 
     fn table(&mut self, caption: &str, head: &[&str], rows: &[Vec<String>]) {
+        if rows.is_empty() {
+            return self.paragraph(&format!("{caption}: none."));
+        }
         self.raw("<div class=\"scroll\" tabindex=\"0\"><table>\n<caption>");
         self.text(caption);
         self.raw("</caption>\n<thead><tr>");
@@ -252,7 +255,8 @@ impl Page {
             "over 1 s",
             "over 1 min",
         ];
-        let rows: Vec<_> = own().map(|(name, cache)| removed(name, cache)).collect();
+        let rows: Vec<_> =
+            own().filter(was_changed).map(|(name, cache)| removed(name, cache)).collect();
         self.table("What changes removed, and for how long it had been inconsistent", &head, &rows);
         let head = [
             "cache",
@@ -265,7 +269,7 @@ impl Page {
             "refreshed",
             "gone",
         ];
-        let rows: Vec<_> = own().map(|(name, cache)| died(name, cache)).collect();
+        let rows: Vec<_> = own().filter(has_died).map(|(name, cache)| died(name, cache)).collect();
         self.table("What entries died of, and whether anybody had read them: a sample of those that the daemon filled", &head, &rows);
     }
 
@@ -408,6 +412,16 @@ pub(crate) fn memory(name: &str, cache: &Cache) -> Vec<String> {
         memory.bytes_growth_per_hour.map_or_else(dash, super::words::rate_of_bytes),
         seconds(cache.ttl_seconds),
     ]
+}
+
+/// Whether changes reached it.
+pub(crate) fn was_changed((_, cache): &(&String, &Cache)) -> bool {
+    cache.invalidated.keys > 0
+}
+
+/// Whether any of its entries is known to have died.
+pub(crate) fn has_died((_, cache): &(&String, &Cache)) -> bool {
+    cache.deaths.all() + cache.deaths.gone > 0
 }
 
 /// What changes removed of it.

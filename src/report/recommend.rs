@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::assemble::Group;
 use super::model::{Cache, Recommendation, Report};
+use super::words;
 use crate::config::duration::Span;
 use crate::config::model::Rewarm;
 use crate::mapping::Mapping;
@@ -241,8 +242,9 @@ fn old_values(model: &CacheModel, report: &Report) -> Option<Recommendation> {
     let times = escalations(report, &model.name, "old_value_unknown");
     (times > 0).then(|| {
         let because = format!(
-            "all of `{}` was dropped {times} times because the stream did not carry a row's old values",
-            model.name
+            "all of `{}` was dropped {} because the stream did not carry a row's old values",
+            model.name,
+            words::times(times)
         );
         Recommendation {
             kind: "replica_identity".to_owned(),
@@ -259,7 +261,8 @@ fn key_limit(report: &Report, settings: &Settings) -> Option<Recommendation> {
     let times: u64 = whole.filter_map(|by| by.get("key_limit")).sum();
     (times > 0).then(|| {
         let because = format!(
-            "whole caches were dropped {times} times because a transaction reached too many keys"
+            "whole caches were dropped {} because a transaction reached too many keys",
+            words::times(times)
         );
         let limit = settings.max_keys_per_transaction.saturating_mul(2);
         let set = vec![format!("max_keys_per_transaction = {limit}")];

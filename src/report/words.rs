@@ -5,6 +5,11 @@ pub(crate) fn amount(count: u64) -> String {
     count.to_string()
 }
 
+/// So often.
+pub(crate) fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 /// A part of one as percent; a dash if it is not known.
 pub(crate) fn percent(part: Option<f64>) -> String {
     part.map_or_else(dash, |part| format!("{:.1} %", part * 100.0))

@@ -15,6 +15,7 @@ use crate::manage::maintain::{Maintained, Unfit, maintain};
 use crate::manage::organization::resolve;
 use crate::manage::remove::{Counts, remove};
 use crate::manage::selection::Request;
+use crate::manage::tell::tell;
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
 use crate::report::reporter::Reporter;
@@ -214,8 +215,13 @@ impl Attendant {
         let (organization, selection) = Box::pin(resolve(ground, &request, wanted)).await?;
         let removed = Box::pin(remove(ground, &request, &selection, Act::Remove, &())).await;
         // After it went from Redis, so that nobody who has read it there before puts it back.
-        self.means.held.removed(self.means.held.removing(std::iter::empty(), true));
-        let Counts { entries, scopes, leases } = removed?.total();
+        self.means.held.forget_all();
+        let removed = removed?;
+        // What was there is filled again, as after a command.
+        if let Some(warning) = tell(ground, &removed).await?.warning() {
+            warn!(task = entry.name, warning);
+        }
+        let Counts { entries, scopes, leases } = removed.total();
         if organization.is_some_and(|organization| organization.known == Some(false)) {
             warn!(
                 task = entry.name,

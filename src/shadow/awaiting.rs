@@ -496,7 +496,7 @@ mod tests {
             // One that goes and comes, again and again.
             awaiting.saw(
                 super::tests::key("0"),
-                Some(sight((n % 2) as u8, 9)),
+                Some(sight(u8::from(n % 2 == 1), 9)),
                 change(0, start),
                 0,
             );

@@ -8,6 +8,8 @@ pub struct ControlKeys {
     pub state: String,
     /// The certificate: holds the watermark, expires unless renewed (rule 11).
     pub fresh: String,
+    /// What was removed by hand, for the daemon to know.
+    pub notices: String,
     /// What stands before a cache key, in braces, to make the key of its lease. The
     /// braces put both into the same slot of a cluster.
     pub lease_prefix: String,
@@ -24,6 +26,7 @@ impl ControlKeys {
         ControlKeys {
             state: format!("unstale:{slot}:state"),
             fresh: format!("unstale:{slot}:fresh"),
+            notices: format!("unstale:{slot}:notices"),
             lease_prefix: format!("unstale:{slot}:lease:"),
             schedule_prefix: format!("unstale:{slot}:schedule:"),
             reports: format!("unstale:{slot}:reports"),

@@ -27,6 +27,7 @@ pub mod fills;
 pub mod keys;
 mod lines;
 mod lost;
+pub mod notices;
 pub mod purge;
 pub mod reader;
 pub mod remove;

@@ -199,6 +199,14 @@ impl Session {
         self.connection.clone()
     }
 
+    /// The watermark that the certificate holds; `None`: nobody keeps the cache fresh.
+    pub async fn certificate(&self) -> Result<Option<Lsn>, StoreError> {
+        let mut connection = self.connection();
+        let found: Option<String> =
+            redis::cmd("GET").arg(&self.keys.fresh).query_async(&mut connection).await?;
+        Ok(found.and_then(|text| text.parse().ok()))
+    }
+
     /// The state, if there is one.
     pub async fn state(&mut self) -> Result<Option<State>, StoreError> {
         let fields: HashMap<String, String> =

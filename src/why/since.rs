@@ -73,7 +73,7 @@ fn still_stands(fill: &ToldFill, told: &Answer, cache: &CacheModel, remaining: f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::layers::Layers;
+    use crate::config::Layers;
     use crate::mapping::Mapping;
     use crate::status::drops::Told;
 

@@ -15,6 +15,9 @@ use crate::stage::Stage;
 /// How much later a chunk of bytes comes on a slow way.
 const SLOW: Duration = Duration::from_millis(40);
 
+/// At most, on a slow machine.
+const STARTS: Duration = Duration::from_secs(20);
+
 const OFTEN: Duration = Duration::from_millis(20);
 
 /// What a file of the walsender may hold while the disk is full.
@@ -156,6 +159,12 @@ impl Stage {
 
     async fn restart_daemon(&self) {
         let mut daemon = self.daemon.lock().await;
+        // Before it listens for signals, this one ends it as it ends any program.
+        let start = Instant::now();
+        while daemon.get("/healthz").await.is_none() && start.elapsed() < STARTS {
+            tokio::time::sleep(OFTEN).await;
+        }
+        tokio::time::sleep(OFTEN).await;
         self.look_at(&mut daemon, false);
         daemon.signal("TERM");
         let ended = tokio::time::timeout(Duration::from_secs(20), daemon.child.wait()).await;

@@ -25,11 +25,13 @@ const SIGKILL: i32 = 9;
 /// How many numbered rows there are whose versions are followed.
 pub const ROWS: u32 = 24;
 
-/// What the default configuration does not have: rows that are numbered and have versions.
+/// What the default configuration does not have: rows that are numbered and have versions. Now
+/// and then a load takes its time after its snapshot, and the row changes meanwhile.
 const ITEMS: &str = r#"
 [caches.item]
 key = "v1:item:{id}"
-query = "select to_jsonb(version) from item where id = $id"
+query = """select to_jsonb(version) from item cross join
+    (select pg_sleep(case when random() < 0.3 then random() * 0.2 else 0 end)) as slow where id = $id"""
 ttl = "1h"
 rewarm = "if_cached"
 

@@ -78,6 +78,17 @@ pub struct World {
     pub points: Option<PathBuf>,
 }
 
+/// Whether this server's installation lacks a program, which a test then says it was skipped
+/// for: some packages hold little but the server.
+pub fn lacks(postgres: &Postgres, program: &str) -> bool {
+    let program = postgres.program(program);
+    let lacks = !program.is_file();
+    if lacks {
+        eprintln!("skipped: there is no {}", program.display());
+    }
+    lacks
+}
+
 /// The tables of the default mapping.
 pub const TABLES: [&str; 8] = [
     "organization_organization",

@@ -46,6 +46,7 @@ use crate::manage::ground::ManageError;
 use crate::manage::organization::{Organization, select};
 use crate::manage::remove::remove;
 use crate::manage::selection::Request;
+use crate::manage::tell::tell;
 use crate::manage::warm;
 use crate::store::remove::Act;
 
@@ -263,13 +264,14 @@ impl Work {
         let act = Act::Remove;
         let removed = Box::pin(remove(ground, &self.request, &selection, act, &())).await;
         // What this process holds goes too; after it went from Redis, so that nobody who has
-        // read it there before puts it back.
-        self.held.removed(self.held.removing(std::iter::empty(), true));
-        self.serving.stale.clear();
+        // read it there before puts it back. So does what the daemon holds that streams, if
+        // that is another.
+        self.held.forget_all();
         let removed = removed?;
+        let failure = tell(ground, &removed).await?.warning().map(str::to_owned);
         let caches: Vec<(&str, Value)> =
             removed.caches.iter().map(|(name, counts)| (name.as_str(), json!(counts))).collect();
-        Ok((counted(&json!(removed.total()), caches, &selection.left_out), None))
+        Ok((counted(&json!(removed.total()), caches, &selection.left_out), failure))
     }
 }
 

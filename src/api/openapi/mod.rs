@@ -2,8 +2,8 @@
 //! daemon serves of itself. Pure. It says no more than what holds: schemathesis sends what it
 //! allows and what it forbids to a running daemon (`tests/openapi.rs`).
 //!
-//! Values are what the configuration's queries give, so nothing is said of their members but by
-//! each endpoint's `example`.
+//! What values look like is the configuration's to say (`[caches.NAME] schema`, [`super::schemas`]);
+//! without that nothing is said of their members but by each endpoint's `example`.
 
 mod own;
 mod parameters;
@@ -11,7 +11,7 @@ mod parts;
 
 use serde_json::{Map, Value, json};
 
-use super::endpoints::Endpoint;
+use super::endpoints::{Endpoint, Endpoints};
 use crate::config::endpoints::Who;
 use crate::rules::Rules;
 use parts::{header, problems};
@@ -22,7 +22,7 @@ pub fn document(rules: &Rules) -> Value {
     let endpoints = &rules.endpoints;
     let mut paths = Map::new();
     for endpoint in endpoints.iter() {
-        paths.insert(endpoint.template.to_string(), json!({ "get": read(endpoint) }));
+        paths.insert(endpoint.template.to_string(), json!({ "get": read(endpoint, endpoints) }));
     }
     let own = own::paths(&rules.mapping, endpoints.identity.is_some());
     paths.extend(own.into_iter().map(|(path, operations)| (path.to_owned(), operations)));
@@ -40,7 +40,7 @@ pub fn document(rules: &Rules) -> Value {
             { "name": "daemon", "description": "What the daemon says of itself." },
         ],
         "paths": paths,
-        "components": parts::components(),
+        "components": parts::components(&endpoints.schemas),
     })
 }
 
@@ -52,7 +52,7 @@ pub fn text(document: &Value) -> String {
     text
 }
 
-fn read(endpoint: &Endpoint) -> Value {
+fn read(endpoint: &Endpoint, endpoints: &Endpoints) -> Value {
     let mut parameters: Vec<Value> =
         endpoint.parameters.iter().filter_map(parameters::describe).collect();
     parameters.extend(
@@ -60,7 +60,7 @@ fn read(endpoint: &Endpoint) -> Value {
             .map(|name| json!({ "$ref": format!("#/components/parameters/{name}") })),
     );
     let mut answers = Map::new();
-    answers.insert("200".to_owned(), value(endpoint));
+    answers.insert("200".to_owned(), value(endpoint, endpoints));
     answers.insert("304".to_owned(), unchanged(endpoint));
     let known = endpoint.who != Who::Anyone;
     answers.extend(problems(if known {
@@ -86,14 +86,15 @@ fn read(endpoint: &Endpoint) -> Value {
 }
 
 /// 200: the value in its envelope.
-fn value(endpoint: &Endpoint) -> Value {
+fn value(endpoint: &Endpoint, endpoints: &Endpoints) -> Value {
     let envelope = &*endpoint.envelope;
     let info = json!({ "cached": true, "cache_type": endpoint.cache, "ttl": endpoint.ttl });
     let text = "What the cache's query gives.";
-    let mut of_value = match &endpoint.example {
+    let schema = endpoints.schemas.reference(&endpoint.cache);
+    let mut of_value = schema.unwrap_or_else(|| match &endpoint.example {
         Some(example) => json!({ "type": type_of(example), "description": text }),
         None => json!({ "description": text }),
-    };
+    });
     if endpoint.live {
         of_value = json!({
             "description": "Live figures; `statistics` is what the cache's query gives.",
@@ -113,8 +114,15 @@ fn value(endpoint: &Endpoint) -> Value {
             },
         },
     });
-    let example = endpoint.example.as_ref().filter(|_| !endpoint.live);
-    if let (Some(example), Some(content)) = (example, content.as_object_mut()) {
+    if let (Some(example), Some(content)) = (&endpoint.example, content.as_object_mut()) {
+        let mut example = example.clone();
+        if endpoint.live {
+            let mut figures = own::figures(&endpoint.cache);
+            if let Some(figures) = figures.as_object_mut() {
+                figures.insert("statistics".to_owned(), example);
+            }
+            example = figures;
+        }
         content.insert("example".to_owned(), json!({ envelope: example, "cache_info": info }));
     }
     json!({

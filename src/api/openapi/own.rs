@@ -154,7 +154,20 @@ fn job() -> Value {
                     "success": { "const": true },
                     "job": { "$ref": "#/components/schemas/Job" },
                 },
-            } } },
+            }, "example": { "success": true, "job": {
+                "id": "0af7651916cd43dd8448eb211c80319c",
+                "action": "warm",
+                "state": "running",
+                "cache_type": "all",
+                "organization_id": "7",
+                "user_id": null,
+                "ordered_by": "42",
+                "ordered_at": "2026-11-22T21:00:00.000000Z",
+                "begun_at": "2026-11-22T21:00:00.000100Z",
+                "ended_at": null,
+                "counts": null,
+                "error": null,
+            } } } },
         }),
     );
     answers.extend(problems(&[401, 403, 404, 500, 503]));
@@ -189,6 +202,9 @@ fn status() -> Value {
                     "cache_status": { "$ref": "#/components/schemas/Figures" },
                     "cache_info": { "$ref": "#/components/schemas/CacheInfo" },
                 },
+            }, "example": {
+                "cache_status": figures("org_data"),
+                "cache_info": { "cached": false, "cache_type": "cache_status", "ttl": 0 },
             } } },
         }),
     );
@@ -203,13 +219,51 @@ fn status() -> Value {
     })
 }
 
+/// Live figures, such as they may be.
+pub(super) fn figures(cache: &str) -> Value {
+    let times = |count: u32, ms: f64| json!({ "count": count, "mean_ms": ms, "p50_ms": ms, "p99_ms": ms * 3.0 });
+    let reads = json!({
+        "held": 0, "hits": 980, "misses": 20, "bypasses": 0, "stale": 0, "errors": 0,
+        "hit_rate": 0.98, "miss_rate": 0.02, "hit_latency": times(980, 0.25),
+        "miss_latency": times(20, 4.0), "speedup": 16.0,
+    });
+    json!({
+        "reads": { "total": reads, "caches": { cache: reads } },
+        "redis": {
+            "counted_at": "2026-11-22T21:00:00Z",
+            "memory_bytes": 1_800_000,
+            "caches": { cache: {
+                "ttl_seconds": 3600, "group": "strategic", "keys": 120, "scopes": null,
+                "bytes": 60_000, "sampled": 64, "mean_remaining_seconds": 1700.5,
+                "without_expiry": 0, "leases": 0,
+            } },
+        },
+        "replication": {
+            "ready": true, "phase": "streaming", "applied_lsn": "0/16B3748",
+            "server_lsn": "0/16B3748", "lag_bytes": 0, "lag_seconds": 0.0,
+            "parked_transactions": 0, "suspects": 0, "heartbeat_seconds": 0.004,
+            "slot": {
+                "wal_status": "reserved", "safe_wal_size": null, "invalidation_reason": null,
+                "retained_bytes": 0,
+            },
+        },
+        "schedule": [{
+            "task": "warm", "every_seconds": 14_400.0, "running": false,
+            "next_in_seconds": 7_000.0, "last": null,
+        }],
+        "last_gap": { "at": 1_795_381_200, "reason": "no_state" },
+        "last_report": null,
+        "jobs_unfinished": 0,
+    })
+}
+
 /// `components/schemas`, of these.
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
     let optional = |kind: &str| json!({ "type": [kind, "null"] });
     let figures = json!({
         "type": "object",
         "description": "Live figures.",
-        "required": ["reads", "redis", "replication", "schedule", "last_gap", "last_report"],
+        "required": ["reads", "redis", "replication", "schedule", "last_gap", "last_report", "jobs_unfinished"],
         "properties": {
             "reads": {
                 "type": "object",
@@ -223,7 +277,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "redis": { "type": ["object", "null"], "description": "Memory and keys by cache; null: not counted yet." },
             "replication": {
                 "type": "object",
-                "required": ["ready", "phase", "applied_lsn", "server_lsn", "lag_bytes", "lag_seconds"],
+                "required": ["ready", "phase", "applied_lsn", "server_lsn", "lag_bytes", "lag_seconds", "parked_transactions", "suspects", "heartbeat_seconds", "slot"],
                 "properties": {
                     "ready": { "type": "boolean", "description": "The cache can be trusted." },
                     "phase": { "type": "string" },
@@ -231,6 +285,20 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     "server_lsn": { "type": "string" },
                     "lag_bytes": { "type": "integer", "minimum": 0 },
                     "lag_seconds": { "type": "number", "minimum": 0 },
+                    "parked_transactions": { "type": "integer", "minimum": 0, "description": "Committed, and not visible yet." },
+                    "suspects": { "type": "integer", "minimum": 0, "description": "Transactions that may never come through the stream." },
+                    "heartbeat_seconds": { "type": ["number", "null"], "minimum": 0, "description": "How long the last heartbeat took to be applied; null: none yet." },
+                    "slot": {
+                        "type": ["object", "null"],
+                        "description": "The slot, as it was last seen.",
+                        "required": ["wal_status", "safe_wal_size", "invalidation_reason", "retained_bytes"],
+                        "properties": {
+                            "wal_status": optional("string"),
+                            "safe_wal_size": optional("integer"),
+                            "invalidation_reason": optional("string"),
+                            "retained_bytes": { "type": "integer", "minimum": 0 },
+                        },
+                    },
                 },
             },
             "last_gap": { "type": ["object", "null"], "description": "When everything was dropped last (Unix time), and why." },
@@ -265,6 +333,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                     "recommendations": { "type": "integer", "minimum": 0 },
                 },
             },
+            "jobs_unfinished": { "type": "integer", "minimum": 0 },
         },
     });
     let latency = json!({

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::api::schemas::Schemas;
+
 /// `components`.
-pub(super) fn components() -> Value {
+pub(super) fn components(of_values: &Schemas) -> Value {
     let mut components = json!({
         "securitySchemes": {
             "bearer": {
@@ -83,6 +85,8 @@ pub(super) fn components() -> Value {
     if let Some(schemas) = components.pointer_mut("/schemas").and_then(Value::as_object_mut) {
         let own = super::own::schemas();
         schemas.extend(own.into_iter().map(|(name, schema)| (name.to_owned(), schema)));
+        let of_values = of_values.components();
+        schemas.extend(of_values.map(|(name, schema)| (name.clone(), schema.clone())));
     }
     components
 }

@@ -3,7 +3,7 @@
 
 use crate::cli::output::line;
 use crate::cli::table::Table;
-use crate::report::html::{answers, died, memory, removed, totals};
+use crate::report::html::{answers, died, has_died, memory, removed, totals, was_changed};
 use crate::report::model::{Begins, Finding, Invalidation, Report};
 use crate::report::words::{amount, bytes, ms, part, percent, seconds, signed_points};
 
@@ -125,7 +125,7 @@ fn caches(report: &Report) {
     table(
         "removed by changes, and for how long it had been inconsistent",
         &["cache", "removed", "were there", "p50", "p99", "over 1 s", "over 1 min"],
-        own().map(|(name, cache)| removed(name, cache)),
+        own().filter(was_changed).map(|(name, cache)| removed(name, cache)),
     );
     table(
         "what a sample of the entries died of, and whether anybody had read them",
@@ -140,7 +140,7 @@ fn caches(report: &Report) {
             "refreshed",
             "gone",
         ],
-        own().map(|(name, cache)| died(name, cache)),
+        own().filter(has_died).map(|(name, cache)| died(name, cache)),
     );
 }
 
