@@ -282,8 +282,17 @@ impl Site {
         let answer = get(port, PERMISSIONS, Some(&bearer(user)));
         let body = answer.body.strip_prefix(b"{\"permissions\":").expect("the envelope");
         assert!(body.starts_with(&value), "Unstale serves something else");
-        let answer = get(self.webdis.port, &webdis_path(user), None);
-        assert!(answer.body == value, "webdis serves something else");
+        // It may still be busy with those of the last round, who have gone away.
+        let begun = Instant::now();
+        loop {
+            let answer = get(self.webdis.port, &webdis_path(user), None);
+            if answer.body == value {
+                return;
+            }
+            let late = begun.elapsed() > Duration::from_secs(10);
+            assert!(!late, "webdis serves something else: {}", answer.head);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// A change shows: what was measured was not a copy.

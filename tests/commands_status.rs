@@ -70,8 +70,10 @@ async fn the_shape_that_scripts_rely_on() {
             "certificate",
             "state",
             "replication",
+            "shadow",
             "daemon",
             "redis",
+            "schedule",
             "caches",
             "left_out",
             "coverage"
@@ -129,7 +131,16 @@ async fn the_shape_that_scripts_rely_on() {
     );
     assert_eq!(
         names(&status["coverage"]),
-        ["organization", "organization_ids", "known", "user_id", "expected", "cached", "caches"]
+        [
+            "organization",
+            "organization_ids",
+            "known",
+            "user_id",
+            "days",
+            "expected",
+            "cached",
+            "caches"
+        ]
     );
     assert_eq!(names(&status["coverage"]["caches"]["org_data"]), ["expected", "cached"]);
 }

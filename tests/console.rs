@@ -211,7 +211,7 @@ const FOCUSED: &str = "const e = document.activeElement; \
 
 #[tokio::test]
 async fn by_keyboard_alone_everything_is_reached_and_nothing_fails_the_rules_of_accessibility() {
-    let programs = environment("axe");
+    let programs = environment("tests/axe");
     let library = std::fs::read_dir(programs.join("../lib")).unwrap().next().unwrap().unwrap();
     let axe = library.path().join("site-packages/axe_playwright_python/axe.min.js");
     let axe = std::fs::read_to_string(axe).unwrap();

@@ -147,6 +147,25 @@ fn what_comes_out_of_place_is_told() {
     }
 }
 
+/// Postgres 18 tells of rollbacks of what it never sent, in any protocol.
+#[test]
+fn a_rollback_of_what_never_came_is_passed_over() {
+    for mut assembler in [assembler(), streaming()] {
+        let blocks = assembler.in_progress();
+        let mut abort = [b"A".as_slice(), &7_u32.to_be_bytes(), &8_u32.to_be_bytes()].concat();
+        for _ in 0..2 {
+            assert!(assembler.take(Lsn(1), &abort).expect("it is passed over").is_none());
+            // The whole of it, too.
+            abort.copy_within(1..5, 5);
+        }
+        assert_eq!(assembler.in_progress(), blocks);
+        for message in [begin(), relation(), insert(42, &["5", "private"])] {
+            assert!(assembler.take(Lsn(2), &message).expect("it goes on").is_none());
+        }
+        assert!(assembler.take(Lsn(3), &commit()).expect("it goes on").is_some());
+    }
+}
+
 fn block(xid: u32, first: u8) -> Vec<u8> {
     [b"S".as_slice(), &xid.to_be_bytes(), &[first]].concat()
 }

@@ -18,6 +18,7 @@ use unstale::lsn::Lsn;
 use unstale::sandbox::Redis;
 use unstale::store::keys::ControlKeys;
 use unstale::store::purge::purge;
+use unstale::store::reader::Reader;
 use unstale::store::session::{Address, Outcome, Session, Step};
 use unstale::store::state::{self, Identity, Nonce, Nonces, State};
 
@@ -247,4 +248,49 @@ async fn a_session_that_gets_no_answer_says_that_it_may_have_happened() {
     let refused = Session::open(&address, ControlKeys::new("s")).await.err().unwrap();
     assert!(!refused.is_hopeless(), "{refused}");
     assert!(asked.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() {
+    const READERS: usize = 100;
+    let redis = Redis::start().await.unwrap();
+    let mut connection = redis.connection_db(1).await.unwrap();
+    let _: () = connection.set("unstale:s:fresh", "0/2A").await.unwrap();
+    for number in 0..READERS {
+        let _: () = connection.set(format!("v:{number}"), format!("of {number}")).await.unwrap();
+    }
+    let address = Address::new(&configuration(&redis.url_db(1))).unwrap();
+    let reader = Reader::new(address, ControlKeys::new("s"));
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
+    // Some ask for several keys, some of which are not there; every seventh goes away at once.
+    let read = async |number: usize| {
+        let keys: Vec<String> = ["v", "none", "v"][..=number % 3]
+            .iter()
+            .map(|kind| format!("{kind}:{number}"))
+            .collect();
+        let patience = Duration::from_secs(if number % 7 == 0 { 0 } else { 30 });
+        let Ok(found) = tokio::time::timeout(patience, reader.get(&keys)).await else {
+            return assert_eq!(number % 7, 0, "it was not answered");
+        };
+        let found = found.unwrap();
+        assert_eq!(found.certificate, Some(Lsn(42)));
+        let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8(bytes).unwrap());
+        let values: Vec<Option<String>> = found.values.into_iter().map(text).collect();
+        let expected = keys.iter().map(|key| key.starts_with('v').then(|| format!("of {number}")));
+        assert_eq!(values, expected.collect::<Vec<_>>());
+    };
+    futures_util::future::join_all((0..READERS).map(read)).await;
+    let stats: String =
+        redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_mget:calls="));
+    let calls: usize = calls.and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap();
+    assert!(calls <= READERS / 4, "{calls} commands for {READERS} readers");
+
+    // Without a certificate nothing is to be believed; without Redis nobody waits.
+    let _: () = connection.del("unstale:s:fresh").await.unwrap();
+    assert_eq!(reader.get(&["v:1"]).await.unwrap().certificate, None);
+    redis.stop().await.unwrap();
+    let all =
+        futures_util::future::join_all((0..READERS).map(async |_| reader.get(&["v:1"]).await));
+    assert!(all.await.iter().all(Result::is_err));
 }

@@ -105,6 +105,8 @@ impl Stale {
         if ticket.epoch != epoch || known.is_some_and(|known| known.good_at > ticket.at) {
             return;
         }
+        // Of its own: what was read may be a part of something larger. Mostly it is the same again.
+        let kept = known.map(|known| known.value.clone()).filter(|kept| Some(kept) == value);
         inner.remove(key);
         let Some(value) = value else { return };
         let size = size(key, value);
@@ -117,7 +119,8 @@ impl Stale {
             inner.young_bytes = 0;
         }
         inner.young_bytes += size;
-        let copied = Copied { value: value.clone(), watermark, good_at: ticket.at, epoch };
+        let value = kept.unwrap_or_else(|| Bytes::copy_from_slice(value));
+        let copied = Copied { value, watermark, good_at: ticket.at, epoch };
         inner.young.insert(key.into(), copied);
     }
 

@@ -1,9 +1,10 @@
 //! How far long work has come, where somebody watches: a bar on standard error if that is a
 //! terminal, nothing otherwise.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::{audit, manage, warm};
 
@@ -19,11 +20,16 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target).with_message(what);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos} {per_sec}") {
-            bar.set_style(style);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {human_pos} {rate}") {
+            bar.set_style(style.with_key("rate", rate));
         }
         Bar(bar)
     }
+}
+
+/// So many a second, as a round number.
+fn rate(state: &ProgressState, out: &mut dyn Write) {
+    _ = write!(out, "{:.0}/s", state.per_sec());
 }
 
 impl Drop for Bar {
@@ -34,11 +40,11 @@ impl Drop for Bar {
 
 impl audit::run::Progress for Bar {
     fn expect(&self, entries: u64) {
-        let template = "{msg} [{bar:40}] {human_pos}/{human_len} {per_sec} {eta}";
+        let template = "{msg} [{bar:40}] {human_pos}/{human_len} {rate} {eta}";
         if self.0.length().is_none()
             && let Ok(style) = ProgressStyle::with_template(template)
         {
-            self.0.set_style(style.progress_chars("=> "));
+            self.0.set_style(style.with_key("rate", rate).progress_chars("=> "));
         }
         self.0.set_length(entries);
     }

@@ -29,6 +29,14 @@ pub(super) fn tell(
     seconds: f64,
 ) -> Exit {
     let total = removal.total();
+    if selection.chosen.is_empty() {
+        let each = selection.left_out.iter().map(|(cache, why)| format!("{cache}: {why}"));
+        error(&format!(
+            "the options fit no cache ({}): leave one of them out, or name another cache",
+            each.collect::<Vec<_>>().join("; ")
+        ));
+        return Exit::Usage;
+    }
     if how.json {
         let caches: Map<_, _> =
             removal.caches.iter().map(|(name, counts)| (name.clone(), json!(counts))).collect();
@@ -98,6 +106,9 @@ fn print(removal: &Removal, total: Counts) {
 /// In words.
 fn sentence(told: Option<Told>, total: Counts, seconds: f64) -> String {
     let Counts { entries, scopes, leases } = total;
+    if total.is_empty() && told != Some(Told::Silent) {
+        return "nothing of it is cached, and nothing is under way".to_owned();
+    }
     let mut what = match entries {
         1 => "1 entry".to_owned(),
         _ => format!("{entries} entries"),
@@ -137,7 +148,7 @@ pub(super) fn refuse(reason: &ManageError, act: Act) -> Exit {
     error(&reason.to_string());
     if act == Act::Remove && !matches!(reason, ManageError::Unusable(_)) {
         warn_on_stderr(
-            "what was removed by then stays removed, the rest stays; to do it again is harmless",
+            "what may have been removed by then stays removed, the rest stays; to do it again is harmless",
         );
     }
     Exit::from(reason)

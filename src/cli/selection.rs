@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::Exit;
 use super::output::error;
-use crate::manage::selection::Request;
+use crate::manage::selection::{Request, check_days};
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
 
@@ -12,13 +14,13 @@ use crate::mapping::model::CacheId;
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     /// all, strategic, api, user, another group, or a cache's name [default: all]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = NonEmptyStringValueParser::new())]
     cache_type: Option<String>,
     /// Only this organization, by its name or id
-    #[arg(long, value_name = "NAME-or-ID")]
+    #[arg(long, value_name = "NAME-or-ID", value_parser = NonEmptyStringValueParser::new())]
     organization: Option<String>,
     /// Only this user, by id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     user_id: Option<String>,
     /// Only what is of so many days
     #[arg(long, value_name = "N")]
@@ -43,6 +45,7 @@ impl Which {
             error(&format!("--cache-type: {reason}"));
             Exit::Usage
         })?;
+        days(mapping, &wanted, self.days, true)?;
         let request = Request {
             cache_type,
             organization: self.organization.clone(),
@@ -51,4 +54,18 @@ impl Which {
         };
         Ok((request, wanted))
     }
+}
+
+/// Says what `--days` may be, if it is none of these.
+pub(super) fn days(
+    mapping: &Mapping,
+    wanted: &BTreeSet<CacheId>,
+    days: Option<u32>,
+    scoped: bool,
+) -> Result<(), Exit> {
+    let known = days.map_or(Ok(()), |days| check_days(mapping, wanted, days, scoped));
+    known.map_err(|reason| {
+        error(&format!("--days: {reason}"));
+        Exit::Usage
+    })
 }

@@ -246,6 +246,7 @@ fn print_coverage(covered: &Covered) {
         });
     }
     whose.extend(covered.user_id.iter().map(|user| format!("user {user}")));
+    whose.extend(covered.days.map(|days| format!("{days} days")));
     line(&format!("coverage of {}", whose.join(", ")));
     let mut table = Table::new(&["cache", "cached", "of"]);
     for (name, coverage) in &covered.caches {

@@ -5,7 +5,7 @@ use serde_json::{Map, json};
 
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
-use super::selection::Which;
+use super::selection::{Which, days};
 use super::table::{Table, bytes};
 use super::{Common, Exit, runtime, shadow};
 use crate::manage::ground::{Ground, ManageError};
@@ -44,6 +44,8 @@ impl TestCommand {
         shadow::refuse(&loaded.config, "a fill")?;
         let rules = common.rules(&loaded)?;
         let (request, wanted) = self.which.request(&rules.mapping)?;
+        // Of a scoped cache nothing is measured.
+        days(&rules.mapping, &wanted, request.days, false)?;
         let refuse = |reason: ManageError| {
             error(&reason.to_string());
             Exit::from(&reason)

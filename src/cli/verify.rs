@@ -195,7 +195,7 @@ impl<'a> Report<'a> {
         let verdict = match (self.total.stale, self.total.undecided) {
             (0, 0) => "nothing is stale".to_owned(),
             (0, undecided) => format!("{undecided} differ and could not be decided"),
-            (stale, _) if repair => format!("{stale} were stale and are removed"),
+            (stale, _) if repair => format!("{stale} stale, and removed"),
             (stale, _) => format!(
                 "{stale} stale: `unstale why KEY` says what is known of one, --repair removes them"
             ),

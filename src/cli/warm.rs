@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use super::output::{error, line, warn_on_stderr};
 use super::progress::Bar;
+use super::selection::days;
+use super::table::Table;
 use super::{Common, Exit, runtime, shadow};
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
@@ -32,13 +35,13 @@ use crate::warm::turns::Turns;
 #[derive(Debug, Args)]
 pub(super) struct WarmCommand {
     /// all, strategic, api, user, or a cache's name
-    #[arg(long, value_name = "TYPE", default_value = "all")]
+    #[arg(long, value_name = "TYPE", default_value = "all", value_parser = NonEmptyStringValueParser::new())]
     cache_type: String,
     /// Only this organization, by its name or id, be it active or not
-    #[arg(long, value_name = "NAME-or-ID")]
+    #[arg(long, value_name = "NAME-or-ID", value_parser = NonEmptyStringValueParser::new())]
     organization: Option<String>,
     /// Only this user, by id; of the caches only those of users
-    #[arg(long, value_name = "ID", conflicts_with = "users")]
+    #[arg(long, value_name = "ID", conflicts_with = "users", value_parser = NonEmptyStringValueParser::new())]
     user_id: Option<String>,
     /// Of the entries that go by days only those of so many; the others are filled all the same
     #[arg(long, value_name = "N")]
@@ -69,6 +72,7 @@ impl WarmCommand {
             error(&format!("--cache-type: {reason}"));
             Exit::Usage
         })?;
+        days(&rules.mapping, &wanted, self.days, false)?;
         let request = Request {
             cache_type: self.cache_type.clone(),
             organization: self.organization.clone(),
@@ -111,7 +115,7 @@ impl WarmCommand {
             let all =
                 json!({"total": total, "caches": caches, "left_out": left_out, "seconds": seconds});
             line(&all.to_string());
-        } else {
+        } else if !(total.is_empty() && (self.user_id.is_some() || self.organization.is_some())) {
             print(warmed, total, seconds);
         }
         for failure in &warmed.failures {
@@ -119,13 +123,13 @@ impl WarmCommand {
         }
         if let Some(user) = self.user_id.as_deref().filter(|_| total.is_empty()) {
             error(&format!(
-                "there is nothing to warm for the user {user:?}: give an id; a user of an organization that is not active needs --organization, too"
+                "there is nothing to warm for the user {user:?}: is that an id, and do the other options leave any of its entries? A user of an organization that is not active needs --organization, too"
             ));
             return Exit::Failed;
         }
         if let Some(organization) = self.organization.as_deref().filter(|_| total.is_empty()) {
             error(&format!(
-                "there is nothing to warm for the organization {organization:?}: give its exact name or its id"
+                "there is nothing to warm for the organization {organization:?}: is that its exact name or its id, and do the other options leave any of its entries?"
             ));
             return Exit::Failed;
         }
@@ -161,25 +165,33 @@ fn unusable(reason: &str) -> Exit {
 }
 
 fn print(warmed: &Warmed, total: Counts, seconds: f64) {
-    let row = |name: &str, counts: &Counts| {
-        line(&format!(
-            "{name:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
+    let mut table = Table::new(&[
+        "cache",
+        "stored",
+        "was there",
+        "absent",
+        "voided",
+        "too large",
+        "unleased",
+        "failed",
+    ]);
+    let mut row = |name: &str, counts: &Counts| {
+        let numbers = [
             counts.stored,
             counts.present,
             counts.absent,
             counts.voided,
             counts.too_large,
             counts.unleased,
-            counts.failed
-        ));
+            counts.failed,
+        ];
+        let numbers = numbers.map(|number| number.to_string());
+        table.row(std::iter::once(name.to_owned()).chain(numbers));
     };
-    line(&format!(
-        "{:<20} {:>8} {:>10} {:>8} {:>8} {:>10} {:>8} {:>8}",
-        "cache", "stored", "was there", "absent", "voided", "too large", "unleased", "failed"
-    ));
     for (name, counts) in &warmed.caches {
         row(name, counts);
     }
     row("all", &total);
+    table.print();
     line(&format!("{} stored in {seconds:.1} s", total.stored));
 }

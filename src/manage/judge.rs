@@ -64,6 +64,9 @@ impl Status {
                         problems.push("the daemon is not ready yet".into());
                     }
                 }
+                Some(readyz) if readyz["parked_transactions"].as_u64() > Some(0) => self.notes.push(
+                    "transactions are committed and not visible yet, since Postgres waits for a synchronous standby (synchronous_standby_names): nobody can see them, and what they change is removed once somebody can".into(),
+                ),
                 None if fresh == Some(true) => self.notes.push(format!(
                     "a daemon keeps the cache fresh, but none answers at {} (admin.listen)",
                     daemon.address

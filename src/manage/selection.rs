@@ -21,6 +21,35 @@ pub struct Request {
     pub days: Option<u32>,
 }
 
+/// Whether any cache has entries of so many days; else what to write. `scoped`: those count, too,
+/// of which nobody can list what will be asked.
+///
+/// # Errors
+/// What the caches that are meant know, if none knows these days.
+pub fn check_days(
+    mapping: &Mapping,
+    wanted: &BTreeSet<CacheId>,
+    days: u32,
+    scoped: bool,
+) -> Result<(), String> {
+    let mut known: BTreeSet<u64> = BTreeSet::new();
+    let days_of = |cache: &CacheModel| cache.template.parameters().any(|name| name == DAYS);
+    for (_, cache) in mapping.caches().filter(|(id, cache)| wanted.contains(id) && days_of(cache)) {
+        match cache.enumerated.get(DAYS) {
+            Some(values) => {
+                known.extend(values.iter().filter_map(|value| value.parse::<u64>().ok()))
+            }
+            None if scoped || cache.generation_key.is_none() => return Ok(()),
+            None => {}
+        }
+    }
+    if known.is_empty() || known.contains(&days.into()) {
+        return Ok(());
+    }
+    let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+    Err(format!("nothing is cached of {days} days: write one of {}", known.join(", ")))
+}
+
 /// What the parameters of a key must be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {

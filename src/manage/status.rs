@@ -140,6 +140,8 @@ pub struct Covered {
     pub known: Option<bool>,
     /// As it was given.
     pub user_id: Option<String>,
+    /// As it was given.
+    pub days: Option<u32>,
     /// Of those that have a population: how many entries it lists.
     pub expected: u64,
     /// And how many of those are cached.
@@ -300,6 +302,7 @@ impl Covered {
                 .unwrap_or_default(),
             known: organization.and_then(|organization| organization.known),
             user_id: request.user.clone(),
+            days: request.days,
             ..Covered::default()
         };
         for (id, coverage) in found {

@@ -250,7 +250,10 @@ fn control<'a>(
     let (since, in_stream) = match tag {
         b'B' | b'C' => (Protocol::V1, false),
         b'O' => (Protocol::V1, context.in_stream),
-        b'S' | b'c' | b'A' => (Protocol::V2, false),
+        // Postgres 18 drops what it holds of a transaction that it finds aborted, takes its
+        // subtransactions for streamed by that, and tells so of each: in any protocol.
+        b'A' => (Protocol::V1, false),
+        b'S' | b'c' => (Protocol::V2, false),
         b'E' => (Protocol::V2, true),
         b'b' | b'P' | b'K' | b'r' | b'p' => (Protocol::V3, false),
         _ => return Err(reader.malformed_before(1, "the tag of a message of protocols 1 to 4")),

@@ -109,9 +109,9 @@ pub(super) async fn stream(
     let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
     let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
-    // Others have no such slots; `check` says so.
-    let failover = (facts.version_num >= 170_000).then_some(config.failover);
-    let altered = slot.as_ref().and_then(|slot| failover.filter(|wanted| *wanted != slot.failover));
+    // Older servers have no such slots; `check` says so.
+    let failover = config.failover && facts.version_num >= 170_000;
+    let lacks_failover = failover && slot.as_ref().is_some_and(|slot| !slot.failover);
     let slot = usable_slot(slot, &config.slot, context.connect.database())?;
     let slot_is_there = match slot {
         Slot::Ready if forced == Some(GapReason::PublicationMissing) => {
@@ -154,11 +154,12 @@ pub(super) async fn stream(
         if let Some(reason) = gap {
             hand.broken(context, before.as_ref(), reason).await?;
         }
-        create_slot(context, &client, &mut replication, failover == Some(true)).await?;
+        create_slot(context, &client, &mut replication, failover).await?;
         context.points.reach(Point::SlotCreated).await;
     }
-    if let Some(wanted) = altered.filter(|_| slot_is_there) {
-        context.answered(replication.set_failover(&config.slot, wanted)).await?;
+    if slot_is_there && lacks_failover {
+        context.answered(replication.let_fail_over(&config.slot)).await?;
+        info!(slot = config.slot, "standbys keep a copy of the slot from here on");
     }
     let pid = replication.backend_pid();
     let dialect = Dialect::of_server(facts.version_num, config.streaming);

@@ -212,9 +212,9 @@ impl ReplicationConnection {
         self.create(name, "", ", FAILOVER true").await
     }
 
-    /// Whether standbys keep a copy of a slot that is there (Postgres 17 and later).
-    pub async fn set_failover(&mut self, name: &str, failover: bool) -> Result<(), PgError> {
-        let sql = format!("ALTER_REPLICATION_SLOT \"{}\" (FAILOVER {failover})", slot_name(name)?);
+    /// Lets standbys keep a copy of a slot that is there (Postgres 17 and later).
+    pub async fn let_fail_over(&mut self, name: &str) -> Result<(), PgError> {
+        let sql = format!("ALTER_REPLICATION_SLOT \"{}\" (FAILOVER true)", slot_name(name)?);
         match self.run(&sql, &self.about.now(Doing::Query)).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.explain(error, name).await.during("altering the slot")),

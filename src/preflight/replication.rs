@@ -255,13 +255,9 @@ fn slot(facts: &Facts) -> Vec<Finding> {
             let message = "postgres.failover is set, and this server has no failover slots: after a failover a new slot is made";
             found.push(Finding::warning(HERE, message).hint("Postgres 17 and later have them"));
         }
-        Some(slot) if slot.failover != facts.failover_wanted => {
-            let (is, will) = match slot.failover {
-                true => ("is", "no longer is"),
-                false => ("is not", "is"),
-            };
+        Some(slot) if facts.failover_wanted && !slot.failover => {
             let message = format!(
-                "slot {name} {is} copied by standbys, and {will} once the daemon has started"
+                "slot {name} is not copied by standbys, and is once the daemon has started"
             );
             found.push(Finding::note(HERE, message));
         }
@@ -386,7 +382,8 @@ pub fn generated_step(facts: &Facts) -> Option<Step> {
             Quoted(&publication.name),
             GENERATED.trim_start_matches(", ")
         ),
-        how: How::AtOnce,
+        // Else the identities would make the application's UPDATE fail.
+        how: How::First,
         by: By::Owner(facts.publication_owner.clone().unwrap_or_default()),
     })
 }

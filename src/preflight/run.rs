@@ -59,7 +59,7 @@ pub async fn step(
             }
             Ok(done.map_err(PgError::from)?)
         }
-        How::AtOnce | How::CreatePublication | How::AddTable { .. } => {
+        How::AtOnce | How::First | How::CreatePublication | How::AddTable { .. } => {
             client.batch_execute("SET lock_timeout = '10s'").await.map_err(PgError::from)?;
             let done = client.batch_execute(&step.sql).await;
             if done.is_err() && step.sql.starts_with("BEGIN") {

@@ -58,7 +58,7 @@ fn statement(facts: &Facts, step: &Step) -> String {
                 ),
             ) + &format!("\n-- Give it a password: \\password {}", Quoted(&facts.role.name))
         }
-        How::AtOnce => format!("{};", step.sql),
+        How::AtOnce | How::First => format!("{};", step.sql),
         // Outside of any transaction; waits for open ones, and nobody waits for it.
         How::Concurrently { .. } => format!("SET lock_timeout = 0;\n{};", step.sql),
         How::Briefly { table } => format!(

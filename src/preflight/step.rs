@@ -18,6 +18,8 @@ pub struct Step {
 pub enum How {
     /// As it is.
     AtOnce,
+    /// As it is; and if it cannot be, nothing that follows may be.
+    First,
     /// Builds or drops an index beside the application's work: outside of a transaction,
     /// for as long as it takes.
     Concurrently {

@@ -124,6 +124,7 @@ impl Watcher {
         self.applied.send_replace(batch.watermark);
         self.status.applied(batch.watermark);
         self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
+        self.status.came_through(batch.transactions.iter().map(|trace| trace.heartbeat));
     }
 
     async fn look(&mut self, keys: Vec<(Key, Change)>) {

@@ -571,8 +571,11 @@ impl Status {
 
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
-        let (bytes, seconds) = self.lock().lag();
-        let proven = self.lock().proven.map_or(-1.0, |at| at.elapsed().as_secs_f64());
+        let (lag, proven) = {
+            let inner = self.lock();
+            (inner.lag(), inner.proven.map_or(-1.0, |at| at.elapsed().as_secs_f64()))
+        };
+        let (bytes, seconds) = lag;
         self.metrics.proven_seconds.set(proven);
         self.metrics.parked_seconds.set(self.parked_for().as_secs_f64());
         self.metrics.certified.set(self.is_certified().into());

@@ -18,7 +18,7 @@ const VERSION_WRITERS: u32 = 3;
 const ANY_WRITERS: u32 = 2;
 
 /// The rows of which each is marked, changed, and must not be there as it was marked.
-const MARKED: std::ops::Range<u32> = 1001..2000;
+pub const MARKED: std::ops::Range<u32> = 1001..2000;
 
 /// What no query gives.
 pub const MARK: &str = "\"marked\"";

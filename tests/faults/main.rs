@@ -135,7 +135,7 @@ async fn nothing_stale_is_left_whatever_goes_wrong_where_redis_keeps_its_data() 
 
 /// How many seeds `make test-long` takes.
 #[cfg(feature = "long-tests")]
-const MANY: u64 = 40;
+const MANY: u64 = 30;
 
 #[cfg(feature = "long-tests")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
