@@ -1,5 +1,5 @@
-//! A connection whose other end must read: one that does not costs its place until it is
-//! closed, and a listener has only so many.
+//! A connection that has a place among those of its listener, of which there are only so many, and
+//! whose other end must read: one that does not is closed, for it costs the place.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 /// A stream whose reader must take in something within a time.
@@ -16,12 +17,14 @@ pub(crate) struct Impatient {
     patience: Duration,
     /// Running while nothing can be written.
     since: Option<Pin<Box<Sleep>>>,
+    /// Its place among the listener's connections, until it is closed.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Impatient {
     /// Whoever takes in nothing for so long is cut off.
-    pub(crate) fn new(stream: TcpStream, patience: Duration) -> Self {
-        Impatient { stream, patience, since: None }
+    pub(crate) fn new(stream: TcpStream, patience: Duration, place: OwnedSemaphorePermit) -> Self {
+        Impatient { stream, patience, since: None, _place: place }
     }
 
     fn written<T>(

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 
 /// The same as in the code.
 const SEATS: usize = 16;
+const PLACES: usize = 256;
 
 async fn ask(world: &World, path: &str, headers: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
@@ -113,6 +114,27 @@ async fn who_watches_has_a_seat_and_there_are_only_so_many() {
     for feed in &mut watching {
         until_told(feed).await;
     }
+}
+
+#[tokio::test]
+async fn who_holds_connections_open_takes_no_more_than_the_listeners_places() {
+    let world = World::new().await;
+    let daemon = listening(&world).await;
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answered = async || {
+        let answer = Client { port: world.admin }.raw(request).await.unwrap_or_default();
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    let mut idle = Vec::new();
+    while answered().await {
+        assert!(idle.len() < 2 * PLACES, "there is no end of it");
+        idle.push(TcpStream::connect(("127.0.0.1", world.admin)).await.unwrap());
+    }
+    // The pipeline's own connections are none of them.
+    world.settle().await;
+    drop(idle);
+    until("a place that is free again", async || answered().await.then_some(())).await;
+    drop(daemon);
 }
 
 /// Takes as long as it takes to fill what lies between both, and the patience after that.

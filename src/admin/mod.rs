@@ -21,6 +21,7 @@ use axum::serve::Listener;
 use serde::Deserialize;
 use socket2::SockRef;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tracing::{debug, error, info};
 
 use self::console::Console;
@@ -105,7 +106,7 @@ pub async fn serve(listener: TcpListener, settings: Admin, state: State) {
         .merge(console::routes())
         .layer(from_fn_with_state(guard, guard::stand))
         .with_state(state);
-    if let Err(reason) = axum::serve(Connections(listener), router).await {
+    if let Err(reason) = axum::serve(Connections::new(listener), router).await {
         error!(%reason, "the admin listener has ended");
     }
 }
@@ -116,23 +117,43 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What lies ready for one who does not read, at the most (the kernel doubles it).
 const SEND_BUFFER: usize = 64 << 10;
 
-/// Connections that are cut when their other end does not read.
-struct Connections(TcpListener);
+/// How many connections are open at once: each costs a file descriptor, of which the pipeline
+/// needs some, too.
+const PLACES: usize = 256;
+
+/// Connections that are cut when their other end does not read, and only so many of them: one too
+/// many is closed at once.
+struct Connections {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Connections {
+    fn new(listener: TcpListener) -> Connections {
+        Connections { listener, places: Arc::new(Semaphore::new(PLACES)) }
+    }
+}
 
 impl Listener for Connections {
     type Io = Impatient;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Impatient, SocketAddr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
-            debug!(%error, "more lies ready for slow readers than need be");
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                debug!(%address, "a connection was closed: there are {PLACES} already");
+                continue;
+            };
+            if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
+                debug!(%error, "more lies ready for slow readers than need be");
+            }
+            return (Impatient::new(stream, PATIENCE, place), address);
         }
-        (Impatient::new(stream, PATIENCE), address)
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

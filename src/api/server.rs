@@ -92,7 +92,7 @@ async fn connection(
     stream: TcpStream,
     api: Arc<Api>,
     stop: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "small answers may wait for each other");
@@ -103,7 +103,7 @@ async fn connection(
         let api = Arc::clone(&api);
         async move { Ok::<_, Infallible>(api.handle(request).await) }
     });
-    let stream = TokioIo::new(Impatient::new(stream, patience));
+    let stream = TokioIo::new(Impatient::new(stream, patience, place));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)

@@ -1,14 +1,34 @@
 //! What commands print: results to standard output, all else to standard error.
 
-use std::io::{IsTerminal, Write};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 
 use crate::config::Style;
 
-/// Prints a line of the result. A reader that went away is no error: there is nobody left
-/// to tell.
+/// Prints a line of the result, or several. A reader that went away is no error: there is nobody
+/// left to tell.
 pub(super) fn line(text: &str) {
     let mut out = std::io::stdout().lock();
-    _ = writeln!(out, "{text}");
+    _ = writeln!(out, "{}", obeyed_by_no_terminal(text));
+}
+
+/// The text without what a terminal would obey: whoever writes to Redis or to a row also chooses
+/// what keys are named. As JSON would have it, so that JSON stays what it is.
+fn obeyed_by_no_terminal(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut spelled = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) {
+            _ = write!(spelled, "\\u{:04x}", u32::from(c));
+        } else {
+            spelled.push(c);
+        }
+    }
+    Cow::Owned(spelled)
 }
 
 /// Says what went wrong.
@@ -38,5 +58,23 @@ pub(super) fn style() -> Style {
         (true, false) => Style::Colour,
         (true, true) => Style::Unicode,
         (false, _) => Style::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_spelled_out_and_json_stays_json() {
+        for (text, expected) in [
+            ("stale: v1:org:data:7\n\tmore", "stale: v1:org:data:7\n\tmore"),
+            ("stale: v1:\u{1b}[2J\r\u{7f}\u{9b}A", "stale: v1:\\u001b[2J\\u000d\\u007f\\u009bA"),
+        ] {
+            assert_eq!(obeyed_by_no_terminal(text), expected);
+        }
+        let value = serde_json::json!({ "key": "a\u{1b}\u{7f}\u{9b}\n" });
+        let read = serde_json::from_str(&obeyed_by_no_terminal(&value.to_string()));
+        assert_eq!(read.ok(), Some(value));
     }
 }

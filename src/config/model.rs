@@ -166,7 +166,7 @@ pub struct Redis {
     /// A file that holds the password alone (a mounted secret).
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// A CA certificate (PEM) to trust for `rediss://`, beside the system's.
+    /// A CA certificate (PEM) to trust for `rediss://`, in place of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// What stands before every cache's key. Django writes `KEY_PREFIX:VERSION:`.
