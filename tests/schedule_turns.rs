@@ -82,7 +82,10 @@ async fn the_turn_of_one_who_died_or_froze_goes_to_another_and_does_not_come_bac
     let (frozen, other) = (task("frozen", Duration::from_millis(100)), task("other", LONG));
     assert_eq!(ground.begin(&frozen, NONE, HOUR).await, GO);
     until("the turn to expire", async || match ground.begin(&other, NONE, HOUR).await {
-        Begin::Go { anew } => Some(assert!(anew, "it is told that another had begun")),
+        Begin::Go { anew } => {
+            assert!(anew, "it is told that another had begun");
+            Some(())
+        }
         Begin::Wait(_) => None,
     })
     .await;
