@@ -185,7 +185,8 @@ async fn what_somebody_named_his_organization_is_shown_and_never_run() {
         );
         world.postgres.execute(&sql).await.unwrap();
         let key = format!("prs_cache:1:by_name:{name}");
-        browser.until_text("#recent tr:first-child .dropped", &key).await;
+        let shown = format!("by_name:{name}");
+        browser.until_text("#recent tr:first-child .dropped", &shown).await;
         browser
             .script(
                 "document.querySelector('#recent tr:first-child .keys button').click()",
