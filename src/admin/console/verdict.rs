@@ -223,10 +223,6 @@ mod tests {
             proven_seconds_ago: None,
             slot: None,
             last_gap: None,
-            shadow: false,
-            heartbeat_seconds: None,
-            proven_seconds_ago: None,
-            slot: None,
         }
     }
 
