@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::print_stderr,
     missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and no test uses all of this"
