@@ -218,10 +218,6 @@ mod tests {
             parked_transactions: 0,
             suspects: 0,
             last_gap: None,
-            shadow: false,
-            heartbeat_seconds: None,
-            proven_seconds_ago: None,
-            slot: None,
         }
     }
 
