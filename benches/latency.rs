@@ -232,7 +232,7 @@ impl Lab {
         let committed: Arc<Vec<AtomicI64>> =
             Arc::new((0..=changes).map(|_| AtomicI64::new(i64::MIN)).collect());
         let next = Arc::new(AtomicU64::new(1));
-        let writers = (rate / 600).clamp(1, 16);
+        let writers = (rate / 250).clamp(1, 16);
         let mut writing = tokio::task::JoinSet::new();
         for _ in 0..writers {
             let client = self.ground.postgres.client().await.expect("a client");

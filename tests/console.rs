@@ -185,7 +185,8 @@ async fn what_somebody_named_his_organization_is_shown_and_never_run() {
         );
         world.postgres.execute(&sql).await.unwrap();
         let key = format!("prs_cache:1:by_name:{name}");
-        browser.until_text("#recent tr:first-child .dropped", &key).await;
+        let shown = format!("by_name:{name}");
+        browser.until_text("#recent tr:first-child .dropped", &shown).await;
         browser
             .script(
                 "document.querySelector('#recent tr:first-child .keys button').click()",
@@ -210,7 +211,7 @@ const FOCUSED: &str = "const e = document.activeElement; \
 
 #[tokio::test]
 async fn by_keyboard_alone_everything_is_reached_and_nothing_fails_the_rules_of_accessibility() {
-    let programs = environment("axe");
+    let programs = environment("tests/axe");
     let library = std::fs::read_dir(programs.join("../lib")).unwrap().next().unwrap().unwrap();
     let axe = library.path().join("site-packages/axe_playwright_python/axe.min.js");
     let axe = std::fs::read_to_string(axe).unwrap();

@@ -83,7 +83,7 @@ fn collect(value: &Value, references: &mut Vec<String>) {
 
 /// What is wrong with bodies, by the document: path, method, status, body.
 fn wrong(document: &Value, cases: &[Value]) -> String {
-    let python = environment("schemathesis").join("python");
+    let python = environment("tests/schemathesis").join("python");
     let mut child = Command::new(python)
         .arg(support::root().join("tests/schemathesis/conforms.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -81,11 +81,12 @@ async fn the_turn_of_one_who_died_or_froze_goes_to_another_and_does_not_come_bac
     let ground = Ground::new().await;
     let (frozen, other) = (task("frozen", Duration::from_millis(100)), task("other", LONG));
     assert_eq!(ground.begin(&frozen, NONE, HOUR).await, GO);
-    until("the turn to expire", async || match ground.begin(&other, NONE, HOUR).await {
-        Begin::Go { anew } => Some(assert!(anew, "it is told that another had begun")),
+    let anew = until("the turn to expire", async || match ground.begin(&other, NONE, HOUR).await {
+        Begin::Go { anew } => Some(anew),
         Begin::Wait(_) => None,
     })
     .await;
+    assert!(anew, "it is told that another had begun");
     assert!(!ground.renew(&frozen).await, "thawed, it notices");
     assert!(!ground.end(&frozen, NONE, NONE).await, "and ends nothing of the other's");
     waits_about(ground.begin(&frozen, NONE, HOUR).await, LONG);

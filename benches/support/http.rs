@@ -29,7 +29,7 @@ impl Connection {
 
     pub fn get(&mut self, path: &str, header: Option<&str>) -> Answer {
         let header = header.map_or_else(String::new, |header| format!("{header}\r\n"));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{header}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n");
         let start = Instant::now();
         self.stream.write_all(request.as_bytes()).expect("the request is sent");
         let (mut answer, mut buffer) = (Vec::new(), vec![0; 1 << 16]);

@@ -187,6 +187,8 @@ struct Message {
 struct Hello {
     version: &'static str,
     slot: String,
+    /// What stands before every key.
+    key_prefix: String,
     /// Unix time in milliseconds.
     started: u128,
     caches: Vec<About>,
@@ -272,6 +274,7 @@ impl Hello {
         Hello {
             version: env!("CARGO_PKG_VERSION"),
             slot: state.console.slot.clone(),
+            key_prefix: prefix.clone(),
             started: recent::unix_ms(state.console.started),
             caches,
             remembered: state.remembered_drops,

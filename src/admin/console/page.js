@@ -56,10 +56,10 @@
 
   // ── The answer ───────────────────────────────────────────────────────────────────────────────
 
-  const SIGNS = { fresh: "✓", attention: "◆", behind: "▲", bypassed: "✕", standing_by: "‖", starting: "…", unknown: "?" };
+  const SIGNS = { fresh: "✓", attention: "◆", behind: "▲", bypassed: "✕", standby: "‖", starting: "…", unknown: "?" };
   const ICONS = {
     fresh: ["#00838f", "M6 13l5 5 9-11"], attention: ["#6a45ad", "M13 6v9M13 19v1"], behind: ["#b87400", "M13 5 22 20H4Z"],
-    bypassed: ["#b3261e", "M7 7l12 12M19 7 7 19"], standing_by: ["#59636d", "M10 7v12M16 7v12"],
+    bypassed: ["#b3261e", "M7 7l12 12M19 7 7 19"], standby: ["#59636d", "M10 7v12M16 7v12"],
     starting: ["#59636d", "M13 7v6l4 3"], unknown: ["#59636d", "M9 10a4 4 0 1 1 5 4v2M14 20v1"],
   };
   let announced = "";
@@ -193,7 +193,7 @@
   const held = () => pressed() || looked();
 
   const keyButton = (key) => {
-    const button = element("button", { type: "button", "aria-label": `Search ${key}` }, key);
+    const button = element("button", { type: "button", title: key, "aria-label": `Search ${key}` }, key.startsWith(prefix) ? key.slice(prefix.length) : key);
     button.addEventListener("click", () => search(key, true));
     return button;
   };
@@ -227,6 +227,7 @@
   };
 
   let remembered = 1;
+  let prefix = ""; // of all keys: not worth its room in the list
 
   const list = (recent, anew) => {
     if (anew) { lines = []; waiting = []; $("recent").replaceChildren(); }
@@ -411,6 +412,7 @@
     about = new Map(h.caches.map((cache) => [cache.name, cache]));
     readsCounted = h.reads;
     remembered = h.remembered;
+    prefix = h.key_prefix;
     delete $("caches").dataset.names;
     say($("whose"), `${h.slot} · ${h.version} · up since ${new Date(h.started).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })}`);
     say($("caches-note"), h.reads ? "" : "The read API is off: reads by others are not seen from here.");

@@ -62,7 +62,7 @@ impl Recent {
             line.keys += 1;
             line.there += u64::from(drop.present);
             // Those that were there say more.
-            if line.named.len() < NAMED || drop.present && line.there <= NAMED as u64 {
+            if line.named.len() < NAMED || (drop.present && line.there <= NAMED as u64) {
                 let at = if drop.present { 0 } else { line.named.len() };
                 line.named.insert(at, String::from_utf8_lossy(key).into_owned());
                 line.named.truncate(NAMED);

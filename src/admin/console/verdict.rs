@@ -17,7 +17,6 @@ const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::enum_variant_names, reason = "to stand by is what it is called")]
 pub(super) enum Standing {
     /// Everything is applied; readers may trust the cache.
     Fresh,
@@ -26,7 +25,7 @@ pub(super) enum Standing {
     /// Changes wait, and readers still trust the cache.
     Behind,
     /// Another daemon does it.
-    StandingBy,
+    Standby,
     /// It has not been certified yet in this life.
     Starting,
     /// Readers pass the cache over.
@@ -78,7 +77,7 @@ impl Verdict {
         }
         if readiness.shadow {
             return say(
-                Standing::StandingBy,
+                Standing::Standby,
                 "Shadow mode: only looking on",
                 "This daemon removes nothing and certifies nothing. What the application itself failed to invalidate, unstale report --shadow says.",
                 &[],
@@ -100,7 +99,7 @@ impl Verdict {
         }
         match &readiness.phase {
             Phase::WaitingForSlot { .. } => say(
-                Standing::StandingBy,
+                Standing::Standby,
                 "Standing by: another session holds the slot",
                 "This daemon takes over once the slot is free. Whether the cache is fresh now, the console of the other one says.",
                 &[],
@@ -218,11 +217,11 @@ mod tests {
             lag_seconds,
             parked_transactions: 0,
             suspects: 0,
+            last_gap: None,
             shadow: false,
             heartbeat_seconds: None,
             proven_seconds_ago: None,
             slot: None,
-            last_gap: None,
         }
     }
 
@@ -270,7 +269,7 @@ mod tests {
             assert_eq!(Verdict::new(&known(&other)).next.last().unwrap(), "not streaming");
         }
         let shadow = Readiness { shadow: true, ..readiness(Phase::Streaming, 0.0, &[]) };
-        assert_eq!(said(&known(&shadow)).0, Standing::StandingBy);
+        assert_eq!(said(&known(&shadow)).0, Standing::Standby);
         let other = readiness(Phase::Streaming, 0.0, &["a lookup was refused"]);
         assert_eq!(said(&known(&other)).0, Standing::Attention);
     }
