@@ -1,7 +1,6 @@
 //! What the integration tests share: a private Postgres with the demo schema, a private
 //! Redis, and the real daemon between them.
 #![allow(
-    clippy::print_stderr,
     dead_code,
     clippy::expect_used,
     clippy::panic,

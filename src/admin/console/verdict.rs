@@ -217,6 +217,10 @@ mod tests {
             lag_seconds,
             parked_transactions: 0,
             suspects: 0,
+            shadow: false,
+            heartbeat_seconds: None,
+            proven_seconds_ago: None,
+            slot: None,
             last_gap: None,
         }
     }
