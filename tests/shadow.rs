@@ -102,8 +102,8 @@ impl Application<'_> {
     }
 }
 
-fn application(world: &World) -> impl Future<Output = Application<'_>> {
-    async move { Application { world, redis: world.values().await } }
+async fn application(world: &World) -> Application<'_> {
+    Application { world, redis: world.values().await }
 }
 
 async fn until_looked_at(daemon: &Daemon, end: Lsn) {

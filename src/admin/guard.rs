@@ -71,6 +71,13 @@ impl Guard {
 
     fn knows(&self, authority: &str) -> bool {
         let Ok(authority) = authority.parse::<Authority>() else { return false };
+        // Nothing but a name and a port: the parser takes more for one, such as `[::1].example`.
+        let port = authority.as_str().strip_prefix(authority.host());
+        let of_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        if !port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(of_port))
+        {
+            return false;
+        }
         let host = plain(authority.host());
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         literal.unwrap_or(&host).parse::<IpAddr>().is_ok()

@@ -217,11 +217,11 @@ mod tests {
             lag_seconds,
             parked_transactions: 0,
             suspects: 0,
-            last_gap: None,
             shadow: false,
             heartbeat_seconds: None,
             proven_seconds_ago: None,
             slot: None,
+            last_gap: None,
         }
     }
 
