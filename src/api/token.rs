@@ -277,6 +277,7 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<Material, String> {
 mod tests {
     use super::*;
     use crate::config::duration::Span;
+    use proptest::prelude::*;
 
     const SECRET: &str = "a secret that is long enough to be one";
 
@@ -423,5 +424,37 @@ mod tests {
             secret_key(Algorithm::Hs256, b"-----BEGIN PUBLIC KEY-----\nabcdefghijklmnop").is_err()
         );
         assert!(public_key(Algorithm::Rs256, b"nothing").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused(
+            text in prop_oneof![any::<String>(), "[A-Za-z0-9_-]{0,30}\\.[A-Za-z0-9_-]{0,30}\\.[A-Za-z0-9_-]{0,50}"],
+        ) {
+            prop_assert!(keys(|_| ()).user(&text, now()).is_err());
+        }
+
+        #[test]
+        fn whatever_is_signed_names_a_user_by_its_one_spelling_or_is_refused(
+            header in prop_oneof![Just(HEADER.to_owned()), any::<String>()],
+            id in prop_oneof![any::<i64>().prop_map(|n| n.to_string()), "\"[^\"\\\\]{0,40}\"", any::<String>()],
+            exp in prop_oneof![Just("1e300".to_owned()), Just("-0.0".to_owned()), any::<f64>().prop_map(|n| n.to_string())],
+        ) {
+            let claims = format!(r#"{{"exp":{exp},"token_type":"access","user_id":{id}}}"#);
+            if let Ok(user) = keys(|_| ()).user(&sign(&header, &claims), now()) {
+                prop_assert_eq!(canonical_id(&user), Some(user));
+            }
+        }
+
+        #[test]
+        fn a_byte_that_is_changed_makes_a_token_none(at: prop::sample::Index, by in 1..=127_u8) {
+            let token = sign(HEADER, r#"{"exp":2000,"token_type":"access","user_id":7}"#);
+            let mut bytes = token.clone().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = (bytes[at] ^ by) & 0x7f;
+            let changed = String::from_utf8(bytes).unwrap();
+            prop_assume!(changed != token);
+            prop_assert!(keys(|_| ()).user(&changed, now()).is_err());
+        }
     }
 }
