@@ -257,6 +257,11 @@ async fn nothing_is_written_to_redis_not_even_tried() {
     assert!(check.contains("shadow mode: the user may read all"), "{check}");
     let daemon = world.daemon().await;
     app.sql("update item set n = n + 1; delete from part where id < 5").await;
+    // Together with the next one their keys would go unnamed, with their whole cache.
+    until("the first to be watched", async || {
+        (daemon.metric("unstale_shadow_awaiting").await >= 20.0).then_some(())
+    })
+    .await;
     app.sql("truncate part; insert into other values (1)").await;
     let told = report(&world, &daemon).await;
     assert!(told["missed_total"].as_u64().unwrap() >= 20, "{told:#}");

@@ -204,9 +204,9 @@ mod tests {
         let toml = "[postgres]\nurl = \"postgres://h/d\"\n[redis]\nurl = \"redis://h\"\n\
              [caches.job]\nkey = \"job:{id}\"\n\
              [caches.two]\nkey = \"two:{id}\"\n\
-             [caches.all]\nkey = \"all:{id}\"\ncompose = [{ member = \"id\", number = \"id\" }, \
+             [caches.whole]\nkey = \"whole:{id}\"\ncompose = [{ member = \"id\", number = \"id\" }, \
                { member = \"job\", cache = \"job\" }, { cache = \"two\" }, \
-               { cache = \"all\", pick = \"own\" }]\n";
+               { cache = \"whole\", pick = \"own\" }]\n";
         Mapping::new(&Layers::text("t.toml", toml).load().unwrap().config).unwrap()
     }
 
@@ -225,14 +225,14 @@ mod tests {
                 given(r#"{"type":"object","required":["t"],"properties":{"t":{"type":"string"}}}"#),
             ),
             (
-                "all".to_owned(),
+                "whole".to_owned(),
                 given(r#"{"type":"object","properties":{"own":{"type":"array"},"x":{}}}"#),
             ),
         ]);
-        let schemas = Schemas::new(&given, &mapping(), ["all"].into_iter());
-        let all = &schemas.0["All"];
+        let schemas = Schemas::new(&given, &mapping(), ["whole"].into_iter());
+        let whole = &schemas.0["Whole"];
         assert_eq!(
-            *all,
+            *whole,
             json!({
                 "type": "object",
                 "required": ["id", "job", "t", "own"],
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(job["a"]["$ref"], "#/components/schemas/JobValue/$defs/A");
         assert_eq!(job["b"]["$ref"], "#/components/schemas/JobValue");
         let names: Vec<&String> = schemas.components().map(|(name, _)| name).collect();
-        assert_eq!(names, ["All", "JobValue"], "and nothing that no endpoint leads to");
+        assert_eq!(names, ["JobValue", "Whole"], "and nothing that no endpoint leads to");
         assert_eq!(schemas.reference("job").unwrap()["$ref"], "#/components/schemas/JobValue");
         assert_eq!(schemas.reference("two"), None);
     }

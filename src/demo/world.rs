@@ -30,15 +30,33 @@ const SCHEMA: &str = include_str!("../../sql/demo/schema.sql");
 const DATA: &str = include_str!("../../sql/demo/data.sql");
 const CONFIG: &str = include_str!("../../config/unstale.toml");
 /// As `config/unstale.toml` names them.
-const QUERIES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 20] = [
+    ("caches/README.md", include_str!("../../sql/caches/README.md")),
+    (
+        "caches/api_analytics.schema.json",
+        include_str!("../../sql/caches/api_analytics.schema.json"),
+    ),
     ("caches/api_analytics.sql", include_str!("../../sql/caches/api_analytics.sql")),
+    (
+        "caches/api_dashboard.schema.json",
+        include_str!("../../sql/caches/api_dashboard.schema.json"),
+    ),
     ("caches/api_dashboard.sql", include_str!("../../sql/caches/api_dashboard.sql")),
+    ("caches/api_search.schema.json", include_str!("../../sql/caches/api_search.schema.json")),
     ("caches/api_search.sql", include_str!("../../sql/caches/api_search.sql")),
+    (
+        "caches/api_statistics.schema.json",
+        include_str!("../../sql/caches/api_statistics.schema.json"),
+    ),
     ("caches/api_statistics.sql", include_str!("../../sql/caches/api_statistics.sql")),
+    ("caches/deal_stats.schema.json", include_str!("../../sql/caches/deal_stats.schema.json")),
     ("caches/deal_stats.sql", include_str!("../../sql/caches/deal_stats.sql")),
     ("caches/identity.sql", include_str!("../../sql/caches/identity.sql")),
+    ("caches/org_data.schema.json", include_str!("../../sql/caches/org_data.schema.json")),
     ("caches/org_data.sql", include_str!("../../sql/caches/org_data.sql")),
+    ("caches/role_info.schema.json", include_str!("../../sql/caches/role_info.schema.json")),
     ("caches/role_info.sql", include_str!("../../sql/caches/role_info.sql")),
+    ("caches/user_perms.schema.json", include_str!("../../sql/caches/user_perms.schema.json")),
     ("caches/user_perms.sql", include_str!("../../sql/caches/user_perms.sql")),
     ("population/organizations.sql", include_str!("../../sql/population/organizations.sql")),
     ("population/users.sql", include_str!("../../sql/population/users.sql")),
@@ -219,7 +237,7 @@ fn write(folder: &Path, config: &str) -> Result<PathBuf, DemoError> {
         for kind in ["caches", "population"] {
             std::fs::create_dir_all(sql.join(kind))?;
         }
-        QUERIES.iter().try_for_each(|(name, text)| std::fs::write(sql.join(name), text))
+        FILES.iter().try_for_each(|(name, text)| std::fs::write(sql.join(name), text))
     };
     lay_out().map_err(DemoError::io(format!("write to {}", folder.display())))?;
     Ok(file)
