@@ -5,6 +5,8 @@ pub mod drops;
 pub mod fills;
 pub mod heartbeat;
 mod latest;
+pub mod loops;
+pub mod phase;
 pub mod readiness;
 pub mod reason;
 pub mod stalls;
@@ -19,50 +21,14 @@ use tokio::sync::watch;
 use self::drops::Drops;
 use self::fills::{Fill, Fills};
 use self::heartbeat::{Beat, Beating};
+pub use self::loops::Loop;
+pub use self::phase::{Health, Phase};
 use self::reason::GapReason;
 use self::stalls::{Stall, Stalls};
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
 use crate::store::session::CERTIFICATE_LIFE;
-
-/// What the pipeline is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "phase", content = "detail", rename_all = "snake_case")]
-pub enum Phase {
-    /// Connecting, or about to.
-    Connecting,
-    /// Another session holds the slot.
-    WaitingForSlot {
-        /// Its process, if the server said so.
-        pid: Option<i32>,
-    },
-    /// The slot is being created: the server waits for open transactions.
-    CreatingSlot,
-    /// A gap was declared, everything managed is being dropped.
-    Purging {
-        /// Why.
-        reason: &'static str,
-    },
-    /// Changes flow.
-    Streaming,
-    /// Something must be mended first; nothing is cached meanwhile.
-    Blocked {
-        /// What, and how.
-        reason: String,
-    },
-    /// Finishing what is under way.
-    Draining,
-}
-
-/// Why a service is not up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// The last attempt succeeded.
-    Up,
-    /// It did not.
-    Down(String),
-}
 
 #[derive(Debug)]
 struct Inner {
@@ -124,29 +90,6 @@ pub struct SlotSeen {
     pub invalidation_reason: Option<String>,
     /// How much WAL it holds back.
     pub retained_bytes: u64,
-}
-
-/// A loop of the pipeline that has a clock of its own: while changes flow it goes round at
-/// least once a second, or waits for something that has a bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loop {
-    /// The gate.
-    Gate,
-    /// The one that changes Redis.
-    Apply,
-}
-
-impl Loop {
-    const ALL: [Loop; 2] = [Loop::Gate, Loop::Apply];
-
-    /// Its name in logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Loop::Gate => "gate",
-            Loop::Apply => "apply",
-        }
-    }
 }
 
 /// Shared by all tasks. Locked for moments only, never across an await.
@@ -236,41 +179,6 @@ impl Status {
             inner.beats = [Instant::now(); Loop::ALL.len()];
         }
         inner.phase = phase;
-    }
-
-    /// A loop has gone round, or has had an answer.
-    pub fn beat(&self, of: Loop) {
-        let mut inner = self.lock();
-        for (each, at) in Loop::ALL.into_iter().zip(&mut inner.beats) {
-            if each == of {
-                *at = Instant::now();
-            }
-        }
-    }
-
-    /// Awaits work of a loop that may take long although each wait in it has a bound of its
-    /// own, or is another loop's to answer for. The loop beats meanwhile.
-    pub async fn attending<T>(&self, of: Loop, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        loop {
-            match tokio::time::timeout(BEAT, &mut work).await {
-                Ok(done) => return done,
-                Err(_) => self.beat(of),
-            }
-        }
-    }
-
-    /// The loop that should have gone round within `tolerance` and has not. Judged only
-    /// while changes flow: before that the daemon waits for others, as long as it takes, and
-    /// a drain has its own bound.
-    #[must_use]
-    pub fn stuck(&self, tolerance: Duration) -> Option<Loop> {
-        let inner = self.lock();
-        if inner.phase != Phase::Streaming {
-            return None;
-        }
-        let mut beats = Loop::ALL.into_iter().zip(&inner.beats);
-        beats.find(|(_, at)| at.elapsed() > tolerance).map(|(of, _)| of)
     }
 
     /// Redis has taken the certificate, which it was asked to at that moment.
@@ -592,9 +500,6 @@ pub const SILENCE: Duration = Duration::from_secs(5);
 /// What `wal_status` of a slot may be.
 const WAL_STATUS: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 
-/// How often a loop beats while it waits.
-const BEAT: Duration = Duration::from_secs(1);
-
 impl Inner {
     /// WAL that is written and not applied, and the age of the oldest change that waits.
     fn lag(&self) -> (u64, f64) {
@@ -691,15 +596,5 @@ mod tests {
         assert!(!told("no owner") && told("no grant"));
         status.begin_run(Lsn(1), 0);
         assert!(!told("no grant"));
-    }
-
-    #[tokio::test]
-    async fn who_attends_to_long_work_beats_meanwhile_and_others_do_not() {
-        let status = status();
-        status.enter(Phase::Streaming);
-        let before = Instant::now();
-        status.attending(Loop::Gate, tokio::time::sleep(BEAT * 3 / 2)).await;
-        let [gate, apply] = status.lock().beats;
-        assert!(gate > before && apply < before);
     }
 }
