@@ -264,19 +264,20 @@ async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() 
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
     // Some ask for several keys, some of which are not there; every seventh goes away at once.
     let read = async |number: usize| {
-        let keys: Vec<String> = ["v", "none", "v"][..=number % 3]
+        let keys: Vec<Vec<u8>> = ["v", "none", "v"][..=number % 3]
             .iter()
-            .map(|kind| format!("{kind}:{number}"))
+            .map(|kind| format!("{kind}:{number}").into_bytes())
             .collect();
         let patience = Duration::from_secs(if number.is_multiple_of(7) { 0 } else { 30 });
-        let Ok(found) = tokio::time::timeout(patience, reader.get(&keys)).await else {
+        let Ok(found) = tokio::time::timeout(patience, reader.get(keys.clone())).await else {
             return assert!(number.is_multiple_of(7), "it was not answered");
         };
         let found = found.unwrap();
+        assert_eq!(found.keys, keys);
         assert_eq!(found.certificate, Some(Lsn(42)));
         let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8(bytes).unwrap());
         let values: Vec<Option<String>> = found.values.into_iter().map(text).collect();
-        let expected = keys.iter().map(|key| key.starts_with('v').then(|| format!("of {number}")));
+        let expected = keys.iter().map(|key| key.starts_with(b"v").then(|| format!("of {number}")));
         assert_eq!(values, expected.collect::<Vec<_>>());
     };
     futures_util::future::join_all((0..READERS).map(read)).await;
@@ -288,9 +289,10 @@ async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() 
 
     // Without a certificate nothing is to be believed; without Redis nobody waits.
     let _: () = connection.del("unstale:s:fresh").await.unwrap();
-    assert_eq!(reader.get(&["v:1"]).await.unwrap().certificate, None);
+    assert_eq!(reader.get(vec![b"v:1".to_vec()]).await.unwrap().certificate, None);
     redis.stop().await.unwrap();
-    let all =
-        futures_util::future::join_all((0..READERS).map(async |_| reader.get(&["v:1"]).await));
+    let all = futures_util::future::join_all(
+        (0..READERS).map(async |_| reader.get(vec![b"v:1".to_vec()]).await),
+    );
     assert!(all.await.iter().all(Result::is_err));
 }
