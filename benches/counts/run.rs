@@ -7,7 +7,7 @@
 //! worth keeping, too. `UPDATE_COUNTS=1 make counts` writes the baseline anew.
 //!
 //! Counts are of one architecture, and differ a little between compilers and C libraries
-//! (`memcpy`, `malloc`): hence the tolerance. An architecture without a baseline is measured and
+//! (`memcpy`): hence the tolerance. An architecture without a baseline is measured and
 //! not judged. What they leave out: system calls, and how long memory is waited for.
 #![allow(
     clippy::expect_used,
@@ -20,30 +20,15 @@
 )]
 
 mod allocations;
+mod baseline;
 mod stream;
 mod work;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use serde::{Deserialize, Serialize};
-
-/// How far a count may be from the baseline.
-const TOLERANCE: f64 = 0.10;
-
-/// Allocations are whole numbers but for what grows now and then: below it nothing is told.
-const BLUR: f64 = 0.2;
-
-/// What one change costs in one case.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Cost {
-    instructions: f64,
-    allocations: f64,
-}
-
-/// By architecture, then by case.
-type Baseline = BTreeMap<String, BTreeMap<String, Cost>>;
+use baseline::{BLUR, Cost, TOLERANCE, is_near};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -59,9 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn judge() -> ExitCode {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/counts/baseline.json");
-    let text = std::fs::read_to_string(&file).expect("the baseline");
-    let mut baseline: Baseline = serde_json::from_str(&text).expect("the baseline is JSON");
+    let mut baseline = baseline::read();
     let known = baseline.entry(std::env::consts::ARCH.to_owned()).or_default();
     let mut found = BTreeMap::new();
     let mut complaints = Vec::new();
@@ -79,8 +62,8 @@ fn judge() -> ExitCode {
     if std::env::var_os("UPDATE_COUNTS").is_some() {
         *known = found;
         let text = serde_json::to_string_pretty(&baseline).expect("JSON") + "\n";
-        std::fs::write(&file, text).expect("the baseline is written");
-        println!("\nWritten to {}", file.display());
+        std::fs::write(baseline::file(), text).expect("the baseline is written");
+        println!("\nWritten to {}", baseline::file().display());
         return ExitCode::SUCCESS;
     }
     if known.is_empty() {
@@ -88,7 +71,7 @@ fn judge() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if complaints.is_empty() {
-        println!("\nAll within {:.0} % of {}", TOLERANCE * 100.0, file.display());
+        println!("\nAll within {:.0} % of {}", TOLERANCE * 100.0, baseline::file().display());
         return ExitCode::SUCCESS;
     }
     for complaint in complaints {
@@ -100,8 +83,7 @@ fn judge() -> ExitCode {
 
 fn compare(case: &str, before: Cost, now: Cost) -> Vec<String> {
     let judged = |what: &str, before: f64, now: f64, blur: f64| {
-        let off = (now - before).abs() > (before * TOLERANCE).max(blur);
-        off.then(|| {
+        (!is_near(before, now, blur)).then(|| {
             let word = if now > before { "more" } else { "fewer" };
             format!("{case}: {now:.1} {what} a change, {word} than the {before:.1} of the baseline")
         })

@@ -192,10 +192,7 @@ impl Stream {
         let mut stream = Stream::new();
         let xid = Xid(1000);
         for block in 0..rows.div_ceil(100) {
-            stream.push(
-                None,
-                Message::StreamStart(StreamStart { xid, first_segment: block == 0 }),
-            );
+            stream.push(None, Message::StreamStart(StreamStart { xid, first_segment: block == 0 }));
             if block == 0 {
                 stream.describe(Some(xid));
             }
