@@ -21,6 +21,9 @@ use super::model::{CacheId, RuleId, TableId};
 pub use super::origin::{Escalation, Origin};
 
 pub mod revocable;
+mod rows;
+
+pub use rows::Rows;
 
 /// A full Redis key, `redis.key_prefix` included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,15 +113,43 @@ pub struct ChangeSet {
     lookups: Vec<(RuleId, LookupRows)>,
     /// By cache.
     tallies: Vec<Tally>,
-    /// By table: changes by operation.
-    counts: Vec<[u64; 4]>,
+    rows: Rows,
     scratch: Vec<u8>,
 }
+
+/// What one transaction leaves for the next, so that each need not grow anew: most are alike.
+#[derive(Debug, Default)]
+pub struct Room {
+    keys: usize,
+    tallies: usize,
+    scratch: Vec<u8>,
+}
+
+/// More keys than this are no habit.
+const USUAL_KEYS: usize = 64;
 
 /// What a key costs beside its bytes: its entry in the table and the allocator's share.
 const KEY_OVERHEAD: usize = size_of::<(Key, Origin)>() + 24;
 
 impl ChangeSet {
+    /// An empty one, with the room that the one before needed.
+    #[must_use]
+    pub fn with_room(room: &mut Room) -> Self {
+        ChangeSet {
+            keys: HashMap::with_capacity_and_hasher(room.keys, RandomState::default()),
+            tallies: Vec::with_capacity(room.tallies),
+            scratch: std::mem::take(&mut room.scratch),
+            ..ChangeSet::default()
+        }
+    }
+
+    /// It is complete: what the next one will need.
+    pub fn leave_room(&mut self, room: &mut Room) {
+        room.keys = self.keys.len().min(USUAL_KEYS);
+        room.tallies = self.tallies.len();
+        room.scratch = std::mem::take(&mut self.scratch);
+    }
+
     /// Whether nothing has to be dropped or looked up (changes may still have been counted).
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -164,12 +195,13 @@ impl ChangeSet {
 
     /// How many changes there were, by table and operation.
     pub fn counts(&self) -> impl Iterator<Item = (TableId, Operation, u64)> {
-        const OPERATIONS: [Operation; 4] =
-            [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
-        (0..).map(TableId).zip(&self.counts).flat_map(|(table, counts)| {
-            let by_operation = OPERATIONS.into_iter().zip(*counts);
-            by_operation.filter(|(_, count)| *count > 0).map(move |(op, count)| (table, op, count))
-        })
+        self.rows.iter()
+    }
+
+    /// The same as a whole.
+    #[must_use]
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// Takes the keys out.
@@ -239,10 +271,7 @@ impl ChangeSet {
                 self.tally(id).first.get_or_insert(first);
             }
         }
-        for (table, theirs) in later.counts.iter().enumerate() {
-            let ours = grown(&mut self.counts, table);
-            ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
-        }
+        self.rows.merge(&later.rows);
     }
 
     fn merge_lookup(&mut self, rule: RuleId, rows: LookupRows) {
@@ -281,16 +310,7 @@ impl ChangeSet {
     }
 
     fn count_rows(&mut self, table: TableId, operation: Operation, rows: u64) {
-        let counts = grown(&mut self.counts, usize::from(table.0));
-        let index = match operation {
-            Operation::Insert => 0,
-            Operation::Update => 1,
-            Operation::Delete => 2,
-            Operation::Truncate => 3,
-        };
-        if let Some(count) = counts.get_mut(index) {
-            *count += rows;
-        }
+        self.rows.count(table, operation, rows);
     }
 
     fn tally(&mut self, cache: CacheId) -> &mut Tally {

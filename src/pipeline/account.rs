@@ -1,17 +1,18 @@
 //! What is told of a batch once it is applied: the metrics, `why`, the reports.
 //!
-//! No I/O, and nobody waits for it but the next batch: Redis has acknowledged this one.
+//! No I/O, and nobody waits for it but the next batch: Redis has acknowledged this one. At a low
+//! rate a batch is one change, so series are looked up by their labels once, not a batch.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use prometheus::{Histogram, IntCounter};
 use tracing::{debug, warn};
 
 use super::batch::{Batch, Trace};
 use super::touched::{Touch, Touched};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::model::CacheId;
 use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
 use crate::status::Status;
@@ -22,28 +23,43 @@ use crate::store::session::NOT_THERE;
 pub struct Account {
     mapping: Arc<Mapping>,
     status: Arc<Status>,
+    /// By cache.
+    caches: Vec<Counted>,
 }
 
-/// What a batch removed of one cache.
-#[derive(Default)]
-struct Removed {
+/// A cache's series, and what a batch adds to them.
+struct Counted {
+    invalidations: IntCounter,
+    invalidated_present: IntCounter,
+    /// A series comes into being with the first entry that there was.
+    inconsistent: Option<Histogram>,
     all: u64,
     present: u64,
     /// For how many seconds the entries had been inconsistent, at most.
-    inconsistent: Vec<f64>,
+    ages: Vec<f64>,
 }
 
 impl Account {
     /// For a run.
     #[must_use]
     pub fn new(mapping: Arc<Mapping>, status: Arc<Status>) -> Self {
-        Account { mapping, status }
+        let metrics = &status.metrics;
+        let counted = mapping.caches().map(|(_, cache)| Counted {
+            invalidations: metrics.invalidations.with_label_values(&[&cache.name]),
+            invalidated_present: metrics.invalidated_present.with_label_values(&[&cache.name]),
+            inconsistent: None,
+            all: 0,
+            present: 0,
+            ages: Vec::new(),
+        });
+        let caches = counted.collect();
+        Account { mapping, status, caches }
     }
 
     /// A batch was applied: each of its keys had that life (as
     /// [`Outcome::Done`](crate::store::session::Outcome::Done) has them). `before`: the watermark
     /// that it found.
-    pub fn enter(&self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
+    pub fn enter(&mut self, batch: &Batch, before: Lsn, touched: &Touched, lives: &[i64]) {
         let metrics = &self.status.metrics;
         batch.measure(metrics, &self.mapping);
         let (clock, now) = (clock_now(), Instant::now());
@@ -51,19 +67,21 @@ impl Account {
         for trace in &batch.transactions {
             metrics.commit_to_invalidated.observe(age(trace));
         }
-        let mut by_cache = hashbrown::HashMap::<CacheId, Removed>::new();
         let at = SystemTime::now();
+        let caches = &mut self.caches;
         self.status.with_drops(|drops| {
             for (Touch { key, cause, stays }, life) in touched.each().zip(lives) {
                 let present = *life > NOT_THERE;
-                let removed = by_cache.entry(cause.origin.cache).or_default();
-                removed.all += 1;
-                removed.present += u64::from(present);
+                let Some(counted) = caches.get_mut(usize::from(cause.origin.cache.0)) else {
+                    continue;
+                };
+                counted.all += 1;
+                counted.present += u64::from(present);
                 if let Some(trace) = batch.transactions.get(cause.transaction) {
                     // What is streamed again was removed before: this is another entry. What
                     // stays for a while is bounded by its cache's `max_staleness`.
                     if present && stays.is_none() && trace.end_lsn > before {
-                        removed.inconsistent.push(age(trace));
+                        counted.ages.push(age(trace));
                     }
                     drops.note(
                         key.as_bytes(),
@@ -80,13 +98,7 @@ impl Account {
             }
         });
         self.observe(batch, touched, lives);
-        for (cache, removed) in by_cache {
-            let Some(cache) = self.mapping.cache(cache) else { continue };
-            metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
-            metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(removed.present);
-            let inconsistent = metrics.inconsistent.with_label_values(&[&*cache.name]);
-            removed.inconsistent.into_iter().for_each(|seconds| inconsistent.observe(seconds));
-        }
+        self.add_up();
         debug!(
             transactions = batch.transactions.len(),
             keys = touched.causes.len(),
@@ -102,6 +114,20 @@ impl Account {
                 answers = lives.len(),
                 "Redis answered for another number of keys than were changed"
             );
+        }
+    }
+
+    fn add_up(&mut self) {
+        let reached = self.caches.iter_mut().zip(self.mapping.caches());
+        for (counted, (_, cache)) in reached.filter(|(counted, _)| counted.all > 0) {
+            counted.invalidations.inc_by(std::mem::take(&mut counted.all));
+            counted.invalidated_present.inc_by(std::mem::take(&mut counted.present));
+            if counted.ages.is_empty() {
+                continue;
+            }
+            let series = || self.status.metrics.inconsistent.with_label_values(&[&*cache.name]);
+            let inconsistent = counted.inconsistent.get_or_insert_with(series);
+            counted.ages.drain(..).for_each(|seconds| inconsistent.observe(seconds));
         }
     }
 

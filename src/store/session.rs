@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 
 use super::error::StoreError;
 use super::keys::ControlKeys;
-use super::script::{call, evaluate, unexpected};
+use super::script::{call, call_with_room, evaluate, unexpected};
 use super::state::{Field, Nonce, State};
 use crate::config::model;
 use crate::lsn::Lsn;
@@ -117,10 +117,12 @@ impl<K: AsRef<[u8]>> Step<'_, K> {
     /// As Redis takes it.
     #[must_use]
     pub fn command(&self, control: &ControlKeys) -> Cmd {
-        let mut command = call(&STEP);
+        let keys = self.keys.iter().chain(self.refreshed.iter().map(|(key, _)| key));
+        let bytes: usize = keys.clone().map(|key| key.as_ref().len()).sum();
+        let mut command = call_with_room(&STEP, keys.clone().count(), bytes);
         command.arg(self.keys.len() + self.refreshed.len() + 2);
         command.arg(&control.state).arg(&control.fresh);
-        for key in self.keys.iter().chain(self.refreshed.iter().map(|(key, _)| key)) {
+        for key in keys {
             command.arg(key.as_ref());
         }
         command.arg(self.expected.as_str()).arg(self.nonce.as_str()).arg(&control.lease_prefix);
