@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench counts deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -45,7 +45,7 @@ setup: ## install what is missing: Postgres, Redis, a C compiler
 setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
-setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk, valgrind
 	@scripts/setup.sh bench
 
 build: setup ## the optimized binary, target/release/unstale
@@ -65,6 +65,7 @@ test-long: setup-tests ## every test, the long ones too, and other versions of P
 	$(TEST_LONG)
 	$(DOCTEST)
 	$(MAKE) test-versions
+	$(MAKE) counts
 
 # What depends on the server, on those that this system does not package (VERSIONS="16 17 18").
 # scripts/postgres.sh says where one cannot be had; that one is skipped.
@@ -92,6 +93,10 @@ bench: setup-bench ## every benchmark in benches/, or BENCH=api; reports in targ
 	@for bench in $(BENCH); do \
 		cargo bench --locked --bench "$$bench" || exit 1; \
 	done
+
+# Minutes to build, seconds to run. The allocations among them are compared in `make test`, too.
+counts: setup-bench ## instructions and allocations a change, beside benches/counts/baseline.json
+	cargo run --locked --quiet --profile counts --features counts --bin unstale-counts
 
 deny: ## licences, advisories and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \

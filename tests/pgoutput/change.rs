@@ -14,9 +14,10 @@ fn a_change_allocates_no_more_than_the_baseline_says() {
             let before = costs[case.name].allocations;
             assert!(
                 baseline::is_near(before, allocations, baseline::BLUR),
-                "{}: {allocations:.2} a change, {before} in benches/counts/baseline.json \
+                "{} ({}): {allocations:.2} a change, {before} in benches/counts/baseline.json \
                  (`make counts` says more; UPDATE_COUNTS=1 make counts writes it anew)",
-                case.name
+                case.name,
+                case.what
             );
             known += 1;
         }
