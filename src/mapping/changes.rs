@@ -125,8 +125,9 @@ pub struct Room {
     scratch: Vec<u8>,
 }
 
-/// More keys than this are no habit.
-const USUAL_KEYS: usize = 64;
+/// More keys than this are no habit, and room for them in each transaction that waits would be a
+/// waste.
+const USUAL_KEYS: usize = 14;
 
 /// What a key costs beside its bytes: its entry in the table and the allocator's share.
 const KEY_OVERHEAD: usize = size_of::<(Key, Origin)>() + 24;

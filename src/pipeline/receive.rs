@@ -98,6 +98,9 @@ impl Receiver {
                             if self.send(Arrival::Progress(wal_end)).await {
                                 return Ok(true);
                             }
+                            // The gate may have let us wait: that is no silence of the server's.
+                            now = Instant::now();
+                            watch.heard(wal_end, false, now);
                         }
                     }
                     Frame::CopyDone => {
