@@ -1,7 +1,5 @@
 //! From what was found to what is sent.
 
-use std::time::SystemTime;
-
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -24,6 +22,7 @@ use super::service::Api;
 use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
 use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
+use crate::moment::Moment;
 
 /// What is sent.
 pub(super) type Answer = Response<Pieces>;
@@ -56,7 +55,7 @@ impl Api {
         reading: &Reading,
         request: &HeaderMap,
     ) -> Answer {
-        let now = SystemTime::now();
+        let now = Moment::now();
         let older = match reading.source {
             Source::Stale { age } => Some(age),
             _ => None,
@@ -65,7 +64,7 @@ impl Api {
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
+        let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
@@ -73,7 +72,7 @@ impl Api {
         if let Some(modified) = modified {
             insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
         }
-        let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
         headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
         headers.insert(
