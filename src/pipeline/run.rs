@@ -125,6 +125,7 @@ async fn follow(
     let _held = context.holds().then(|| context.held.open());
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
+    context.status.heard_of_server(stream.found.wal_insert);
     applied.send_replace(watermark);
 
     let config = &context.config.pipeline;
