@@ -1,5 +1,6 @@
 //! Looking at everything under some prefixes, by SCAN: in steps that no other client notices.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -25,8 +26,7 @@ impl Scan {
     /// From the beginning.
     #[must_use]
     pub fn new(prefixes: Vec<Vec<u8>>) -> Self {
-        let borrowed: Vec<&[u8]> = prefixes.iter().map(Vec::as_slice).collect();
-        let pattern = pattern(common_prefix(&borrowed));
+        let pattern = pattern(&prefixes);
         let cursor = (!prefixes.is_empty()).then_some(0);
         Scan { prefixes, pattern, cursor, pace: None }
     }
@@ -62,35 +62,38 @@ impl Scan {
     }
 }
 
-/// How long the way to Redis and back takes, the next time even if it was long this time.
+/// How long the way to Redis and back takes.
 pub(super) async fn way(connection: &mut MultiplexedConnection) -> Result<Duration, StoreError> {
     let mut shortest = Duration::MAX;
     for _ in 0..3 {
         let asked = Instant::now();
-        redis::cmd("PING").exec_async(connection).await?;
+        // Allowed to the daemon, as PING need not be.
+        redis::cmd("TIME").exec_async(connection).await?;
         shortest = shortest.min(asked.elapsed());
     }
     Ok(shortest)
 }
 
-/// The longest prefix that all share: one SCAN over the server serves every cache.
-fn common_prefix<'a>(prefixes: &[&'a [u8]]) -> &'a [u8] {
-    let mut prefixes = prefixes.iter().copied();
-    let first = prefixes.next().unwrap_or_default();
-    prefixes.fold(first, |common, other| {
-        let shared = common.iter().zip(other).take_while(|(a, b)| a == b).count();
-        common.get(..shared).unwrap_or_default()
-    })
-}
-
-/// A glob that matches what begins with `prefix`, whatever characters it holds.
-fn pattern(prefix: &[u8]) -> Vec<u8> {
-    let mut pattern = Vec::with_capacity(prefix.len() + 1);
-    for &byte in prefix {
-        if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^') {
-            pattern.push(b'\\');
+/// A glob that matches what begins with one of these, whatever characters they hold, and little
+/// else: one SCAN over the server serves all of them, and answers with few keys of others.
+fn pattern(prefixes: &[Vec<u8>]) -> Vec<u8> {
+    let length = prefixes.iter().map(Vec::len).min().unwrap_or_default();
+    let mut pattern = Vec::with_capacity(length + 1);
+    for at in 0..length {
+        let bytes: BTreeSet<u8> = prefixes.iter().filter_map(|p| p.get(at)).copied().collect();
+        match (bytes.len(), bytes.first()) {
+            (1, Some(&byte)) => {
+                if matches!(byte, b'*' | b'?' | b'[' | b']' | b'\\' | b'^') {
+                    pattern.push(b'\\');
+                }
+                pattern.push(byte);
+            }
+            _ => {
+                pattern.push(b'[');
+                pattern.extend(bytes.into_iter().flat_map(|byte| [b'\\', byte]));
+                pattern.push(b']');
+            }
         }
-        pattern.push(byte);
     }
     pattern.push(b'*');
     pattern
@@ -100,15 +103,21 @@ fn pattern(prefix: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn of(prefixes: &[&[u8]]) -> String {
+        let prefixes: Vec<Vec<u8>> = prefixes.iter().map(|prefix| prefix.to_vec()).collect();
+        String::from_utf8(pattern(&prefixes)).unwrap()
+    }
+
     #[test]
     fn a_prefix_is_taken_literally() {
-        assert_eq!(pattern(b"a*b[c]\\d?:"), b"a\\*b\\[c\\]\\\\d\\?:*");
+        assert_eq!(of(&[b"a*b[c]\\d?:"]), "a\\*b\\[c\\]\\\\d\\?:*");
     }
 
     #[test]
     fn one_scan_serves_all_prefixes() {
-        assert_eq!(common_prefix(&[b"p:1:v1:org:", b"p:1:v1:user:", b"p:1:v1:x"]), b"p:1:v1:");
-        assert_eq!(common_prefix(&[b"a", b"b"]), b"");
-        assert_eq!(common_prefix(&[b"ab"]), b"ab");
+        assert_eq!(of(&[b"p:v1:org:", b"p:v1:user:", b"p:v1:us"]), "p:v1:[\\o\\u][\\r\\s]*");
+        assert_eq!(of(&[b"a", b"]", b"^", b"-"]), "[\\-\\]\\^\\a]*");
+        assert_eq!(of(&[b"ab", b""]), "*");
+        assert_eq!(of(&[b"ab"]), "ab*");
     }
 }

@@ -30,6 +30,9 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::metrics::Metrics;
 use crate::store::session::NOT_THERE;
 
+/// The values of the label `reason` of `unstale_warm_given_up_total`.
+pub const GIVEN_UP: [&str; 4] = ["error", "held", "expired", "gap"];
+
 /// A job that failed this often is left to the next reader.
 const TRIES: u32 = 5;
 

@@ -37,8 +37,11 @@ pub struct Rules {
     pub watermark_at_restart: bool,
     /// 7: a watermark behind the slot's position is a gap.
     pub slot_position: bool,
-    /// 8: leases are voided before values are purged.
+    /// 9: of a cache that is dropped, leases are voided before values are purged. (In a gap the
+    /// order is the worst there is: nothing can be stored.)
     pub leases_before_values: bool,
+    /// 8: nothing is stored while the state is invalid.
+    pub fill_needs_valid: bool,
     /// 8: the valid state is written after the purge.
     pub valid_last: bool,
     /// 8: suspects are taken, at all.
@@ -89,6 +92,7 @@ impl Rules {
         watermark_at_restart: true,
         slot_position: true,
         leases_before_values: true,
+        fill_needs_valid: true,
         valid_last: true,
         suspects: true,
         suspects_at_every_gap: true,
