@@ -8,7 +8,9 @@
 //! no pass more than must be.
 //!
 //! * *A gap* ([`Shut::State`]): while the state is invalid no lease is given, and no fill accepted
-//!   (`fill.lua` looks), whatever lease it has. One pass takes leases and values as they come.
+//!   (`fill.lua` looks), whatever lease it has. One pass takes leases and values as they come. (Were
+//!   a fill accepted, by a script that does not look: its lease would go in this pass, and what it
+//!   stored in the gap's second purge. `tests/model/` has it that way.)
 //! * *A cache* ([`Shut::Caches`]): it is closed in a state that is valid. No lease is given for it,
 //!   but a fill under a lease from before is accepted: it names its key and not its
 //!   cache. In one pass it could be stored where the scan has been, and its lease be gone when

@@ -62,12 +62,6 @@ fn what_a_crash_recovery_took_back_is_not_cached() {
 }
 
 #[test]
-fn without_looking_at_the_state_a_fill_slips_into_a_gap() {
-    let scenario = slot_lost().without(|r| r.fill_needs_valid = false);
-    breaks(&scenario, WHAT_IS_CACHED_AT_REST_IS_CURRENT);
-}
-
-#[test]
 fn without_suspects_a_stale_fill_stays() {
     breaks(&first_start().without(|r| r.suspects = false), WHAT_IS_CACHED_AT_REST_IS_CURRENT);
 }

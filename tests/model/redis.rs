@@ -121,11 +121,11 @@ impl Redis {
             && self.leases[key] == 0
     }
 
-    /// Stores a value if the token is still the lease, and the state valid.
+    /// Stores a value if the token is still the lease. (The script looks whether the state is valid,
+    /// too; a copy of it that does not is safe.)
     pub fn fill(&mut self, key: usize, token: Token, value: Txs, rules: &Rules) -> bool {
         let lease = self.leases[key];
-        let valid = self.state.is_some_and(|state| state.valid) || !rules.fill_needs_valid;
-        let accepted = valid && if rules.token_check { lease == token } else { lease != 0 };
+        let accepted = if rules.token_check { lease == token } else { lease != 0 };
         if accepted {
             self.values[key] = Some(value);
             self.leases[key] = 0;

@@ -37,11 +37,10 @@ pub struct Rules {
     pub watermark_at_restart: bool,
     /// 7: a watermark behind the slot's position is a gap.
     pub slot_position: bool,
-    /// 9: of a cache that is dropped, leases are voided before values are purged. (In a gap the
-    /// order is the worst there is: nothing can be stored.)
+    /// 9: of a cache that is dropped, leases are voided before values are purged. (In a gap it is
+    /// always the other way round, the worst there is: what slips in goes with the second purge,
+    /// and no lease is left for that.)
     pub leases_before_values: bool,
-    /// 8: nothing is stored while the state is invalid.
-    pub fill_needs_valid: bool,
     /// 8: the valid state is written after the purge.
     pub valid_last: bool,
     /// 8: suspects are taken, at all.
@@ -92,7 +91,6 @@ impl Rules {
         watermark_at_restart: true,
         slot_position: true,
         leases_before_values: true,
-        fill_needs_valid: true,
         valid_last: true,
         suspects: true,
         suspects_at_every_gap: true,
