@@ -19,6 +19,7 @@ pub mod ground;
 pub mod http;
 pub mod machine;
 pub mod peer;
+pub mod readers;
 pub mod report;
 pub mod webdis;
 pub mod wrk;

@@ -133,6 +133,10 @@ enum Consequence {
     Rest,
 }
 
+/// The values of the label `outcome` of `unstale_replica_reads_total`.
+const OUTCOMES: [&str; 7] =
+    ["replica", "unavailable", "busy", "behind", "mismatch", "conflict", "failed"];
+
 impl Replica {
     /// Does not connect yet. `bounds.wait`: how long a load waits for it to replay what is
     /// needed, or for a free connection.
@@ -145,6 +149,9 @@ impl Replica {
             impatient: None,
         };
         let reads = metrics.replica_reads.clone();
+        for outcome in OUTCOMES {
+            reads.with_label_values(&[outcome]);
+        }
         Replica(Arc::new(Shared { options, bounds, reads, life: Mutex::new(life) }))
     }
 

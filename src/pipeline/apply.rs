@@ -34,6 +34,7 @@ use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
 use crate::status::drops::Drop;
 use crate::status::{Loop, Status};
+use crate::store::purge::Shut;
 use crate::store::session::NOT_THERE;
 use crate::store::state;
 use crate::warm::attend::WarmUps;
@@ -181,7 +182,7 @@ impl Applier {
         self.points.reach(Point::Closed).await;
         // A scan of many keys, each step of it bounded.
         let opened = [state::closed(&[])];
-        let purging = self.chain.purge_then(&prefixes, &opened);
+        let purging = self.chain.purge_then(&prefixes, Shut::Caches, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, lsn = %self.frontier, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());

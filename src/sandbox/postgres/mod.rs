@@ -318,7 +318,9 @@ impl Postgres {
         self.process().clone()
     }
 
-    fn log(&self) -> PathBuf {
+    /// The file of the server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("server.log")
     }
 
