@@ -46,7 +46,7 @@ setup: ## install what is missing: Postgres, Redis, a C compiler
 setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
-setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk, valgrind
 	@scripts/setup.sh bench
 
 build: setup ## the optimized binary, target/release/unstale

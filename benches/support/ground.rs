@@ -42,6 +42,7 @@ impl Ground {
             .setting("max_wal_size", "16GB")
             .setting("checkpoint_timeout", "1h")
             .setting("autovacuum", "off")
+            .setting("max_replication_slots", "64")
             .start()
             .await
             .expect("Postgres starts");
