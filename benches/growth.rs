@@ -21,7 +21,7 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use support::daemon::Daemon;
 use support::goal::{Goal, Goals, Line};
-use support::ground::Ground;
+use support::ground::{Ground, position};
 use support::report::{Samples, Section, Table, publish};
 use support::shape::{PREFIX, Shape, decode_map_gate};
 use support::traffic::Traffic;
@@ -122,10 +122,11 @@ async fn run() {
 
 /// Two servers and a daemon of that size.
 struct Lab {
-    ground: Ground,
     redis: MultiplexedConnection,
     daemon: Daemon,
+    writer: tokio_postgres::Client,
     shape: Shape,
+    _ground: Ground,
     _folder: tempfile::TempDir,
 }
 
@@ -133,8 +134,8 @@ struct Lab {
 impl Lab {
     async fn new(ground: Ground, size: &Size) -> Lab {
         let shape = size.shape;
-        let client = ground.postgres.client().await.expect("a client");
-        client.batch_execute(&shape.schema(BURST)).await.expect("the tables are made");
+        let writer = ground.postgres.client().await.expect("a client");
+        writer.batch_execute(&shape.schema(BURST)).await.expect("the tables are made");
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("bench.toml");
         std::fs::write(&config, shape.config()).expect("the configuration is written");
@@ -142,7 +143,7 @@ impl Lab {
         let settings = ["api.enabled=false".to_owned()];
         let daemon = Daemon::with(&ground, "growth", config, &settings).await;
         daemon.until_ready().await;
-        let lab = Lab { ground, redis, daemon, shape, _folder: folder };
+        let lab = Lab { redis, daemon, writer, shape, _ground: ground, _folder: folder };
         // Its first start has dropped what was there. What is cached beyond a burst is never
         // changed.
         lab.cache(0..size.cached).await;
@@ -184,13 +185,14 @@ impl Lab {
     async fn burst(&mut self) -> Traffic {
         self.cache(0..BURST).await;
         self.signal(Signal::STOP);
-        let writer = self.ground.writer().await;
-        writer.batch_execute(&self.shape.burst(BURST)).await.expect("the changes");
-        let end = writer.query_one("select pg_current_wal_insert_lsn()::text", &[]).await;
-        let end: String = end.expect("a position").get(0);
+        self.writer.batch_execute(&self.shape.burst(BURST)).await.expect("the changes");
+        let end = position(&self.writer).await;
+        // Whoever reads up to a position needs something to come after it.
+        let more = "update t0 set c1 = c1 + 1 where id = 0";
+        self.writer.batch_execute(more).await.expect("one more commit");
         let before = Traffic::read(&mut self.redis).await;
         self.signal(Signal::CONT);
-        self.daemon.until_applied(end.parse().expect("an LSN")).await;
+        self.daemon.until_applied(end).await;
         Traffic::read(&mut self.redis).await - before
     }
 

@@ -113,7 +113,7 @@ impl Ground {
 }
 
 /// Past every commit so far.
-async fn position(client: &Client) -> Lsn {
+pub async fn position(client: &Client) -> Lsn {
     let row = client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await;
     row.expect("a position").get::<_, &str>(0).parse().expect("an LSN")
 }
