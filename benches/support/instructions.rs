@@ -29,7 +29,7 @@ pub fn count(shape: Shape, function: &str) -> f64 {
     assert!(output.status.success(), "valgrind failed:\n{told}");
     // ==1234== Collected : 5678
     let collected = told.lines().find_map(|line| line.split_once("Collected : "));
-    let collected = collected.and_then(|(_, number)| number.trim().parse::<u32>().ok());
-    let collected = collected.filter(|number| *number > 0);
-    f64::from(collected.unwrap_or_else(|| panic!("{function} was not counted:\n{told}")))
+    let collected = collected.and_then(|(_, number)| number.trim().parse::<f64>().ok());
+    let collected = collected.filter(|number| *number > 0.0);
+    collected.unwrap_or_else(|| panic!("{function} was not counted:\n{told}"))
 }
