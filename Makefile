@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench bench-readme deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -37,7 +37,7 @@ endif
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
-		| awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+		| awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
@@ -45,7 +45,7 @@ setup: ## install what is missing: Postgres, Redis, a C compiler
 setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
-setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk, valgrind
 	@scripts/setup.sh bench
 
 build: setup ## the optimized binary, target/release/unstale
@@ -95,6 +95,15 @@ bench: setup-bench ## every benchmark in benches/, or BENCH=api; reports in targ
 	@for bench in $(BENCH); do \
 		cargo bench --locked --bench "$$bench" || exit 1; \
 	done
+
+# Between the two comments stands what the last benchmarks wrote, and nothing by hand.
+bench-readme: ## put target/bench/report.md, of the last benchmarks, into README.md
+	@test -s target/bench/report.md || { echo "no report: make bench" >&2; exit 1; }
+	@awk 'FNR == NR { report = report $$0 "\n"; next } \
+		/^<!-- bench: end/ { within = 0 } !within { print } \
+		/^<!-- bench: made/ { printf "\n%s\n", report; within = 1 }' \
+		target/bench/report.md README.md > target/bench/README.md
+	@cp target/bench/README.md README.md
 
 deny: ## licences, advisories and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \

@@ -4,8 +4,8 @@
 # Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
 # tests need promtool, Chromium, in which they look at the console, and faketime, by which they set
-# a process' clock; `scripts/setup.sh bench`
-# also webdis and wrk, which the benchmarks compare and measure with; the demo does without.
+# a process' clock; `scripts/setup.sh bench` also webdis, wrk and valgrind, which the benchmarks
+# compare and measure with; the demo does without.
 # Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
@@ -148,6 +148,7 @@ have_python || needs_python=yes
 if [ $for_bench = yes ]; then
     have webdis || needs_webdis=yes
     have wrk || missing+=(wrk)
+    have valgrind || missing+=(valgrind)
 fi
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then

@@ -196,6 +196,9 @@ impl Gate {
         let rewritten = rewritten.filter_map(|(_, _, origin)| self.mapping.rule(origin.rule));
         let told: BTreeSet<TableId> =
             truncated.map(|(table, ..)| table).chain(rewritten.map(|rule| rule.table)).collect();
+        if told.is_empty() {
+            return;
+        }
         for (oid, _) in self.tables.iter().filter(|(_, table)| told.contains(table)) {
             self.rewrites.told(transaction.xid, *oid);
         }
