@@ -9,7 +9,7 @@
 
 #[path = "golden/mod.rs"]
 mod golden;
-#[path = "../fuzz/property.rs"]
+#[path = "../fuzz/properties/pgoutput.rs"]
 mod property;
 
 use proptest::collection::vec;
