@@ -125,11 +125,6 @@ async fn a_password_of_too_many_rounds_is_told_with_what_stores_it_anew() {
     check(&error, Kind::Login, Class::Stop, "scram_iterations");
     check(&error, Kind::Login, Class::Stop, r#"ALTER ROLE "scram" PASSWORD"#);
     assert!(error.what().contains("100001 rounds"), "{error}");
-    cluster
-        .sql(&format!("ALTER ROLE scram PASSWORD '{}'", stored.replace("100001", "100000")))
-        .await;
-    let wrong = try_both(&cluster.url("scram:hunter2")).await.unwrap_err();
-    assert_eq!(wrong.sqlstate(), Some("28P01"), "so many are computed: {wrong}");
 }
 
 fn options(url: &str) -> ConnectOptions {
