@@ -22,7 +22,7 @@ const KID: &str = "new";
 const SECRET: &str = "a secret that is long enough to be one";
 const OTHER: &str =
     "another secret that is long enough, and for HS512 longer than sixty-four bytes";
-const PEM: &[u8] = include_bytes!("../../tests/jwt/rs256_public.pem");
+const PEM: &[u8] = include_bytes!("../../tests/api/jwt/rs256_public.pem");
 
 /// The first takes what simplejwt makes; the second is told for whom, by whom, and who else may sign.
 static SETTINGS: LazyLock<[Keys; 2]> = LazyLock::new(|| {
