@@ -110,12 +110,8 @@ deny: ## licences, advisories and sources of the dependencies
 		echo "cargo-deny is missing: cargo install --locked cargo-deny (some six minutes)" >&2; exit 1; }
 	cargo deny --locked check
 
-fuzz: ## every fuzz target (FUZZ_SECONDS=60 each)
-	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
-		echo "cargo-fuzz is missing: rustup toolchain install nightly && cargo install --locked cargo-fuzz" >&2; exit 1; }
-	@for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+fuzz: ## every fuzz target (FUZZ_SECONDS=60 each, or FUZZ_RUNS=10000000)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_RUNS=$(FUZZ_RUNS) fuzz/run.sh
 
 schema: ## refresh config/unstale.schema.json and config/openapi.json
 	@cargo run --locked --quiet -- config schema > target/unstale.schema.json

@@ -7,7 +7,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
-    WARNING, WWW_AUTHENTICATE,
+    WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -41,6 +41,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -138,6 +139,8 @@ impl Api {
     /// What goes with every answer.
     pub(super) fn finish(&self, answer: &mut Answer, request: &HeaderMap, trace: &Trace) {
         let headers = answer.headers_mut();
+        // What users typed into rows is JSON here, whatever it looks like to a browser.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         let with_cors = !self.settings.cors_origins.is_empty();
         headers.insert(
             VARY,

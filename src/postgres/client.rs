@@ -1,8 +1,10 @@
 //! An ordinary SQL connection: `tokio-postgres` over our own sockets, TLS and errors.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::Future;
 use std::future::{Ready, ready};
+use std::io;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, Config, Statement};
 
 use super::about::{About, Doing};
+use super::auth::fewer_rounds;
 use super::conninfo::{ChannelBinding, ConnectOptions};
 use super::error::{Class, Kind, PgError};
 use super::replication::connect_timed_out;
@@ -199,7 +202,11 @@ impl TlsConnect<Stream> for AsItIs {
 
 fn login_failed(error: tokio_postgres::Error, options: &ConnectOptions) -> PgError {
     let about = About::new(options.user(), options.database(), Doing::Login { replication: false });
+    let too_many_rounds = is_too_many_rounds(&error);
     let error = PgError::sql(error, &about);
+    if too_many_rounds {
+        return error.refined(Kind::Login, Class::Stop, fewer_rounds(options));
+    }
     // What is neither the server's report nor I/O is about the method: no password to
     // give, no channel binding, a method that is not spoken.
     if (error.kind(), error.class()) == (Kind::Server, Class::Bug) {
@@ -209,6 +216,15 @@ fn login_failed(error: tokio_postgres::Error, options: &ConnectOptions) -> PgErr
         return error.refined(Kind::Login, Class::Stop, remedy.to_owned());
     }
     error
+}
+
+/// Whether the server's SCRAM asks for more rounds than postgres-protocol computes. Its own words
+/// are all that tells (a test has them from a server); the replication connection counts itself.
+fn is_too_many_rounds(error: &tokio_postgres::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
+        error.kind() == io::ErrorKind::InvalidInput
+            && error.to_string() == "SCRAM iteration count exceeds the maximum allowed"
+    })
 }
 
 // The futures here are handed from task to task.
