@@ -61,9 +61,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// Runs until something ends it. `carried`: what the run before has left.
-pub async fn run(context: &Context, carried: &mut Carried,
-    stop: &CancellationToken,
-) -> End {
+pub async fn run(context: &Context, carried: &mut Carried, stop: &CancellationToken) -> End {
     let starting = async {
         context.status.enter(Phase::Connecting);
         let mut hand = Hand::open(context).await?;
