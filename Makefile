@@ -17,8 +17,7 @@ BENCH ?= $(basename $(notdir $(wildcard benches/*.rs)))
 
 # Which versions of Postgres `make test-long` tries beside the system's own, with which tests.
 VERSIONS ?= 16 17 18
-OF_VERSIONS = spine tables failover long_life rewrites two_phase stream_large stream_random \
-	mapping_live fault_daemon fault_postgres fault_publication fault_start fault_certificate
+OF_VERSIONS = stream tables mapping fault
 
 # cargo nextest runs each test in a process of its own and kills what hangs;
 # without it, cargo test does.

@@ -1,5 +1,6 @@
 //! From what was found to what is sent.
 
+use std::fmt::{Display, Write as _};
 use std::time::SystemTime;
 
 use axum::http::header::{
@@ -11,7 +12,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use httpdate::HttpDate;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::body::Pieces;
@@ -30,6 +32,9 @@ pub(super) type Answer = Response<Pieces>;
 
 /// Room for all headers of an answer, so that it need not grow with them.
 const HEADERS: usize = 16;
+
+/// Room for what they say, as far as it is not always the same.
+const TEXTS: usize = 192;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
@@ -69,13 +74,14 @@ impl Api {
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
-        insert(headers, ETAG, &etag);
+        let mut texts = Texts(BytesMut::with_capacity(TEXTS));
+        texts.insert(headers, ETAG, &etag);
         if let Some(modified) = modified {
-            insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
+            texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
         let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
         let age = age.max(older.unwrap_or_default());
-        headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
+        texts.insert(headers, AGE, if cached { age } else { 0 });
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
@@ -85,12 +91,12 @@ impl Api {
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
-        insert(headers, CACHE_STATUS, &reading.source.cache_status());
+        texts.insert(headers, CACHE_STATUS, reading.source.cache_status());
         if older.is_some() {
             headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
         }
         if let Some(watermark) = reading.watermark {
-            insert(headers, APPLIED_LSN, &watermark.to_string());
+            texts.insert(headers, APPLIED_LSN, watermark);
         }
         let text = |name| request.get(name).and_then(|value| value.to_str().ok());
         // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
@@ -244,6 +250,20 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// The texts of an answer's headers, in one piece of memory.
+struct Texts(BytesMut);
+
+impl Texts {
+    /// As [`insert`].
+    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+        // It grows if it must.
+        _ = write!(self.0, "{value}");
+        if let Ok(value) = HeaderValue::from_maybe_shared(self.0.split().freeze()) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// What is no header cannot come from here: our own texts, ids that were looked at, times.

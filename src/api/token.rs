@@ -13,7 +13,7 @@
 //! (RUSTSEC-2023-0071; `make deny` refuses it). 9.3 is built on ring, and is not kept any more. What
 //! would be left to write is what this file mostly is: which key and which algorithm a `kid` means,
 //! which files hold a key, the claims of simplejwt, and refusing what its defaults let pass (an `nbf`
-//! of a wrong type; ids in two spellings). `tests/api_tokens.rs` has the attacks. Should a version come
+//! of a wrong type; ids in two spellings). `tests/api/tokens.rs` has the attacks. Should a version come
 //! that verifies by ring, or Redis' and Postgres' TLS leave ring, weigh it anew.
 
 use std::path::Path;

@@ -67,6 +67,8 @@ struct Question {
 pub struct Found {
     /// The watermark that the certificate holds; `None`: nobody keeps the values fresh.
     pub certificate: Option<Lsn>,
+    /// What was asked for.
+    pub keys: Vec<Vec<u8>>,
     /// The values, in the order of their keys.
     pub values: Vec<Option<Vec<u8>>>,
 }
@@ -89,9 +91,8 @@ impl Reader {
     ///
     /// # Errors
     /// If Redis does not answer, or did not a moment ago.
-    pub async fn get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
+    pub async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Found, StoreError> {
         self.0.may_ask()?;
-        let keys = keys.iter().map(|key| key.as_ref().to_vec()).collect();
         let (answer, found) = oneshot::channel();
         let is_first = {
             let mut asked = lock(&self.0.asked);
@@ -144,10 +145,10 @@ impl Inner {
         match found {
             Ok((certificate, values)) => {
                 let mut values = values.into_iter();
-                for question in asked {
-                    let values = values.by_ref().take(question.keys.len()).collect();
+                for Question { keys, answer } in asked {
+                    let values = values.by_ref().take(keys.len()).collect();
                     // Who has gone away needs none.
-                    _ = question.answer.send(Ok(Found { certificate, values }));
+                    _ = answer.send(Ok(Found { certificate, keys, values }));
                 }
             }
             Err(error) => {
