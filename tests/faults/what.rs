@@ -1,7 +1,5 @@
 //! What can go wrong, what it breaks meanwhile, and how long it takes.
 
-use std::time::Duration;
-
 use fastrand::Rng;
 use unstale::pipeline::points::Point;
 

@@ -15,6 +15,9 @@ const STARTS: Duration = Duration::from_secs(60);
 /// How long whoever was overtaken goes on.
 const THAWED: Duration = Duration::from_millis(500);
 
+/// After that long nothing comes of it any more.
+const PROVOKED: Duration = Duration::from_secs(2);
+
 const QUERIES: [&str; 2] = ["to_jsonb(version)", "to_jsonb(version + 0)"];
 
 const ENDPOINT: &str = r#"
@@ -57,19 +60,12 @@ impl Stage {
     pub(super) async fn kill_daemon_at(&self, point: Point, lasts: Duration) {
         let start = Instant::now();
         self.points.kill(point);
-        match point {
-            Point::SlotCreated => self.drop_slot(lasts / 2).await,
-            Point::SlotTaken | Point::Claimed => self.end_walsender().await,
-            Point::Declared | Point::Purged => self.redis(&["DEL", "unstale:unstale:state"]).await,
-            Point::Closed => self.truncate().await,
-            Point::Admitted
-            | Point::Step
-            | Point::BetweenSteps
-            | Point::Applied
-            | Point::Report => {}
-        }
         while !self.points.is_reached(point) && start.elapsed() < lasts {
-            tokio::time::sleep(OFTEN).await;
+            self.provoke(point, lasts / 2).await;
+            let provoked = Instant::now();
+            while !self.points.is_reached(point) && provoked.elapsed() < PROVOKED.min(lasts) {
+                tokio::time::sleep(OFTEN).await;
+            }
         }
         if self.points.is_reached(point) {
             self.ledger.count("killed_at_points");
@@ -77,6 +73,20 @@ impl Stage {
         }
         self.kill_daemon(Some(point)).await;
         self.points.go_on(point);
+    }
+
+    /// What leads to that point, if nothing hinders it just then.
+    async fn provoke(&self, point: Point, within: Duration) {
+        match point {
+            Point::SlotCreated => self.drop_slot(within).await,
+            Point::SlotTaken | Point::Claimed => self.end_walsender().await,
+            Point::Declared | Point::Purged => self.redis(&["DEL", "unstale:unstale:state"]).await,
+            Point::Closed => self.write("truncate permissions_role_permissions").await,
+            Point::BetweenSteps => {
+                self.write("update item set version = version where id between 101 and 200").await;
+            }
+            Point::Admitted | Point::Step | Point::Applied | Point::Report => {}
+        }
     }
 
     pub(super) async fn replace_daemon(&self, lasts: Duration) {

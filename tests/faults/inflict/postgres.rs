@@ -16,11 +16,12 @@ const WALSENDER: &str =
     "select active_pid::text from pg_replication_slots where slot_name = 'unstale' and active";
 
 impl Stage {
-    /// A mapped table that nothing refers to.
-    pub(super) async fn truncate(&self) {
+    /// If nobody is in the way.
+    pub(super) async fn write(&self, sql: &str) {
         let Ok(client) = self.primary().client().await else { return };
-        let sql = "set lock_timeout = '1s'; truncate permissions_role_permissions";
-        _ = client.batch_execute(sql).await;
+        if client.batch_execute("set lock_timeout = '1s'").await.is_ok() {
+            _ = client.batch_execute(sql).await;
+        }
     }
 
     async fn walsender(&self) -> Option<i32> {
