@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admin;
 use crate::api::server;
@@ -22,6 +22,7 @@ use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::observed::idle;
 use crate::pipeline::by_hand::ByHand;
+use crate::pipeline::carried::Carried;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::points::Points;
@@ -117,6 +118,11 @@ impl Daemon {
     /// Runs until it is told to stop or cannot go on.
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
+        // First of all: whoever finds it listening may send signals, and the one that asks for a
+        // reload would end a process that does not expect it.
+        let Some(signals) = Signals::expected() else {
+            return Ended::Broken("cannot listen for signals".to_owned());
+        };
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
         if self.context.shadow.is_some() {
             warn!(
@@ -159,7 +165,7 @@ impl Daemon {
         });
         let within = self.context.config.pipeline.drain_timeout.get();
         let service = self.api.clone();
-        let ended = self.supervise(&stop, &mapping).await;
+        let ended = self.supervise(&stop, &mapping, signals).await;
         stop.cancel();
         let jobs = async {
             if let Some(service) = &service {
@@ -197,16 +203,10 @@ impl Daemon {
         mut self,
         stop: &CancellationToken,
         shown: &arc_swap::ArcSwap<Mapping>,
+        signals: Signals,
     ) -> Ended {
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::hangup()),
-        );
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-            return Ended::Broken("cannot listen for signals".to_owned());
-        };
-        let mut forced: Option<GapReason> = None;
+        let Signals { mut terminate, mut interrupt, mut hangup } = signals;
+        let mut carried = Carried::default();
         let mut pauses = Pauses::new();
         let mut last_gap: Option<Instant> = None;
         let mut told = Told::default();
@@ -215,7 +215,7 @@ impl Daemon {
             let run_stop = stop.child_token();
             let mut reloaded: Option<Anew> = None;
             let end = {
-                let running = run::run(&self.context, &mut forced, &run_stop);
+                let running = run::run(&self.context, &mut carried, &run_stop);
                 tokio::pin!(running);
                 loop {
                     tokio::select! {
@@ -254,7 +254,7 @@ impl Daemon {
             if started.elapsed() > Duration::from_secs(60) {
                 pauses = Pauses::new();
             }
-            let pause = match self.judge(end, &mut forced, &mut told) {
+            let pause = match self.judge(end, &mut carried.forced, &mut told) {
                 Next::Now => continue,
                 // One after the other is no accident: two daemons of two databases that
                 // take each other's state for their own, say. Each costs a purge. But until then
@@ -340,6 +340,7 @@ impl Daemon {
     fn lost(&self, reason: &str) {
         let status = &self.context.status;
         status.metrics.reconnects.with_label_values(&["postgres"]).inc();
+        debug!(service = "postgres", "connecting anew");
         status.postgres(Health::Down(reason.to_owned()));
         status.enter(Phase::Connecting);
     }
@@ -393,6 +394,24 @@ impl Daemon {
                 None
             }
         }
+    }
+}
+
+/// What it obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Those that come from here on wait until they are looked at.
+    fn expected() -> Option<Self> {
+        Some(Signals {
+            terminate: signal(SignalKind::terminate()).ok()?,
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
     }
 }
 

@@ -245,11 +245,13 @@ impl Applier {
             let Some(cache) = self.mapping.cache(cache) else { continue };
             metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
             metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(removed.present);
+            debug!(cache = %cache.name, keys = removed.all, present = removed.present, "keys were removed");
             let inconsistent = metrics.inconsistent.with_label_values(&[&*cache.name]);
             removed.inconsistent.into_iter().for_each(|seconds| inconsistent.observe(seconds));
         }
         debug!(
             transactions = batch.transactions.len(),
+            rows = batch.counts.values().sum::<u64>(),
             keys = touched.causes.len(),
             watermark = %batch.watermark,
             "a batch was applied"

@@ -21,6 +21,7 @@ pub mod apply;
 pub mod assemble;
 pub mod batch;
 pub(crate) mod by_hand;
+pub mod carried;
 pub mod chain;
 pub mod context;
 pub mod end;

@@ -10,7 +10,6 @@ use crate::support::reader::Reader;
 use crate::support::{Daemon, World, lacks, until};
 use redis::AsyncCommands;
 use unstale::fill::filler::How;
-use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis, Shutdown};
 
 const SCHEMA: &str = "
@@ -78,21 +77,10 @@ async fn nothing_is_stale(world: &World, server: &Postgres, daemon: &Daemon) {
     }
 }
 
-/// All that this server has committed is applied. A slot of old has much to tell again.
-async fn settle(world: &World, server: &Postgres) {
-    let client = server.client().await.unwrap();
-    client.batch_execute("select pg_logical_emit_message(true, 'test', '')").await.unwrap();
-    let row = client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
-    let end: Lsn = row.get::<_, &str>(0).parse().unwrap();
-    until(&format!("the watermark to pass {end}"), async || {
-        (world.state("watermark").await?.parse::<Lsn>().ok()? >= end).then_some(())
-    })
-    .await;
-}
-
 /// Values that are filled from here on are kept fresh.
 async fn goes_on(world: &World, server: &Postgres, daemon: &Daemon) {
-    settle(world, server).await;
+    // A slot of old has much to tell again.
+    world.settle_with(server).await;
     fill(world, server, daemon).await;
     server.execute("update item set name = name || '+' where id = 4").await.unwrap();
     world.until_gone("item:4").await;
