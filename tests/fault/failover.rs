@@ -10,6 +10,7 @@ use crate::support::reader::Reader;
 use crate::support::{Daemon, World, lacks, until};
 use redis::AsyncCommands;
 use unstale::fill::filler::How;
+use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis, Shutdown};
 
 const SCHEMA: &str = "
