@@ -1,6 +1,7 @@
 //! What a change removed is filled again, with the life that remained.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;
@@ -92,7 +93,7 @@ async fn a_key_that_changes_faster_than_it_loads_is_not_loaded_over_and_over() {
     let daemon = world.daemon().await;
     world.put(&["v1:org:data:1"]).await;
     let client = world.postgres.client().await.unwrap();
-    let (start, mut i) = (std::time::Instant::now(), 0);
+    let (start, mut i) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(4) {
         i += 1;
         let sql = format!("update organization_organization set name = 'name {i}'");
