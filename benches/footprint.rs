@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, free_port, log_to};
+use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::machine;
 use support::report::{Section, Table, publish};
@@ -64,7 +65,7 @@ async fn run() {
     let lab = Lab { ground, folder };
     let memory = Table {
         name: "Memory, MiB".to_owned(),
-        columns: vec![("peak RSS", 1), ("goal", 0), ("RSS", 1), ("of it the program's file", 1)],
+        columns: vec![("peak RSS", 1), ("RSS", 1), ("of it the program's file", 1)],
         rows: Vec::new(),
         notes: Vec::new(),
     };
@@ -72,7 +73,6 @@ async fn run() {
         name: "Processor".to_owned(),
         columns: vec![
             ("% of a core", 2),
-            ("goal", 1),
             ("wakeups/s", 1),
             ("commits/s reached", 0),
             ("CPU µs a commit", 1),
@@ -81,11 +81,43 @@ async fn run() {
         rows: Vec::new(),
         notes: Vec::new(),
     };
-    let mut tables = [memory, work];
-    lab.idle(&mut tables).await;
-    lab.steady(&mut tables).await;
-    lab.large(&mut tables[0]).await;
-    publish("footprint", &machine, &tables.each_ref().map(|table| table as &dyn Section));
+    let mut report = Report { memory, work, goals: Goals(Vec::new()) };
+    lab.idle(&mut report).await;
+    lab.steady(&mut report).await;
+    lab.large(&mut report).await;
+    let Report { memory, work, goals } = &report;
+    let sections: [&dyn Section; 3] = [memory, work, goals];
+    publish("footprint", &machine, &sections);
+}
+
+struct Report {
+    memory: Table,
+    work: Table,
+    goals: Goals,
+}
+
+impl Report {
+    fn aim(&mut self, what: &str, reached: f64, unit: &'static str, at_most: f64) {
+        self.goals.0.push(Line {
+            what: format!("footprint: {what}"),
+            ours: format!("{reached:.2} {unit}"),
+            beside: String::new(),
+            reached,
+            unit,
+            goal: Some(Goal::AtMost(at_most)),
+        });
+    }
+
+    /// What the daemon holds now, and has held at the most.
+    fn remember(&mut self, name: &str, daemon: &Daemon, at_most: f64) {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of memory fit")]
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let figures = [daemon.peak_rss(), daemon.rss(), machine::rss_of_files(daemon.pid())];
+        let [peak, now, file] = figures.map(mebibytes);
+        progress(&format!("{name}: peak {peak:.1} MiB"));
+        self.memory.rows.push((name.to_owned(), vec![peak, now, file]));
+        self.aim(&format!("peak RSS, {name}"), peak, "MiB", at_most);
+    }
 }
 
 struct Lab {
@@ -115,7 +147,7 @@ impl Lab {
         self.ground.drop_slots().await;
     }
 
-    async fn idle(&self, [memory, work]: &mut [Table; 2]) {
+    async fn idle(&self, report: &mut Report) {
         let seconds = size("BENCH_IDLE_SECONDS", 60);
         let daemon = self.daemon().await;
         progress(&format!("idle for {seconds} s"));
@@ -123,13 +155,15 @@ impl Lab {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         let (cpu, wakeups) = Seen::of(&daemon).since(&before);
         let seconds = seconds as f64;
-        memory.rows.push(remembered("idle", &daemon, 20.0));
-        let figures = vec![cpu / seconds * 100.0, 0.5, wakeups / seconds];
-        work.rows.push(("idle".to_owned(), padded(figures)));
+        report.remember("idle", &daemon, 20.0);
+        let share = cpu / seconds * 100.0;
+        report.aim("processor, idle", share, "% of a core", 0.5);
+        let figures = vec![share, wakeups / seconds, f64::NAN, f64::NAN, f64::NAN];
+        report.work.rows.push(("idle".to_owned(), figures));
         self.end(daemon).await;
     }
 
-    async fn steady(&self, [memory, work]: &mut [Table; 2]) {
+    async fn steady(&self, report: &mut Report) {
         let rate = size("BENCH_RATE", 5_000);
         let seconds = size("BENCH_SECONDS", 20);
         let mut daemon = self.daemon().await;
@@ -141,16 +175,15 @@ impl Lab {
         let (cpu, wakeups) = Seen::of(&daemon).since(&before);
         let (commits, took) = (commits as f64, took.as_secs_f64());
         let name = format!("steady, {rate} commits/s");
-        memory.rows.push(remembered(&name, &daemon, 40.0));
+        report.remember(&name, &daemon, 40.0);
         let figures = vec![
             cpu / took * 100.0,
-            f64::NAN,
             wakeups / took,
             commits / took,
             cpu / commits * 1e6,
             wakeups / commits,
         ];
-        work.rows.push((name, figures));
+        report.work.rows.push((name, figures));
         self.end(daemon).await;
     }
 
@@ -188,7 +221,7 @@ impl Lab {
         base.elapsed()
     }
 
-    async fn large(&self, memory: &mut Table) {
+    async fn large(&self, report: &mut Report) {
         let rows = size("BENCH_ROWS", 5_000_000);
         let postgres = &self.ground.postgres;
         let tables = "create table many (id int primary key, group_id int not null, filler text); \
@@ -217,7 +250,7 @@ impl Lab {
             let writer = self.ground.writer().await;
             writer.batch_execute(&insert).await.expect("the transaction");
             daemon.until_applied(self.ground.end().await).await;
-            memory.rows.push(remembered(&name, &daemon, 84.0));
+            report.remember(&name, &daemon, 84.0);
             self.end(daemon).await;
         }
     }
@@ -239,18 +272,4 @@ impl Seen {
     fn since(&self, before: &Seen) -> (f64, f64) {
         (self.cpu - before.cpu, self.wakeups.saturating_sub(before.wakeups) as f64)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes of memory fit")]
-fn remembered(name: &str, daemon: &Daemon, goal: f64) -> (String, Vec<f64>) {
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let figures = [daemon.peak_rss(), daemon.rss(), machine::rss_of_files(daemon.pid())];
-    let [peak, now, file] = figures.map(mebibytes);
-    progress(&format!("{name}: peak {peak:.1} MiB"));
-    (name.to_owned(), vec![peak, goal, now, file])
-}
-
-fn padded(mut figures: Vec<f64>) -> Vec<f64> {
-    figures.resize(6, f64::NAN);
-    figures
 }

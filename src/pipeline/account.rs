@@ -101,6 +101,7 @@ impl Account {
         self.add_up();
         debug!(
             transactions = batch.transactions.len(),
+            rows = batch.counts.values().sum::<u64>(),
             keys = touched.causes.len(),
             watermark = %batch.watermark,
             "a batch was applied"
@@ -120,8 +121,11 @@ impl Account {
     fn add_up(&mut self) {
         let reached = self.caches.iter_mut().zip(self.mapping.caches());
         for (counted, (_, cache)) in reached.filter(|(counted, _)| counted.all > 0) {
-            counted.invalidations.inc_by(std::mem::take(&mut counted.all));
-            counted.invalidated_present.inc_by(std::mem::take(&mut counted.present));
+            let (all, present) =
+                (std::mem::take(&mut counted.all), std::mem::take(&mut counted.present));
+            counted.invalidations.inc_by(all);
+            counted.invalidated_present.inc_by(present);
+            debug!(cache = %cache.name, keys = all, present, "keys were removed");
             if counted.ages.is_empty() {
                 continue;
             }

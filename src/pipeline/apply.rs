@@ -14,7 +14,7 @@
 //! lacks a transaction of which some keys are gone already.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -29,8 +29,10 @@ use super::touched::Touched;
 use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
+use crate::moment::Moment;
 use crate::status::drops::Drop;
 use crate::status::{Loop, Status};
+use crate::store::purge::Shut;
 use crate::store::state;
 use crate::warm::attend::WarmUps;
 use crate::warm::rewarm::Rewarmer;
@@ -77,7 +79,7 @@ impl Applier {
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
-                    let (asked, certify) = (Instant::now(), self.certifies());
+                    let (asked, certify) = (Moment::now(), self.certifies());
                     self.chain.renew(certify).await?;
                     self.note_certified(asked, certify);
                 }
@@ -93,7 +95,7 @@ impl Applier {
         self.status.may_certify().then_some(self.watermark)
     }
 
-    fn note_certified(&self, asked: Instant, certify: Option<Lsn>) {
+    fn note_certified(&self, asked: Moment, certify: Option<Lsn>) {
         if certify.is_some() {
             self.status.certified(asked);
         }
@@ -112,7 +114,7 @@ impl Applier {
         let touched = Touched::new(batch.keys.drain(), &self.mapping);
         let mut lives = Vec::with_capacity(touched.causes.len());
         // What gets its due in Redis after this moment gets it no earlier.
-        let asked = Instant::now();
+        let asked = Moment::now();
         let (some, last) = touched.steps(self.max_keys_per_script);
         for keys in some {
             lives.extend(self.chain.step(keys, std::slice::from_ref(&frontier), None).await?);
@@ -136,7 +138,9 @@ impl Applier {
             let (key, cache) = (touch.key.as_bytes(), touch.cause.origin.cache);
             match touch.stays {
                 None => self.rewarmer.removed(key, cache, *life),
-                Some(at_most) => self.rewarmer.changed(key, cache, at_most, *life, asked),
+                Some(at_most) => {
+                    self.rewarmer.changed(key, cache, at_most, *life, asked.monotonic())
+                }
             }
         }
         self.status.applied(self.watermark);
@@ -168,7 +172,7 @@ impl Applier {
         self.points.reach(Point::Closed).await;
         // A scan of many keys, each step of it bounded.
         let opened = [state::closed(&[])];
-        let purging = self.chain.purge_then(&prefixes, &opened);
+        let purging = self.chain.purge_then(&prefixes, Shut::Caches, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, lsn = %self.frontier, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());

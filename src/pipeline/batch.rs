@@ -8,10 +8,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::lookups::LookupPlans;
 use super::transaction::Transaction;
+use crate::config::model::Operation;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin, Rows};
-use crate::mapping::model::CacheId;
+use crate::mapping::changes::{ChangeSet, Escalation, Key, Origin};
+use crate::mapping::model::{CacheId, TableId};
 use crate::metrics::Metrics;
 use crate::snapshot::Xid;
 use crate::status::heartbeat::Beat;
@@ -79,7 +80,7 @@ pub struct Batch {
     /// The transactions in it, in gate order.
     pub transactions: Vec<Trace>,
     /// How many rows changed.
-    pub rows: Rows,
+    pub counts: HashMap<(TableId, Operation), u64>,
     /// A WAL position past what led to this without coming through the stream.
     pub seen: Option<Lsn>,
     /// The watermark once this is applied.
@@ -118,7 +119,9 @@ impl Batch {
     /// it must be looked up, if anything, and how.
     pub fn take(&mut self, transaction: Transaction) -> Option<(Arc<LookupPlans>, ChangeSet)> {
         let Transaction { mut changes, plans, share, .. } = transaction;
-        self.rows.merge(changes.rows());
+        for (table, operation, rows) in changes.counts() {
+            *self.counts.entry((table, operation)).or_default() += rows;
+        }
         let index = self.transactions.len();
         self.transactions.push(Trace {
             xid: transaction.xid,
@@ -138,9 +141,9 @@ impl Batch {
     /// Counts its transactions and rows.
     pub(crate) fn measure(&self, metrics: &Metrics, mapping: &Mapping) {
         metrics.transactions.inc_by(u64::try_from(self.transactions.len()).unwrap_or(u64::MAX));
-        for (table, operation, rows) in self.rows.iter() {
-            let name = mapping.table_name(table);
-            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(rows);
+        for ((table, operation), rows) in &self.counts {
+            let name = mapping.table_name(*table);
+            metrics.changes.with_label_values(&[&name, operation.as_str()]).inc_by(*rows);
         }
     }
 

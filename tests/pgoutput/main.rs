@@ -16,7 +16,7 @@ mod change;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod properties;
-#[path = "../../fuzz/property.rs"]
+#[path = "../../fuzz/properties/pgoutput.rs"]
 mod property;
 mod recorded;
 #[path = "../../benches/counts/stream.rs"]
