@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use support::{Daemon, World, org, until};
@@ -95,7 +96,7 @@ async fn a_key_that_changes_faster_than_it_loads_is_not_loaded_over_and_over() {
     let daemon = world.daemon().await;
     world.put(&["v1:org:data:1"]).await;
     let client = world.postgres.client().await.unwrap();
-    let (start, mut i) = (std::time::Instant::now(), 0);
+    let (start, mut i) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(4) {
         i += 1;
         let sql = format!("update organization_organization set name = 'name {i}'");
