@@ -1,8 +1,14 @@
 //! A connection that has a place among those of its listener, of which there are only so many, and
 //! whose other end must read: one that does not is closed, for it costs the place.
+//!
+//! One that is to be answered must also ask: [`Pulse`] tells how long it has not. A timer for each
+//! request would be set and taken down again with each; so there is one that looks every quarter of
+//! the time whether anything has moved, and who stands still is cut off within five quarters of it.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,12 +17,49 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+/// What moves on a connection: requests that have come, answers that go.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    beats: AtomicU32,
+    answering: AtomicBool,
+}
+
+impl Pulse {
+    /// A request has come as a whole.
+    pub(crate) fn asked(&self) {
+        self.answering.store(true, Ordering::Relaxed);
+    }
+
+    /// It is answered.
+    pub(crate) fn answered(&self) {
+        self.answering.store(false, Ordering::Relaxed);
+        self.beat();
+    }
+
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends when for so long nothing was asked, and nothing taken of what was answered.
+    pub(crate) async fn stands_still(&self, patience: Duration) {
+        let (mut known, mut quarters) = (self.beats.load(Ordering::Relaxed), 0);
+        while quarters < 4 {
+            tokio::time::sleep(patience / 4).await;
+            let beats = self.beats.load(Ordering::Relaxed);
+            let moves = beats != known || self.answering.load(Ordering::Relaxed);
+            quarters = if moves { 0 } else { quarters + 1 };
+            known = beats;
+        }
+    }
+}
+
 /// A stream whose reader must take in something within a time.
 pub(crate) struct Impatient {
     stream: TcpStream,
     patience: Duration,
     /// Running while nothing can be written.
     since: Option<Pin<Box<Sleep>>>,
+    pulse: Arc<Pulse>,
     /// Its place among the listener's connections, until it is closed.
     _place: OwnedSemaphorePermit,
 }
@@ -24,7 +67,12 @@ pub(crate) struct Impatient {
 impl Impatient {
     /// Whoever takes in nothing for so long is cut off.
     pub(crate) fn new(stream: TcpStream, patience: Duration, place: OwnedSemaphorePermit) -> Self {
-        Impatient { stream, patience, since: None, _place: place }
+        Impatient { stream, patience, since: None, pulse: Arc::default(), _place: place }
+    }
+
+    /// What moves on it.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     fn written<T>(
@@ -34,6 +82,7 @@ impl Impatient {
     ) -> Poll<io::Result<T>> {
         if poll.is_ready() {
             self.since = None;
+            self.pulse.beat();
             return poll;
         }
         let patience = self.patience;

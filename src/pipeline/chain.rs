@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::end::End;
 use super::points::{Point, Points};
@@ -115,6 +115,7 @@ impl Chain {
     async fn session(&mut self) -> &mut Session {
         while self.session.is_none() {
             self.status.metrics.reconnects.with_label_values(&["redis"]).inc();
+            debug!(service = "redis", "connecting anew");
             if self.connect().await.is_err() {
                 self.pause().await;
             }

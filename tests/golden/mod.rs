@@ -1,5 +1,6 @@
 //! Reads what `capture.sh` captured.
 #![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(clippy::cast_possible_truncation, reason = "a hexadecimal digit fits")]
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document of what is served: made of the table of endpoints and of what the
 //! daemon serves of itself. Pure. It says no more than what holds: schemathesis sends what it
-//! allows and what it forbids to a running daemon (`tests/openapi.rs`).
+//! allows and what it forbids to a running daemon (`tests/api/openapi.rs`).
 //!
 //! What values look like is the configuration's to say (`[caches.NAME] schema`, [`super::schemas`]);
 //! without that nothing is said of their members but by each endpoint's `example`.

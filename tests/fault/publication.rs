@@ -1,0 +1,172 @@
+//! The publication changes under a running daemon: what did not come through is dropped.
+
+// clippy.toml lets #[test] functions panic, not what they call.
+
+use crate::support::{Daemon, World, org, until};
+
+async fn started(world: &World) -> Daemon {
+    world.organizations(9).await;
+    let daemon = world.daemon().await;
+    world.settle().await;
+    world.put_each(3).await;
+    daemon
+}
+
+const ADD: &str = "alter publication unstale add table organization_organization";
+const DROP: &str = "alter publication unstale drop table organization_organization";
+
+#[tokio::test]
+async fn a_mapped_table_that_is_not_published_stops_the_first_start() {
+    let world = World::new().await;
+    world.postgres.execute(DROP).await.unwrap();
+    let mut daemon = world.spawn();
+    let status = daemon.exit().await;
+    assert_eq!(status.code(), Some(78), "{}", daemon.log());
+    daemon.until_log("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
+}
+
+#[tokio::test]
+async fn a_mapped_table_that_leaves_the_publication_ends_all_caching_until_it_is_back() {
+    let world = World::new().await;
+    let daemon = started(&world).await;
+    world.postgres.execute(DROP).await.unwrap();
+    daemon.until_problem("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
+    assert_eq!(world.keys().await, [].into());
+    assert_eq!(world.state("valid").await.as_deref(), Some("0"));
+    assert_eq!(daemon.metric("unstale_gaps_total{reason=\"publication_changed\"}").await, 1.0);
+
+    // Changes that nobody hears of, and one that is open while the table comes back.
+    world.rename(1).await;
+    let client = world.postgres.client().await.unwrap();
+    client.batch_execute(&format!("begin; {}", World::renaming(2))).await.unwrap();
+    world.postgres.execute(ADD).await.unwrap();
+    daemon.until_ready().await;
+    world.put_each(3).await;
+    client.batch_execute("commit").await.unwrap();
+    daemon.until_gap("suspect").await;
+    assert_eq!(world.keys().await, [].into(), "a stale value was left");
+    world.put_each(3).await;
+    world.rename(3).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(1), org(2)].into());
+}
+
+#[tokio::test]
+async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
+    let world = World::new().await;
+    let daemon = started(&world).await;
+    let create = world
+        .query_one(
+            "select format('create publication unstale for table %s with (publish_via_partition_root = true)', \
+             string_agg(format('%I.%I', schemaname, tablename), ', ')) from pg_publication_tables",
+        )
+        .await;
+    world.postgres.execute("drop publication unstale").await.unwrap();
+    daemon.until_problem("publication unstale does not exist").await;
+    assert_eq!(world.keys().await, [].into(), "{}", daemon.log());
+    assert_eq!(world.state("valid").await.as_deref(), Some("0"));
+    // What is written meanwhile can be decoded by nobody.
+    world.rename(1).await;
+    world.postgres.execute(&create).await.unwrap();
+    // It may have been ready before it came to that.
+    daemon.until_gap("publication_missing").await;
+    daemon.until_ready().await;
+    world.put_each(3).await;
+    world.rename(2).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(1), org(3)].into(), "{}", daemon.log());
+}
+
+/// Rows written before the table was published are not streamed, though their transaction
+/// is.
+#[tokio::test]
+async fn a_table_that_is_published_in_the_middle_of_a_transaction() {
+    let world = World::new().await;
+    let daemon = started(&world).await;
+    let open = world.postgres.client().await.unwrap();
+    open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
+    let other = "create table more (id int primary key); alter publication unstale add table more";
+    world.postgres.execute(other).await.unwrap();
+    world.postgres.execute(&format!("{DROP}; {ADD}")).await.unwrap();
+    daemon.until_gap("publication_changed").await;
+    assert_eq!(world.keys().await, [].into());
+    assert_eq!(daemon.readyz().await.unwrap()["suspects"], 1, "{}", daemon.log());
+    world.put_each(3).await;
+    open.batch_execute(&format!("{}; commit", World::renaming(2))).await.unwrap();
+    daemon.until_gap("suspect").await;
+    until("all to be gone", async || world.keys().await.is_empty().then_some(())).await;
+    world.put_each(3).await;
+    world.rename(3).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(1), org(2)].into());
+    assert_eq!(daemon.gaps().await.len(), 3, "{}", daemon.log());
+}
+
+#[tokio::test]
+async fn the_transaction_that_publishes_a_table_itself() {
+    let mut world = World::new().await;
+    world.postgres.execute(DROP).await.unwrap();
+    world.configure(ONLY_CLIENTS);
+    let daemon = started(&world).await;
+    // The mapping takes the table up as it is published: an application's migration.
+    let migration = world.postgres.client().await.unwrap();
+    migration
+        .batch_execute(&format!("begin; {}; {ADD}; {}", World::renaming(1), World::renaming(2)))
+        .await
+        .unwrap();
+    let other = world.postgres.client().await.unwrap();
+    other.batch_execute(&format!("begin; {}", World::renaming(4))).await.unwrap();
+    migration.batch_execute("commit").await.unwrap();
+    // The mapping changes together with the publication: one gap, and which transactions
+    // come through in part is still known.
+    world.configure(&ONLY_CLIENTS.replace("clients_client", "organization_organization"));
+    daemon.signal("HUP");
+    until("a gap", async || {
+        let gaps = daemon.gaps().await;
+        (gaps.contains_key("mapping_changed") || gaps.contains_key("publication_changed"))
+            .then_some(())
+    })
+    .await;
+    daemon.until_ready().await;
+    until("the mapping to be taken up", async || {
+        let log = daemon.log();
+        (log.contains("the rules have changed") && log.matches("started anew").count() >= 2)
+            .then_some(())
+    })
+    .await;
+    daemon.until_ready().await;
+    world.put_each(5).await;
+    other.batch_execute(&format!("{}; commit", World::renaming(5))).await.unwrap();
+    daemon.until_gap("suspect").await;
+    assert_eq!(world.keys().await, [].into(), "{}", daemon.log());
+    world.put_each(3).await;
+    world.rename(3).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(1), org(2)].into());
+}
+
+const ONLY_CLIENTS: &str = r#"
+[postgres]
+url = "postgres://set-by-flag"
+[redis]
+url = "redis://set-by-flag"
+key_prefix = "prs_cache:1:"
+[caches.org_data]
+key = "v1:org:data:{org_id}"
+[[tables]]
+name = "clients_client"
+invalidates = [{ cache = "org_data", org_id = "id" }]
+"#;
+
+#[tokio::test]
+async fn a_table_that_left_the_publication_for_a_moment_only() {
+    let world = World::new().await;
+    let daemon = started(&world).await;
+    // Faster than the daemon looks.
+    let client = world.postgres.client().await.unwrap();
+    client.batch_execute(DROP).await.unwrap();
+    client.batch_execute(&World::renaming(1)).await.unwrap();
+    client.batch_execute(ADD).await.unwrap();
+    daemon.until_gap("publication_changed").await;
+    assert_eq!(world.keys().await, [].into());
+}
