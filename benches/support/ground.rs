@@ -92,6 +92,11 @@ impl Ground {
         end
     }
 
+    /// Past every commit so far.
+    pub async fn position(&self) -> Lsn {
+        position(&self.postgres.client().await.expect("a client")).await
+    }
+
     pub async fn create_slot(&self, name: &str) {
         let sql = format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')");
         self.postgres.execute(&sql).await.expect("the slot is created");

@@ -22,6 +22,7 @@ pub mod http;
 pub mod instructions;
 pub mod machine;
 pub mod peer;
+pub mod readers;
 pub mod report;
 pub mod shape;
 pub mod traffic;

@@ -62,4 +62,5 @@ pub(crate) mod token;
 pub mod types;
 pub mod via;
 
+pub(crate) use compile::reaches_own_keys;
 pub use model::Mapping;
