@@ -40,6 +40,7 @@ use crate::status::{Health, Phase, Status};
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
+use crate::told::Told;
 use crate::warm::Warming;
 
 /// Reads the rules anew, or says why not.
@@ -208,6 +209,7 @@ impl Daemon {
         let mut carried = Carried::default();
         let mut pauses = Pauses::new();
         let mut last_gap: Option<Instant> = None;
+        let mut told = Told::default();
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
@@ -252,7 +254,7 @@ impl Daemon {
             if started.elapsed() > Duration::from_secs(60) {
                 pauses = Pauses::new();
             }
-            let pause = match self.judge(end, &mut carried.forced) {
+            let pause = match self.judge(end, &mut carried.forced, &mut told) {
                 Next::Now => continue,
                 // One after the other is no accident: two daemons of two databases that
                 // take each other's state for their own, say. Each costs a purge. But until then
@@ -275,8 +277,10 @@ impl Daemon {
         }
     }
 
-    fn judge(&self, end: End, forced: &mut Option<GapReason>) -> Next {
+    fn judge(&self, end: End, forced: &mut Option<GapReason>, told: &mut Told) -> Next {
         let status = &self.context.status;
+        // What is tried again and again is told when it changes.
+        let mut news = |what: &str| told.news(status.runs(), what, Instant::now());
         let give_up = !status.has_streamed();
         match end {
             End::Stopped => Next::Now,
@@ -287,17 +291,23 @@ impl Daemon {
             }
             End::SlotBusy(pid) => {
                 let slot = &self.context.config.postgres.slot;
-                warn!(slot, pid, "the slot is active for another session: waiting for it");
+                if news(&format!("slot {pid:?}")).is_some() {
+                    warn!(slot, pid, "the slot is active for another session: waiting for it");
+                }
                 status.enter(Phase::WaitingForSlot { pid });
                 Next::Soon
             }
             End::Again(reason) => {
-                warn!(%reason, "the run has ended; trying again");
+                if let Some(untold) = news(&reason) {
+                    warn!(%reason, untold, "the run has ended; trying again");
+                }
                 self.lost(&reason);
                 Next::Later
             }
             End::RedisAgain(reason) => {
-                warn!(%reason, "the run has ended; trying again");
+                if let Some(untold) = news(&reason) {
+                    warn!(%reason, untold, "the run has ended; trying again");
+                }
                 status.enter(Phase::Connecting);
                 Next::Later
             }
@@ -310,12 +320,16 @@ impl Daemon {
                 Next::End(Ended::Hopeless(reason))
             }
             End::Hopeless(reason) => {
-                error!(%reason, "the run has ended; trying again, in case this is being mended");
+                if news(&reason).is_some() {
+                    error!(%reason, "the run has ended; trying again, in case this is being mended");
+                }
                 self.lost(&reason);
                 Next::Later
             }
             End::Blocked(reason) => {
-                error!(%reason, "nothing is cached until this is mended; trying again");
+                if news(&reason).is_some() {
+                    error!(%reason, "nothing is cached until this is mended; trying again");
+                }
                 status.enter(Phase::Blocked { reason });
                 Next::Soon
             }

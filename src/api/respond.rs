@@ -1,14 +1,13 @@
 //! From what was found to what is sent.
 
 use std::fmt::{Display, Write as _};
-use std::time::SystemTime;
 
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
-    WARNING, WWW_AUTHENTICATE,
+    WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -26,6 +25,7 @@ use super::service::Api;
 use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
 use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
+use crate::moment::Moment;
 
 /// What is sent.
 pub(super) type Answer = Response<Pieces>;
@@ -41,6 +41,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -61,7 +62,7 @@ impl Api {
         reading: &Reading,
         request: &HeaderMap,
     ) -> Answer {
-        let now = SystemTime::now();
+        let now = Moment::now();
         let older = match reading.source {
             Source::Stale { age } => Some(age),
             _ => None,
@@ -70,7 +71,7 @@ impl Api {
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
+        let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
@@ -79,7 +80,7 @@ impl Api {
         if let Some(modified) = modified {
             texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
-        let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
         texts.insert(headers, AGE, if cached { age } else { 0 });
         headers.insert(
@@ -138,6 +139,8 @@ impl Api {
     /// What goes with every answer.
     pub(super) fn finish(&self, answer: &mut Answer, request: &HeaderMap, trace: &Trace) {
         let headers = answer.headers_mut();
+        // What users typed into rows is JSON here, whatever it looks like to a browser.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         let with_cors = !self.settings.cors_origins.is_empty();
         headers.insert(
             VARY,

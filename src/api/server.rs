@@ -36,7 +36,8 @@ use crate::impatient::Impatient;
 const TOLD: usize = 64;
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\nx-content-type-options: nosniff\r\n\
+    cache-control: no-store\r\nretry-after: 1\r\n\
     content-length: 142\r\nconnection: close\r\n\r\n\
     {\"type\":\"urn:problem-type:unstale:unavailable\",\"title\":\"Not available now\",\"status\":503,\
     \"detail\":\"too many connections (api.max_connections)\"}";

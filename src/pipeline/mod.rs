@@ -43,6 +43,7 @@ mod streams;
 pub mod suspects;
 mod touched;
 pub mod transaction;
+pub mod untold;
 pub mod waiting;
 pub mod watchdog;
 pub mod without;

@@ -25,7 +25,7 @@ use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
-use super::gate::{Gate, Names};
+use super::gate::Gate;
 use super::hand::Hand;
 use super::lookups::Lookups;
 use super::receive::Receiver;
@@ -33,6 +33,7 @@ use super::rewrites::Rewrites;
 use super::settle::{Footing, settle};
 use super::stream::{Stream, stream};
 use super::suspects::Suspects;
+use super::untold::Subjects;
 use super::waiting::Waiting;
 use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
@@ -121,6 +122,7 @@ async fn follow(
     let _held = context.holds().then(|| context.held.open());
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
+    context.status.heard_of_server(stream.found.wal_insert);
     applied.send_replace(watermark);
 
     let config = &context.config.pipeline;
@@ -168,13 +170,14 @@ async fn follow(
             server_end: stream.found.wal_insert,
             rewrites: Rewrites::new(stream.files),
             tables: stream.tables,
-            relations: stream.relations,
-            partitioned: stream.partitioned,
-            names: Names {
+            subjects: Arc::new(Subjects {
                 publication: postgres.publication.clone(),
                 slot: postgres.slot.clone(),
-                application: context.connect.application_name().to_owned(),
-            },
+                relations: stream.relations,
+                roots: stream.partitioned.iter().map(|(root, _)| *root).collect(),
+            }),
+            partitioned: stream.partitioned,
+            application: context.connect.application_name().to_owned(),
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
             points: context.points.clone(),

@@ -4,7 +4,7 @@
 //! A gap, in order, and what each step is for:
 //!
 //! 1. The state is made invalid: no lease is given, no certificate stands. All leases go,
-//!    then all values ([`invalidate`]). At once, before anything that could wait.
+//!    and all values ([`invalidate`]). At once, before anything that could wait.
 //! 2. The slot is created if need be, and the stream started: from here on every commit
 //!    record comes through.
 //! 3. Suspects are taken: what may have written its record before that and is not visible.
@@ -34,6 +34,7 @@ use crate::postgres::server::wal_insert;
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
 use crate::status::reason::GapReason;
+use crate::store::purge::Shut;
 use crate::store::state::{self, Nonce, State};
 
 /// Where the pipeline takes up.
@@ -93,7 +94,8 @@ async fn resume(
         let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
         chain.step(Keys::default(), &[state::closed(&names)], None).await?;
         let files = state::files(rewrites::write(&stream.files));
-        chain.purge_then(&prefixes, &[state::closed(&[]), files]).await?;
+        let opened = [state::closed(&[]), files];
+        chain.purge_then(&prefixes, Shut::Caches, &opened).await?;
     }
     context.warming.warm_ups.dropped(&doomed);
     info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
@@ -126,7 +128,7 @@ async fn start_anew(
         files: rewrites::write(&stream.files),
         suspects: suspects.write(),
     };
-    chain.purge_then(&as_slices(&prefixes), &state.fields()).await?;
+    chain.purge_then(&as_slices(&prefixes), Shut::State, &state.fields()).await?;
     context.warming.gap();
     info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
     Ok(Footing { watermark: state.watermark, frontier, suspects })

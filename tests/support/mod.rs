@@ -32,6 +32,7 @@ use unstale::sandbox::{Postgres, Proxy, Redis};
 pub mod acl;
 pub mod api;
 pub mod browser;
+pub mod clock;
 pub mod environment;
 pub mod standby;
 pub mod stop;
