@@ -1,7 +1,6 @@
 //! From what was found to what is sent.
 
 use std::fmt::{Display, Write as _};
-use std::time::SystemTime;
 
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -26,6 +25,7 @@ use super::service::Api;
 use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
 use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
+use crate::moment::Moment;
 
 /// What is sent.
 pub(super) type Answer = Response<Pieces>;
@@ -62,7 +62,7 @@ impl Api {
         reading: &Reading,
         request: &HeaderMap,
     ) -> Answer {
-        let now = SystemTime::now();
+        let now = Moment::now();
         let older = match reading.source {
             Source::Stale { age } => Some(age),
             _ => None,
@@ -71,7 +71,7 @@ impl Api {
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
+        let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
@@ -80,7 +80,7 @@ impl Api {
         if let Some(modified) = modified {
             texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
-        let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
         texts.insert(headers, AGE, if cached { age } else { 0 });
         headers.insert(

@@ -36,6 +36,7 @@
 //!   neither by a key nor by a purge.
 
 mod apply;
+mod candidates;
 pub mod changes;
 pub mod collide;
 mod compare;

@@ -23,6 +23,7 @@ use crate::lsn::Lsn;
 use crate::mapping::reaches_own_keys;
 use crate::status::Phase;
 use crate::status::reason::GapReason;
+use crate::store::purge::Shut;
 use crate::store::state::{Identity, Nonce, State};
 
 /// Makes the state invalid and drops what this mapping and the one before it manage.
@@ -60,7 +61,7 @@ pub(super) async fn invalidate(
     };
     chain.declare_invalid(invalid).await?;
     context.points.reach(Point::Declared).await;
-    let removed = chain.purge(&as_slices(&prefixes)).await?;
+    let removed = chain.purge(&as_slices(&prefixes), Shut::State).await?;
     if context.status.gap(reason) {
         let lsn = state.map(|state| state.watermark.to_string());
         warn!(reason = reason.as_str(), lsn, removed, "gap: everything managed was dropped");

@@ -1,17 +1,19 @@
 //! An ordinary SQL connection: `tokio-postgres` over our own sockets, TLS and errors.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::Future;
 use std::future::{Ready, ready};
 use std::io;
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::about::{About, Doing};
 use super::auth::fewer_rounds;
@@ -34,6 +36,8 @@ pub struct SqlClient {
     ended: watch::Receiver<Option<String>>,
     /// How long an answer may take; `None`: for ever.
     patience: Option<Duration>,
+    /// What is asked again and again.
+    known: Mutex<HashMap<&'static str, Statement>>,
 }
 
 impl SqlClient {
@@ -89,7 +93,7 @@ impl SqlClient {
             tell.send_replace(Some(reason));
         });
         let patience = (!statement_timeout.is_zero()).then(|| statement_timeout + GRACE);
-        Ok(SqlClient { client, ended, patience })
+        Ok(SqlClient { client, ended, patience, known: Mutex::default() })
     }
 
     /// Waits for an answer, but not much longer than the server may take for it
@@ -105,6 +109,19 @@ impl SqlClient {
             Err(PgError::timeout(format!("Postgres did not answer within {patience:?}"))
                 .with_remedy("check that the server is not frozen and that the network keeps idle connections; it is tried again on another one"))
         })
+    }
+
+    /// A statement that is prepared once: what is asked every second need not be read and planned
+    /// every second, nor cost a round trip for that.
+    pub async fn known(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        // What is kept is put there as a whole.
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = known().get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        known().insert(sql, statement.clone());
+        Ok(statement)
     }
 
     /// Whether the connection has ended: every further call will fail.

@@ -10,7 +10,7 @@ use unstale::config::model;
 use unstale::lsn::Lsn;
 use unstale::sandbox::Redis;
 use unstale::store::keys::ControlKeys;
-use unstale::store::purge::purge;
+use unstale::store::purge::{Shut, purge};
 use unstale::store::reader::Reader;
 use unstale::store::session::{Address, Outcome, Session, Step};
 use unstale::store::state::{self, Identity, Nonce, Nonces, State};
@@ -166,18 +166,20 @@ async fn a_purge_takes_what_begins_with_the_prefix_and_nothing_else() {
     let (session, mut values) = (open(&redis).await, redis.connection_db(1).await.unwrap());
     let managed: [&[u8]; 5] = [b"p*[1]?:", b"p*[1]?:a", b"p*[1]?:\xff\x00", b"q\\:^", b"q\\:^-"];
     let others: [&[u8]; 6] = [b"p", b"pX[1]?:a", b"p*1?:a", b"p*[1]x:a", b"q:^", b"unstale:other"];
-    put(&mut values, &managed).await;
-    put(&mut values, &others).await;
-    let before = all(&mut values).await.len();
-    let removed = purge(&session, &[b"p*[1]?:", b"q\\:^"]).await.unwrap();
-    assert_eq!(removed, 5);
-    assert_eq!(all(&mut values).await.len(), before - 10, "each with its lease");
-    for key in others {
-        let lease = [b"unstale:s:lease:{", key, b"}"].concat();
-        assert_eq!(values.exists::<_, u32>(&[key, &lease]).await.unwrap(), 2, "{key:?}");
+    for shut in [Shut::Caches, Shut::State] {
+        put(&mut values, &managed).await;
+        put(&mut values, &others).await;
+        let before = all(&mut values).await.len();
+        let removed = purge(&session, &[b"p*[1]?:", b"q\\:^"], shut).await.unwrap();
+        assert_eq!(removed, 5, "values, and not their leases");
+        assert_eq!(all(&mut values).await.len(), before - 10, "each with its lease");
+        for key in others {
+            let lease = [b"unstale:s:lease:{", key, b"}"].concat();
+            assert_eq!(values.exists::<_, u32>(&[key, &lease]).await.unwrap(), 2, "{key:?}");
+        }
+        assert_eq!(purge(&session, &[], shut).await.unwrap(), 0, "no prefix is not every key");
+        assert_eq!(all(&mut values).await.len(), before - 10);
     }
-    assert_eq!(purge(&session, &[]).await.unwrap(), 0, "no prefix is not every key");
-    assert_eq!(all(&mut values).await.len(), before - 10);
 }
 
 #[tokio::test]
@@ -189,7 +191,7 @@ async fn a_purge_of_a_hundred_thousand_keys_goes_in_small_steps() {
          for i = 1, 50000 do redis.call('SET', 'other:' .. i, 'x') end",
     );
     let _: () = fill.invoke_async(&mut values).await.unwrap();
-    assert_eq!(purge(&session, &[b"p:"]).await.unwrap(), 100_000);
+    assert_eq!(purge(&session, &[b"p:"], Shut::Caches).await.unwrap(), 100_000);
     let left: u32 = redis::cmd("DBSIZE").query_async(&mut values).await.unwrap();
     assert_eq!(left, 50_000);
     let stats: String =
