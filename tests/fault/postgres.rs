@@ -1,23 +1,13 @@
 //! Postgres restarts, crashes, and loses the slot.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
 async fn started(world: &World) -> Daemon {
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     let _: () = world.values().await.set("somebody:else's", 1).await.unwrap();
     daemon
-}
-
-async fn gaps(daemon: &Daemon, reasons: &[&str]) {
-    let expected = reasons.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
-    assert_eq!(daemon.gaps().await, expected, "{}", daemon.log());
 }
 
 /// All that is managed is gone, all else is there, and changes arrive.
@@ -45,7 +35,7 @@ async fn a_clean_restart_of_postgres_is_no_gap() {
     daemon.until_ready().await;
     assert_eq!(world.keys().await, [org(3)].into());
     assert!(daemon.metric("unstale_reconnects_total{service=\"postgres\"}").await >= 2.0);
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -57,7 +47,7 @@ async fn a_crash_of_postgres_is_a_gap() {
     world.postgres.start_again().await.unwrap();
     daemon.until_gap("crash_recovery").await;
     was_purged_and_goes_on(&world, &daemon).await;
-    gaps(&daemon, &["no_state", "crash_recovery"]).await;
+    daemon.assert_gaps(&["no_state", "crash_recovery"]).await;
 
     // A child's crash makes all of it recover, without a restart of the postmaster.
     world.put_each(3).await;
@@ -85,7 +75,7 @@ async fn the_slot_is_dropped_while_the_daemon_is_away() {
     without_the_daemon(&world, daemon, DROP_SLOT).await;
     world.rename(1).await;
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_missing"]).await;
+    daemon.assert_gaps(&["slot_missing"]).await;
     was_purged_and_goes_on(&world, &daemon).await;
 }
 
@@ -113,7 +103,7 @@ async fn the_slot_is_dropped_under_a_running_daemon_while_a_commit_is_stuck() {
     stuck.await.unwrap();
     daemon.until_gap("slot_missing").await;
     was_purged_and_goes_on(&world, &daemon).await;
-    gaps(&daemon, &["no_state", "slot_missing"]).await;
+    daemon.assert_gaps(&["no_state", "slot_missing"]).await;
 }
 
 #[tokio::test]
@@ -126,7 +116,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
     without_the_daemon(&world, daemon, advance).await;
 
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_ahead"]).await;
+    daemon.assert_gaps(&["slot_ahead"]).await;
     assert_eq!(world.keys().await, [].into(), "{}", daemon.log());
     assert_eq!(daemon.readyz().await.unwrap()["suspects"], 1, "{}", daemon.log());
     // A fill that cannot see the stuck transaction: stale as soon as that is visible.
@@ -141,7 +131,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
         (daemon.readyz().await?["suspects"] == 1).then_some(())
     })
     .await;
-    gaps(&daemon, &[]).await;
+    daemon.assert_gaps(&[]).await;
     assert_eq!(world.keys().await, [org(1)].into());
 
     world.release_standby().await;
@@ -152,7 +142,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
         (daemon.readyz().await?["suspects"] == 0).then_some(())
     })
     .await;
-    gaps(&daemon, &["suspect"]).await;
+    daemon.assert_gaps(&["suspect"]).await;
     world.put_each(3).await;
     world.rename(3).await;
     world.settle().await;
@@ -208,7 +198,7 @@ async fn the_slot_runs_out_of_wal() {
     })
     .await;
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_lost"]).await;
+    daemon.assert_gaps(&["slot_lost"]).await;
     was_purged_and_goes_on(&world, &daemon).await;
 }
 
@@ -232,7 +222,7 @@ async fn an_idle_database_holds_no_wal_back() {
     })
     .await;
     assert_eq!(world.keys().await.len(), 3);
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -256,6 +246,6 @@ async fn a_server_process_that_freezes_is_left_for_another() {
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     daemon.until_ready().await;
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
     World::signal(&backend, "CONT");
 }
