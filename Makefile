@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-build test-long test-versions soak faults lint bench deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-build test-long test-versions soak faults lint bench bench-readme deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -39,7 +39,7 @@ endif
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' \
-		| awk -F '\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+		| awk -F '\t' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
@@ -47,7 +47,7 @@ setup: ## install what is missing: Postgres, Redis, a C compiler
 setup-tests: ## the same, and what only tests need: promtool, Chromium
 	@scripts/setup.sh tests
 
-setup-bench: ## the same, and what only benchmarks need: webdis, wrk
+setup-bench: ## the same, and what only benchmarks need: webdis, wrk, valgrind
 	@scripts/setup.sh bench
 
 build: setup ## the optimized binary, target/release/unstale
@@ -72,12 +72,15 @@ test-long: setup-tests ## every test, the long ones too, and other versions of P
 	$(MAKE) test-versions
 
 # What depends on the server, on those that this system does not package (VERSIONS="16 17 18").
-# scripts/postgres.sh says where one cannot be had; that one is skipped.
+# scripts/postgres.sh says where one cannot be had; that one is skipped. The whole proof runs where
+# a standby can be made, one case of it elsewhere.
 test-versions: setup-tests
 	@for version in $(VERSIONS); do \
 		bin=$$(scripts/postgres.sh $$version) || { echo "skipped: Postgres $$version"; continue; }; \
 		echo "Postgres $$version: $$bin"; \
 		UNSTALE_PG_BIN=$$bin $(TEST_SOME) $(addprefix --test ,$(OF_VERSIONS)) || exit 1; \
+		proof=plain_primary; if [ -x $$bin/pg_basebackup ]; then proof=; fi; \
+		UNSTALE_PG_BIN=$$bin $(TEST_SOME) --test proof $$proof || exit 1; \
 	done
 
 soak: setup ## the proof that nothing stale is stored, for longer (SECONDS=120)
@@ -98,17 +101,22 @@ bench: setup-bench ## every benchmark in benches/, or BENCH=api; reports in targ
 		cargo bench --locked --bench "$$bench" || exit 1; \
 	done
 
+# Between the two comments stands what the last benchmarks wrote, and nothing by hand.
+bench-readme: ## put target/bench/report.md, of the last benchmarks, into README.md
+	@test -s target/bench/report.md || { echo "no report: make bench" >&2; exit 1; }
+	@awk 'FNR == NR { report = report $$0 "\n"; next } \
+		/^<!-- bench: end/ { within = 0 } !within { print } \
+		/^<!-- bench: made/ { printf "\n%s\n", report; within = 1 }' \
+		target/bench/report.md README.md > target/bench/README.md
+	@cp target/bench/README.md README.md
+
 deny: ## licences, advisories and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \
 		echo "cargo-deny is missing: cargo install --locked cargo-deny (some six minutes)" >&2; exit 1; }
 	cargo deny --locked check
 
-fuzz: ## every fuzz target (FUZZ_SECONDS=60 each)
-	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
-		echo "cargo-fuzz is missing: rustup toolchain install nightly && cargo install --locked cargo-fuzz" >&2; exit 1; }
-	@for target in $$(cargo +nightly fuzz list); do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+fuzz: ## every fuzz target (FUZZ_SECONDS=60 each, or FUZZ_RUNS=10000000)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_RUNS=$(FUZZ_RUNS) fuzz/run.sh
 
 schema: ## refresh config/unstale.schema.json and config/openapi.json
 	@cargo run --locked --quiet -- config schema > target/unstale.schema.json

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use support::daemon::{Daemon, free_port, log_to};
+use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::http::{Connection, SECRET, bearer};
 use support::report::{Samples, Table, publish};
@@ -84,8 +85,27 @@ async fn run() {
     };
     let hits = site.hits(rounds).await;
     let misses = site.misses(size("BENCH_TIMES", 200)).await;
+    let goals =
+        Goals(hits.iter().zip(USERS).filter_map(|(t, (_, bytes))| goal(t, bytes)).collect());
     let [small, large] = &hits;
-    publish("api", &machine, &[small, large, &misses]);
+    publish("api", &machine, &[small, large, &misses, &goals]);
+}
+
+/// Requests a second, beside webdis.
+fn goal(hits: &Table, bytes: usize) -> Option<Line> {
+    let per_second = |name: &str| {
+        let (_, values) = hits.rows.iter().find(|(row, _)| row == name)?;
+        values.first().copied()
+    };
+    let (ours, theirs) = (per_second("Unstale")?, per_second("webdis")?);
+    Some(Line {
+        what: format!("api: hits of {bytes} bytes"),
+        ours: format!("{ours:.0} requests/s"),
+        beside: format!("webdis: {theirs:.0} requests/s"),
+        reached: ours / theirs,
+        unit: "times as many",
+        goal: Some(Goal::AtLeast(1.5)),
+    })
 }
 
 /// Users whose permissions are, as they are cached, of just these sizes.

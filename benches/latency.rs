@@ -25,6 +25,7 @@ use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use support::daemon::{Daemon, log_to};
+use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::machine;
 use support::peer::Peer;
@@ -87,7 +88,7 @@ async fn run(python: PathBuf) {
         .expect("Redis tells of removals");
     let machine = machine::describe(&ground.postgres);
     let lab = Lab { ground, redis, python, config, folder, seconds };
-    let mut tables = Vec::new();
+    let (mut tables, mut lines) = (Vec::new(), Vec::new());
     for rate in rates {
         let mut unstale = Contender::new("Unstale");
         let mut consumer = Contender::new("consumer by hand");
@@ -96,6 +97,7 @@ async fn run(python: PathBuf) {
             lab.unstale(rate, &mut unstale).await;
             lab.consumer(rate, &mut consumer).await;
         }
+        lines.extend(goals(rate, &unstale, &consumer));
         tables.push(Table {
             name: format!("Commit to invalidated, at {rate} commits/s"),
             columns: vec![
@@ -121,8 +123,41 @@ async fn run(python: PathBuf) {
             ],
         });
     }
-    let sections: Vec<&dyn Section> = tables.iter().map(|table| table as &dyn Section).collect();
+    let goals = Goals(lines);
+    let mut sections: Vec<&dyn Section> =
+        tables.iter().map(|table| table as &dyn Section).collect();
+    sections.push(&goals);
     publish("latency", &machine, &sections);
+}
+
+/// At the lowest rate the gate's round trip shows; at every other, Unstale should be ahead.
+fn goals(rate: u64, unstale: &Contender, consumer: &Contender) -> Vec<Line> {
+    let at_p50 = if rate <= 100 { 1.3 } else { 1.0 };
+    let line = |name: &str, ours: &Samples, theirs: &Samples, at_most: f64| {
+        let (ours, theirs) = (ours.median(), theirs.median());
+        Line {
+            what: format!("latency: commit to invalidated, {name} at {rate}/s"),
+            ours: format!("{ours:.2} ms"),
+            beside: format!("consumer by hand: {theirs:.2} ms"),
+            reached: ours / theirs,
+            unit: "times as long",
+            goal: Some(Goal::AtMost(at_most)),
+        }
+    };
+    let p99 = unstale.p99.median();
+    let bounded = Line {
+        what: format!("latency: p99 at {:.0}/s, as reached", unstale.reached.median()),
+        ours: format!("{p99:.2} ms"),
+        beside: String::new(),
+        reached: p99,
+        unit: "ms",
+        goal: Some(Goal::AtMost(10.0)),
+    };
+    vec![
+        line("p50", &unstale.p50, &consumer.p50, at_p50),
+        line("p99", &unstale.p99, &consumer.p99, 1.0),
+        bounded,
+    ]
 }
 
 struct Lab {

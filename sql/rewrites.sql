@@ -1,11 +1,27 @@
 BEGIN;
 CREATE OR REPLACE FUNCTION unstale_table_rewrite() RETURNS event_trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $unstale$
+DECLARE
+  changed oid[];
 BEGIN
-  -- ALTER TABLE is about to write every row anew, and no row of it is sent to anybody.
+  IF TG_EVENT = 'table_rewrite' THEN
+    -- ALTER TABLE is about to write every row anew, and no row of it is sent to anybody.
+    changed := ARRAY[pg_event_trigger_table_rewrite_oid()];
+  ELSE
+    -- ATTACH PARTITION, DETACH PARTITION, INHERIT: rows have come or gone, and none is sent. Which
+    -- of the forms of ALTER TABLE it was is not told, so each counts of what has partitions or
+    -- is a child.
+    SELECT array_agg(DISTINCT altered.objid) INTO changed
+      FROM pg_event_trigger_ddl_commands() AS altered
+      JOIN pg_class c ON c.oid = altered.objid AND altered.classid = 'pg_class'::regclass
+     WHERE c.relkind = 'p'
+        OR c.relkind IN ('r', 'f') AND NOT c.relispartition
+           AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid);
+    IF changed IS NULL THEN RETURN; END IF;
+  END IF;
   PERFORM pg_logical_emit_message(true, 'unstale.rewrite', string_agg(above.id::text, ','))
      FROM (WITH RECURSIVE above (id) AS (
-             SELECT pg_event_trigger_table_rewrite_oid()
+             SELECT unnest(changed)
               UNION
              SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.id)
            SELECT id FROM above) AS above;
@@ -13,5 +29,8 @@ END
 $unstale$;
 DROP EVENT TRIGGER IF EXISTS unstale_table_rewrite;
 CREATE EVENT TRIGGER unstale_table_rewrite ON table_rewrite
+  EXECUTE FUNCTION unstale_table_rewrite();
+DROP EVENT TRIGGER IF EXISTS unstale_table_parts;
+CREATE EVENT TRIGGER unstale_table_parts ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
   EXECUTE FUNCTION unstale_table_rewrite();
 COMMIT;

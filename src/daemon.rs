@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::admin;
 use crate::api::server;
@@ -22,6 +22,7 @@ use crate::mapping::Mapping;
 use crate::metrics::Metrics;
 use crate::observed::idle;
 use crate::pipeline::by_hand::ByHand;
+use crate::pipeline::carried::Carried;
 use crate::pipeline::context::Context;
 use crate::pipeline::end::End;
 use crate::pipeline::points::Points;
@@ -39,6 +40,7 @@ use crate::status::{Health, Phase, Status};
 use crate::store::keys::ControlKeys;
 use crate::store::session::Address;
 use crate::systemd::Notifier;
+use crate::told::Told;
 use crate::warm::Warming;
 
 /// Reads the rules anew, or says why not.
@@ -116,6 +118,11 @@ impl Daemon {
     /// Runs until it is told to stop or cannot go on.
     pub async fn run(self) -> Ended {
         let stop = CancellationToken::new();
+        // First of all: whoever finds it listening may send signals, and the one that asks for a
+        // reload would end a process that does not expect it.
+        let Some(signals) = Signals::expected() else {
+            return Ended::Broken("cannot listen for signals".to_owned());
+        };
         let mapping = Arc::new(arc_swap::ArcSwap::from(Arc::clone(&self.context.rules.mapping)));
         if self.context.shadow.is_some() {
             warn!(
@@ -158,7 +165,7 @@ impl Daemon {
         });
         let within = self.context.config.pipeline.drain_timeout.get();
         let service = self.api.clone();
-        let ended = self.supervise(&stop, &mapping).await;
+        let ended = self.supervise(&stop, &mapping, signals).await;
         stop.cancel();
         let jobs = async {
             if let Some(service) = &service {
@@ -196,24 +203,19 @@ impl Daemon {
         mut self,
         stop: &CancellationToken,
         shown: &arc_swap::ArcSwap<Mapping>,
+        signals: Signals,
     ) -> Ended {
-        let signals = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::hangup()),
-        );
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-            return Ended::Broken("cannot listen for signals".to_owned());
-        };
-        let mut forced: Option<GapReason> = None;
+        let Signals { mut terminate, mut interrupt, mut hangup } = signals;
+        let mut carried = Carried::default();
         let mut pauses = Pauses::new();
         let mut last_gap: Option<Instant> = None;
+        let mut told = Told::default();
         loop {
             let started = Instant::now();
             let run_stop = stop.child_token();
             let mut reloaded: Option<Anew> = None;
             let end = {
-                let running = run::run(&self.context, &mut forced, &run_stop);
+                let running = run::run(&self.context, &mut carried, &run_stop);
                 tokio::pin!(running);
                 loop {
                     tokio::select! {
@@ -252,7 +254,7 @@ impl Daemon {
             if started.elapsed() > Duration::from_secs(60) {
                 pauses = Pauses::new();
             }
-            let pause = match self.judge(end, &mut forced) {
+            let pause = match self.judge(end, &mut carried.forced, &mut told) {
                 Next::Now => continue,
                 // One after the other is no accident: two daemons of two databases that
                 // take each other's state for their own, say. Each costs a purge. But until then
@@ -275,8 +277,10 @@ impl Daemon {
         }
     }
 
-    fn judge(&self, end: End, forced: &mut Option<GapReason>) -> Next {
+    fn judge(&self, end: End, forced: &mut Option<GapReason>, told: &mut Told) -> Next {
         let status = &self.context.status;
+        // What is tried again and again is told when it changes.
+        let mut news = |what: &str| told.news(status.runs(), what, Instant::now());
         let give_up = !status.has_streamed();
         match end {
             End::Stopped => Next::Now,
@@ -287,17 +291,23 @@ impl Daemon {
             }
             End::SlotBusy(pid) => {
                 let slot = &self.context.config.postgres.slot;
-                warn!(slot, pid, "the slot is active for another session: waiting for it");
+                if news(&format!("slot {pid:?}")).is_some() {
+                    warn!(slot, pid, "the slot is active for another session: waiting for it");
+                }
                 status.enter(Phase::WaitingForSlot { pid });
                 Next::Soon
             }
             End::Again(reason) => {
-                warn!(%reason, "the run has ended; trying again");
+                if let Some(untold) = news(&reason) {
+                    warn!(%reason, untold, "the run has ended; trying again");
+                }
                 self.lost(&reason);
                 Next::Later
             }
             End::RedisAgain(reason) => {
-                warn!(%reason, "the run has ended; trying again");
+                if let Some(untold) = news(&reason) {
+                    warn!(%reason, untold, "the run has ended; trying again");
+                }
                 status.enter(Phase::Connecting);
                 Next::Later
             }
@@ -310,12 +320,16 @@ impl Daemon {
                 Next::End(Ended::Hopeless(reason))
             }
             End::Hopeless(reason) => {
-                error!(%reason, "the run has ended; trying again, in case this is being mended");
+                if news(&reason).is_some() {
+                    error!(%reason, "the run has ended; trying again, in case this is being mended");
+                }
                 self.lost(&reason);
                 Next::Later
             }
             End::Blocked(reason) => {
-                error!(%reason, "nothing is cached until this is mended; trying again");
+                if news(&reason).is_some() {
+                    error!(%reason, "nothing is cached until this is mended; trying again");
+                }
                 status.enter(Phase::Blocked { reason });
                 Next::Soon
             }
@@ -326,6 +340,7 @@ impl Daemon {
     fn lost(&self, reason: &str) {
         let status = &self.context.status;
         status.metrics.reconnects.with_label_values(&["postgres"]).inc();
+        debug!(service = "postgres", "connecting anew");
         status.postgres(Health::Down(reason.to_owned()));
         status.enter(Phase::Connecting);
     }
@@ -379,6 +394,24 @@ impl Daemon {
                 None
             }
         }
+    }
+}
+
+/// What it obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Those that come from here on wait until they are looked at.
+    fn expected() -> Option<Self> {
+        Some(Signals {
+            terminate: signal(SignalKind::terminate()).ok()?,
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
     }
 }
 

@@ -13,7 +13,8 @@ use crate::mapping::Mapping;
 use crate::mapping::changes::Escalation;
 use crate::metrics::Metrics;
 use crate::schedule::attend;
-use crate::warm::refresh;
+use crate::warm::agenda::Reason;
+use crate::warm::{attend as warming, refresh, rewarm};
 
 const OPERATIONS: [Operation; 4] =
     [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
@@ -47,6 +48,9 @@ pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
         for reason in Unfit::ALL {
             metrics.maintenance_removed.with_label_values(&[cache, reason.as_str()]);
         }
+        for reason in rewarm::GIVEN_UP {
+            metrics.warm_given_up.with_label_values(&[cache, reason]);
+        }
         for outcome in refresh::OUTCOMES {
             metrics.refreshes.with_label_values(&[cache, outcome]);
         }
@@ -63,6 +67,11 @@ pub fn name_all(metrics: &Metrics, mapping: &Mapping) {
     for priority in PRIORITIES {
         metrics.warm_queue.with_label_values(&[priority.as_str()]);
         metrics.warm_dropped.with_label_values(&[priority.as_str()]);
+    }
+    for reason in Reason::ALL {
+        for result in warming::RESULTS {
+            metrics.warm_ups.with_label_values(&[reason.as_str(), result]);
+        }
     }
     for service in SERVICES {
         metrics.reconnects.with_label_values(&[service]);

@@ -134,6 +134,25 @@ impl Daemon {
         assert!(status.expect("verify starts").success(), "verify found what is wrong");
     }
 
+    /// How many entries differ from the database, of all that are cached.
+    pub async fn stale(&self) -> u64 {
+        let mut command = unstale("verify", &self.config, &self.settings);
+        let run = command.args(["--all", "--json"]).stdout(Stdio::piped()).output();
+        let output = tokio::time::timeout(PATIENCE, run).await.expect("verify ends in time");
+        let found = output.expect("verify starts").stdout;
+        let found: serde_json::Value = serde_json::from_slice(&found).expect("what verify found");
+        let keys = found["stale_keys"].as_array().expect("the keys that are stale");
+        u64::try_from(keys.len()).expect("it fits")
+    }
+
+    /// `unstale invalidate` of a cache.
+    pub async fn invalidate(&self, cache: &str) {
+        let mut command = unstale("invalidate", &self.config, &self.settings);
+        let run = command.args(["--cache-type", cache]).stderr(Stdio::inherit()).status();
+        let status = tokio::time::timeout(PATIENCE, run).await.expect("invalidate ends in time");
+        assert!(status.expect("invalidate starts").success(), "invalidate failed");
+    }
+
     pub fn rss(&self) -> u64 {
         rss_bytes(self.pid()).expect("it runs")
     }

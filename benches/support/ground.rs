@@ -42,6 +42,7 @@ impl Ground {
             .setting("max_wal_size", "16GB")
             .setting("checkpoint_timeout", "1h")
             .setting("autovacuum", "off")
+            .setting("max_replication_slots", "64")
             .start()
             .await
             .expect("Postgres starts");
@@ -91,6 +92,11 @@ impl Ground {
         end
     }
 
+    /// Past every commit so far.
+    pub async fn position(&self) -> Lsn {
+        position(&self.postgres.client().await.expect("a client")).await
+    }
+
     pub async fn create_slot(&self, name: &str) {
         let sql = format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')");
         self.postgres.execute(&sql).await.expect("the slot is created");
@@ -112,7 +118,7 @@ impl Ground {
 }
 
 /// Past every commit so far.
-async fn position(client: &Client) -> Lsn {
+pub async fn position(client: &Client) -> Lsn {
     let row = client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await;
     row.expect("a position").get::<_, &str>(0).parse().expect("an LSN")
 }

@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().find_map(|line| {
         let (known, value) = line.split_once(':')?;
         known.eq_ignore_ascii_case(name).then_some(value.trim())

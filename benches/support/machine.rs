@@ -33,9 +33,9 @@ fn output(program: &Path, arguments: &[&str]) -> String {
     )
 }
 
-/// The sizes that were set, and the command that takes them.
+/// The sizes that were set, which benchmarks, and the command that takes them.
 fn command() -> String {
-    let sizes = std::env::vars().filter(|(name, _)| name.starts_with("BENCH_"));
+    let sizes = std::env::vars().filter(|(name, _)| name == "BENCH" || name.starts_with("BENCH_"));
     let mut words: Vec<String> = sizes.map(|(name, value)| format!("{name}={value}")).collect();
     words.sort();
     words.push("make bench".to_owned());

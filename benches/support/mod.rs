@@ -12,14 +12,20 @@
     reason = "a benchmark fails by panicking and prints its result, and none uses all of this"
 )]
 
+pub mod collect;
 pub mod daemon;
 #[path = "../../tests/support/environment.rs"]
 pub mod environment;
+pub mod goal;
 pub mod ground;
 pub mod http;
+pub mod instructions;
 pub mod machine;
 pub mod peer;
+pub mod readers;
 pub mod report;
+pub mod shape;
+pub mod traffic;
 pub mod webdis;
 pub mod wrk;
 

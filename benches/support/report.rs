@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::collect::collect;
+
 /// What one contender took or reached, round by round.
 #[derive(Debug, Clone)]
 pub struct Samples {
@@ -168,7 +170,8 @@ impl Section for Table {
     }
 }
 
-/// Prints the report as Markdown, and writes it as that and as JSON.
+/// Prints the report as Markdown, writes it as that and as JSON, and puts it into the report
+/// of all benchmarks.
 pub fn publish(bench: &str, machine: &Value, sections: &[&dyn Section]) {
     let mut text = format!("## {bench}\n\n");
     for (name, value) in machine.as_object().into_iter().flatten() {
@@ -192,6 +195,7 @@ pub fn publish(bench: &str, machine: &Value, sections: &[&dyn Section]) {
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
         println!("Written to {}", file.display());
     }
+    collect(&folder());
 }
 
 fn folder() -> PathBuf {

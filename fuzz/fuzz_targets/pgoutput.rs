@@ -1,7 +1,7 @@
-//! `cargo +nightly fuzz run pgoutput`: see `fuzz/README.md`.
+//! `make fuzz`: see `fuzz/README.md`.
 #![no_main]
 
-#[path = "../property.rs"]
+#[path = "../properties/pgoutput.rs"]
 mod property;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

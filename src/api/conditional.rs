@@ -6,7 +6,7 @@
 //! `Last-Modified` has whole seconds, and a value may change twice in one. So it is told only
 //! of a value that was seen for the first time [`SETTLED`] ago: a client that was told
 //! of the second `t` was told so when `t` was over, with the value that was current then; the
-//! next one is seen later than `t`. Without that, `If-Modified-Since` would give 304 for a value
+//! next one is told of a later second than `t`, whatever the clock is set to ([`super::seen`]). Without that, `If-Modified-Since` would give 304 for a value
 //! that the client does not have.
 
 use std::time::{Duration, SystemTime};
@@ -43,13 +43,15 @@ pub fn last_modified(seen: SystemTime, now: SystemTime) -> Option<SystemTime> {
     now.duration_since(seen).is_ok_and(|since| since >= SETTLED).then_some(seen)
 }
 
-/// Whether `If-Modified-Since` is not before the time that is told, in whole seconds.
+/// Whether `If-Modified-Since` is the very time that is told, in whole seconds. A *later* one is no
+/// proof: another daemon's clock, or this one's before it was set back, may have told it of
+/// another value.
 #[must_use]
 pub fn not_modified_since(header: &str, last_modified: SystemTime) -> bool {
     let seconds = |time: SystemTime| {
         time.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
     };
-    httpdate::parse_http_date(header).is_ok_and(|since| seconds(since) >= seconds(last_modified))
+    httpdate::parse_http_date(header).is_ok_and(|since| seconds(since) == seconds(last_modified))
 }
 
 #[cfg(test)]
@@ -82,6 +84,7 @@ mod tests {
         assert_eq!(last_modified(seen, seen - SETTLED), None, "the clock was set back");
         assert!(not_modified_since("Thu, 01 Jan 1970 00:16:40 GMT", seen));
         assert!(!not_modified_since("Thu, 01 Jan 1970 00:16:39 GMT", seen));
+        assert!(!not_modified_since("Thu, 01 Jan 1970 00:16:41 GMT", seen), "of another value");
         assert!(!not_modified_since("yesterday", seen));
     }
 }

@@ -90,6 +90,8 @@ enum Segment {
 pub struct Matched<'e, 'p> {
     /// It.
     pub endpoint: &'e Endpoint,
+    /// Its number among all.
+    pub number: usize,
     path: Vec<(&'e str, &'p str)>,
 }
 
@@ -180,7 +182,7 @@ impl Endpoints {
     pub fn find<'p>(&self, path: &'p str) -> Option<Matched<'_, 'p>> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
-        self.endpoints.iter().find_map(|endpoint| {
+        self.endpoints.iter().enumerate().find_map(|(number, endpoint)| {
             let mut found = Vec::new();
             let mut raw = path.split('/');
             for segment in &endpoint.segments {
@@ -192,7 +194,7 @@ impl Endpoints {
                     _ => return None,
                 }
             }
-            raw.next().is_none().then_some(Matched { endpoint, path: found })
+            raw.next().is_none().then_some(Matched { endpoint, number, path: found })
         })
     }
 }

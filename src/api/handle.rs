@@ -57,7 +57,9 @@ impl Api {
             self.within_limits(&head.headers)?;
             if let Some(own) = own {
                 let serving = serving.as_ref().ok_or_else(Problem::unusable)?;
-                return self.own(serving, own, (&head, body), &trace, &mut noted).await;
+                let own = self.own(serving, own, (&head, body), &trace, &mut noted);
+                // What is seldom is not to make the rest large: it is moved with every request.
+                return Box::pin(own).await;
             }
             let Some((serving, matched)) = &matched else {
                 return Err(match serving {
@@ -82,8 +84,17 @@ impl Api {
         self.finish(&mut answer, &head.headers, &trace);
         let (status, took) = (answer.status(), start.elapsed());
         let metrics = &self.status.metrics;
-        metrics.requests.with_label_values(&[template, status.as_str()]).inc();
-        metrics.request_seconds.with_label_values(&[template]).observe(took.as_secs_f64());
+        let counted = matched.as_ref().and_then(|(serving, m)| serving.counters.endpoint(m.number));
+        match counted {
+            Some(counted) if status == StatusCode::OK => counted.ok.inc(),
+            _ => metrics.requests.with_label_values(&[template, status.as_str()]).inc(),
+        }
+        match counted {
+            Some(counted) => counted.seconds.observe(took.as_secs_f64()),
+            None => {
+                metrics.request_seconds.with_label_values(&[template]).observe(took.as_secs_f64())
+            }
+        }
         let is_logged = match self.settings.access_log {
             AccessLog::All => true,
             AccessLog::Errors => status.is_client_error() || status.is_server_error(),
@@ -176,7 +187,7 @@ impl Api {
             return answer;
         }
         // What the watermark said is no longer known to be so.
-        self.answer(&asked, Course::Bypass(Bypass::MinLsn)).await
+        Box::pin(self.answer(&asked, Course::Bypass(Bypass::MinLsn))).await
     }
 
     async fn answer(&self, asked: &Asked<'_>, course: Course) -> Result<Answer, Problem> {
@@ -211,11 +222,12 @@ impl Api {
         // Who has written wants no less, and of what is not cached no copies are kept.
         let may_be_older = values.cached && !headers.contains_key(MIN_LSN);
         let within = endpoint.stale_if_error.filter(|_| may_be_older);
-        let wanted = wanted.or_stale(&pairs, within);
-        let reading = self.read(serving, &wanted, course).await?;
-        let mut value = reading.value.clone().ok_or_else(Problem::not_found)?;
+        let wanted =
+            wanted.counted(serving.counters.endpoint(matched.number)).or_stale(&pairs, within);
+        let mut reading = self.read(serving, &wanted, course).await?;
+        let mut value = reading.value.take().ok_or_else(Problem::not_found)?;
         if endpoint.live {
-            value = beside(&value, &self.figures(serving).await);
+            value = beside(&value, &Box::pin(self.figures(serving)).await);
         }
         Ok(self.value(endpoint, &pairs, &value, &reading, headers).await)
     }

@@ -1,6 +1,9 @@
 //! Who a user is, as the identity cache has it.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// A user, as far as access depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -58,30 +61,40 @@ pub fn canonical_uuid(text: &str) -> Option<String> {
     (text.len() == 36 && text.bytes().enumerate().all(fits)).then(|| text.to_ascii_lowercase())
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NumberOrText {
-    Number(i64),
-    Text(String),
-}
+/// A whole number or a text, each as a key has it; `null` where there may be none.
+struct Id;
 
-impl From<NumberOrText> for String {
-    fn from(id: NumberOrText) -> String {
-        match id {
-            NumberOrText::Number(number) => number.to_string(),
-            NumberOrText::Text(text) => text,
-        }
+impl<'de> Visitor<'de> for Id {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number or a text")
+    }
+
+    fn visit_i64<E: de::Error>(self, id: i64) -> Result<Self::Value, E> {
+        Ok(Some(id.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Self::Value, E> {
+        i64::try_from(id).map_err(E::custom).and_then(|id| self.visit_i64(id))
+    }
+
+    fn visit_str<E: de::Error>(self, id: &str) -> Result<Self::Value, E> {
+        Ok(Some(id.to_owned()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
-fn id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    NumberOrText::deserialize(deserializer).map(String::from)
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = deserializer.deserialize_any(Id)?;
+    id.ok_or_else(|| de::Error::invalid_type(de::Unexpected::Unit, &Id))
 }
 
-fn optional_id<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    Ok(Option::<NumberOrText>::deserialize(deserializer)?.map(String::from))
+fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    deserializer.deserialize_any(Id)
 }
 
 #[cfg(test)]
@@ -108,6 +121,27 @@ mod tests {
             ["null", "\"admin\"", "\"org administrator\"", "\"super org admin\"", "\"orgadmin\""]
         {
             assert!(!with(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn ids_are_numbers_or_texts_and_nothing_else() {
+        let read = |user: &str, organization: &str| {
+            let value = format!(
+                r#"{{"user_id":{user},"organization_id":{organization},"is_active":true,"is_superuser":false}}"#
+            );
+            Identity::read(value.as_bytes()).map(|read| (read.user_id, read.organization_id))
+        };
+        let is = |user: &str, organization: Option<&str>| {
+            Some((user.to_owned(), organization.map(str::to_owned)))
+        };
+        assert_eq!(read("7", "1"), is("7", Some("1")));
+        assert_eq!(read("\"7\"", "\"a-b\""), is("7", Some("a-b")));
+        assert_eq!(read("-7", "null"), is("-7", None));
+        assert_eq!(read("9223372036854775807", "null"), is("9223372036854775807", None));
+        for wrong in ["null", "true", "7.5", "[7]", "{}", "9223372036854775808"] {
+            assert_eq!(read(wrong, "1"), None, "{wrong}");
+            assert_eq!(read("7", wrong).is_some(), wrong == "null", "{wrong}");
         }
     }
 

@@ -48,6 +48,7 @@
 pub mod access;
 mod body;
 pub mod conditional;
+mod counted;
 pub mod encoding;
 pub mod endpoints;
 mod handle;

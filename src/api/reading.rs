@@ -30,6 +30,7 @@
 //! cache with `on_change = "refresh"` may lack for a while what was applied (rule 12): that one is
 //! not asked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tracing::{debug, error};
 
+use super::counted::Counted;
 use super::endpoints::USER_ID;
 use super::identity::Identity;
 use super::problem::Problem;
@@ -48,6 +50,7 @@ use crate::lsn::Lsn;
 use crate::mapping::composition::Composition;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::store::fills::NOTHING;
+use crate::store::reader::Found;
 
 /// How a request is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,13 +123,15 @@ impl Source {
     }
 
     /// `Cache-Status` (RFC 9211).
-    pub(super) fn cache_status(self) -> String {
+    pub(super) fn cache_status(self) -> Cow<'static, str> {
         match self {
-            Source::Hit => "unstale; hit".to_owned(),
-            Source::Miss { stored: true } => "unstale; fwd=miss; stored".to_owned(),
-            Source::Miss { stored: false } => "unstale; fwd=miss".to_owned(),
-            Source::Bypass(why) => format!("unstale; fwd=bypass; detail={}", why.as_str()),
-            Source::Stale { age } => format!("unstale; hit; ttl=-{age}; detail=stale-if-error"),
+            Source::Hit => "unstale; hit".into(),
+            Source::Miss { stored: true } => "unstale; fwd=miss; stored".into(),
+            Source::Miss { stored: false } => "unstale; fwd=miss".into(),
+            Source::Bypass(why) => format!("unstale; fwd=bypass; detail={}", why.as_str()).into(),
+            Source::Stale { age } => {
+                format!("unstale; hit; ttl=-{age}; detail=stale-if-error").into()
+            }
         }
     }
 }
@@ -139,6 +144,7 @@ pub(super) struct Wanted<'w> {
     composition: Option<(&'w Composition, &'w [(&'w str, &'w str)])>,
     /// The name of what may be answered instead, and how old that may be.
     stale: Option<(Vec<u8>, Duration)>,
+    counted: Option<&'w Counted>,
 }
 
 /// A value, or that there is none.
@@ -163,6 +169,7 @@ impl<'w> Wanted<'w> {
             parts: vec![(id, values.to_vec())],
             composition: None,
             stale: None,
+            counted: None,
         }
     }
 
@@ -173,7 +180,13 @@ impl<'w> Wanted<'w> {
             parts: parts.collect(),
             composition: Some((composition, values)),
             stale: None,
+            counted: None,
         }
+    }
+
+    /// Its hits are counted by these.
+    pub(super) fn counted(self, counted: Option<&'w Counted>) -> Self {
+        Wanted { counted, ..self }
     }
 
     /// An older value will do for a while if there is no other. Never of what decides who may.
@@ -226,19 +239,24 @@ impl Api {
         let read = match &wanted.stale {
             None => self.try_read(serving, wanted, course).await,
             Some((key, within)) => {
-                self.read_or_stale(serving, wanted, course, (key, *within)).await
+                Box::pin(self.read_or_stale(serving, wanted, course, (key, *within))).await
             }
         };
         let result = read.as_ref().map_or("error", |reading| reading.source.as_str());
-        let seconds = &self.status.metrics.cache_read_seconds;
         let took = start.elapsed().as_secs_f64();
-        seconds.with_label_values(&[wanted.cache, result]).observe(took);
-        self.count(wanted.cache, result);
+        match (&read, wanted.counted) {
+            (Ok(Reading { source: Source::Hit, .. }), Some(counted)) => {
+                counted.hits.inc();
+                counted.hit_seconds.observe(took);
+            }
+            _ => {
+                let metrics = &self.status.metrics;
+                let labels = &[wanted.cache, result];
+                metrics.cache_reads.with_label_values(labels).inc();
+                metrics.cache_read_seconds.with_label_values(labels).observe(took);
+            }
+        }
         read.map_err(|error| refusal(wanted.cache, &error))
-    }
-
-    fn count(&self, cache: &str, result: &str) {
-        self.status.metrics.cache_reads.with_label_values(&[cache, result]).inc();
     }
 
     /// What was answered lately, where nothing else can be had.
@@ -303,7 +321,8 @@ impl Api {
                     return Ok(Reading { value, source: Source::Hit, watermark: Some(watermark) });
                 }
                 Look::Missing(watermark) => {
-                    return self.fill(serving, wanted, watermark).await;
+                    // A hit is not to carry its room along.
+                    return Box::pin(self.fill(serving, wanted, watermark)).await;
                 }
                 Look::Unusable(why) => why,
             },
@@ -355,7 +374,7 @@ impl Api {
             let key = serving.key(&cache.template, values, generation.as_deref());
             keys.push(key.ok_or_else(wrong)?);
         }
-        let found = self.cached(&keys, floor).await;
+        let (found, keys) = self.cached(keys, floor).await;
         if !matches!(found, Look::Unusable(_)) {
             let all = keys.iter().chain(&generations).map(Vec::as_slice);
             self.status.metrics.observed.read(all, matches!(found, Look::Found(..)));
@@ -378,7 +397,7 @@ impl Api {
             return Ok(value);
         }
         let ticket = self.held.ticket(key);
-        match self.cached(&[key], floor).await {
+        match self.cached(vec![key.to_vec()], floor).await.0 {
             Look::Found(mut parts, watermark) => {
                 let value = parts.pop().ok_or(Look::Missing(watermark))?;
                 if let Some(ticket) = ticket {
@@ -397,25 +416,27 @@ impl Api {
         if self.status.is_certified() { self.held.get(key, Instant::now()) } else { None }
     }
 
-    async fn cached(&self, keys: &[impl AsRef<[u8]>], floor: Option<(Lsn, u64)>) -> Look {
-        let found = match self.reader.get(keys).await {
+    /// What is cached; and the keys again, if Redis was asked for them.
+    async fn cached(&self, keys: Vec<Vec<u8>>, floor: Option<(Lsn, u64)>) -> (Look, Vec<Vec<u8>>) {
+        let Found { certificate, keys, values } = match self.reader.get(keys).await {
             Ok(found) => found,
             Err(error) => {
                 debug!(%error, "the cache is not asked");
-                return Look::Unusable(Bypass::Unreachable);
+                return (Look::Unusable(Bypass::Unreachable), Vec::new());
             }
         };
-        match (found.certificate, floor) {
+        let look = match (certificate, floor) {
             (None, _) => Look::Unusable(Bypass::Uncertified),
             (Some(watermark), Some((lsn, _))) if watermark < lsn => Look::Unusable(Bypass::MinLsn),
             (Some(watermark), _) => {
-                let parts = found.values.into_iter().map(|value| value.map(Bytes::from));
+                let parts = values.into_iter().map(|value| value.map(Bytes::from));
                 match parts.collect::<Option<Vec<Bytes>>>() {
                     Some(parts) => Look::Found(parts, watermark),
                     None => Look::Missing(watermark),
                 }
             }
-        }
+        };
+        (look, keys)
     }
 
     /// Who a user is. Gives also the course that is left: where Redis was of no use for this,
@@ -433,7 +454,9 @@ impl Api {
         if matches!(course, Course::Cache { .. })
             && let Some(value) = self.held(&key)
         {
-            self.count(&cache.name, "held");
+            if let Some(held) = &serving.counters.held {
+                held.inc();
+            }
             self.status.metrics.observed.read(std::iter::once(key.as_slice()), true);
             return Ok((read_identity(&cache.name, &value)?, course));
         }

@@ -1,17 +1,18 @@
 //! From what was found to what is sent.
 
-use std::time::SystemTime;
+use std::fmt::{Display, Write as _};
 
 use axum::http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, ORIGIN, RETRY_AFTER, VARY,
-    WARNING, WWW_AUTHENTICATE,
+    WARNING, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use httpdate::HttpDate;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::body::Pieces;
@@ -24,6 +25,7 @@ use super::service::Api;
 use super::trace::{REQUEST_ID, TRACEPARENT, Trace};
 use crate::config::api::BrowserCache;
 use crate::lsn::Lsn;
+use crate::moment::Moment;
 
 /// What is sent.
 pub(super) type Answer = Response<Pieces>;
@@ -31,11 +33,15 @@ pub(super) type Answer = Response<Pieces>;
 /// Room for all headers of an answer, so that it need not grow with them.
 const HEADERS: usize = 16;
 
+/// Room for what they say, as far as it is not always the same.
+const TEXTS: usize = 192;
+
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -56,7 +62,7 @@ impl Api {
         reading: &Reading,
         request: &HeaderMap,
     ) -> Answer {
-        let now = SystemTime::now();
+        let now = Moment::now();
         let older = match reading.source {
             Source::Stale { age } => Some(age),
             _ => None,
@@ -65,17 +71,18 @@ impl Api {
         let hash = hash(value);
         let etag = etag(hash);
         let sight = self.seen.note(place(endpoint, values), hash, cached, now);
-        let modified = last_modified(sight.first, now).filter(|_| older.is_none());
+        let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
-        insert(headers, ETAG, &etag);
+        let mut texts = Texts(BytesMut::with_capacity(TEXTS));
+        texts.insert(headers, ETAG, &etag);
         if let Some(modified) = modified {
-            insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified));
+            texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
-        let age = now.duration_since(sight.stored).unwrap_or_default().as_secs();
+        let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
-        headers.insert(AGE, HeaderValue::from(if cached { age } else { 0 }));
+        texts.insert(headers, AGE, if cached { age } else { 0 });
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
@@ -85,12 +92,12 @@ impl Api {
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
-        insert(headers, CACHE_STATUS, &reading.source.cache_status());
+        texts.insert(headers, CACHE_STATUS, reading.source.cache_status());
         if older.is_some() {
             headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
         }
         if let Some(watermark) = reading.watermark {
-            insert(headers, APPLIED_LSN, &watermark.to_string());
+            texts.insert(headers, APPLIED_LSN, watermark);
         }
         let text = |name| request.get(name).and_then(|value| value.to_str().ok());
         // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
@@ -132,6 +139,8 @@ impl Api {
     /// What goes with every answer.
     pub(super) fn finish(&self, answer: &mut Answer, request: &HeaderMap, trace: &Trace) {
         let headers = answer.headers_mut();
+        // What users typed into rows is JSON here, whatever it looks like to a browser.
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         let with_cors = !self.settings.cors_origins.is_empty();
         headers.insert(
             VARY,
@@ -244,6 +253,20 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// The texts of an answer's headers, in one piece of memory.
+struct Texts(BytesMut);
+
+impl Texts {
+    /// As [`insert`].
+    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+        // It grows if it must.
+        _ = write!(self.0, "{value}");
+        if let Ok(value) = HeaderValue::from_maybe_shared(self.0.split().freeze()) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// What is no header cannot come from here: our own texts, ids that were looked at, times.

@@ -23,6 +23,12 @@
 //! * *Writing it down*: the value is the cache's contract with those who read by GET, and a second
 //!   key for each entry would cost all of them what few ask for.
 //!
+//! # When the clock is set back
+//!
+//! Another value of the same key gets a later second than the one before, though the clock says
+//! an earlier: a client that holds the former must not be told that it holds this one. Its time is
+//! told once the clock has passed it.
+//!
 //! Who wants to be exact sends `If-None-Match`: the tag is of the bytes, wherever they were stored.
 //! `Age` (RFC 9111, section 5.1) is the time since a value was generated *or validated*. Each hit is
 //! validated, by the certificate that comes with it; so an age that begins with the first sight
@@ -30,12 +36,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use foldhash::fast::RandomState;
 
+use crate::moment::Moment;
+
 /// How many values are remembered, at the most twice.
 const CAPACITY: usize = 50_000;
+
+/// What a header's time can tell apart.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What was seen.
 #[derive(Default)]
@@ -54,19 +65,22 @@ pub(super) struct Sight {
     /// These bytes for the first time.
     pub(super) first: SystemTime,
     /// When it was last computed, or found if another computed it.
-    pub(super) stored: SystemTime,
+    pub(super) stored: Moment,
 }
 
 impl Seen {
     /// Notes that these bytes (by their hash) were found under a key (by its hash), and whether
     /// they were in the cache. Two keys of one hash only take each other's place.
-    pub(super) fn note(&self, key: u64, value: u128, cached: bool, now: SystemTime) -> Sight {
+    pub(super) fn note(&self, key: u64, value: u128, cached: bool, now: Moment) -> Sight {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner.young.get(&key).copied().or_else(|| inner.old.get(&key).copied());
-        let sight = match known.filter(|sight| sight.value == value && sight.first <= now) {
-            Some(sight) if cached => sight,
-            Some(sight) => Sight { stored: now, ..sight },
-            None => Sight { value, first: now, stored: now },
+        let sight = match known {
+            Some(sight) if sight.value == value && cached => sight,
+            Some(sight) if sight.value == value => Sight { stored: now, ..sight },
+            Some(other) => {
+                Sight { value, first: now.wall().max(other.first + SECOND), stored: now }
+            }
+            None => Sight { value, first: now.wall(), stored: now },
         };
         if inner.young.len() >= CAPACITY {
             inner.old = std::mem::take(&mut inner.young);
@@ -79,18 +93,34 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::Instant;
 
     #[test]
     fn a_value_is_as_old_as_its_bytes() {
-        let seen = Seen::default();
+        let (seen, start) = (Seen::default(), Instant::now());
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(seen.note(1, 7, false, at(10)).first, at(10));
-        assert_eq!(seen.note(1, 7, true, at(20)).stored, at(10));
-        let again = seen.note(1, 7, false, at(30));
-        assert_eq!((again.first, again.stored), (at(10), at(30)), "computed anew, and the same");
-        assert_eq!(seen.note(1, 8, true, at(40)).first, at(40), "another value");
-        assert_eq!(seen.note(1, 7, true, at(50)).first, at(50), "back to the old one is news");
-        assert_eq!(seen.note(1, 7, true, at(45)).first, at(45), "the clock was set back");
+        let moment = |seconds| Moment::of(start, at(seconds));
+        let note = |value, cached, seconds| seen.note(1, value, cached, moment(seconds));
+        assert_eq!(note(7, false, 10).first, at(10));
+        assert_eq!(note(7, true, 20).stored, moment(10));
+        let again = note(7, false, 30);
+        assert_eq!(
+            (again.first, again.stored),
+            (at(10), moment(30)),
+            "computed anew, and the same"
+        );
+        assert_eq!(note(8, true, 40).first, at(40), "another value");
+        assert_eq!(note(7, true, 50).first, at(50), "back to the old one is news");
+    }
+
+    #[test]
+    fn no_two_values_of_a_key_have_the_same_second_though_the_clock_is_set_back() {
+        let (seen, start) = (Seen::default(), Instant::now());
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let first =
+            |value, seconds| seen.note(1, value, true, Moment::of(start, at(seconds))).first;
+        assert_eq!(first(7, 50), at(50));
+        assert_eq!(first(7, 45), at(50), "the same bytes");
+        assert_eq!([first(8, 45), first(7, 46), first(9, 60)], [at(51), at(52), at(60)]);
     }
 }

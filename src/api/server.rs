@@ -1,8 +1,8 @@
 //! Connections: how many, how slow, until when. What HTTP/1.1 is, hyper knows.
 //!
 //! Whoever is slow costs a connection and no more: the head of a request must come within
-//! `api.header_timeout`, an idle connection is kept as long, and an answer must be taken in
-//! as fast. Past `api.max_connections` one is told so and closed, at once.
+//! `api.header_timeout` (or a quarter more: [`Pulse`](crate::impatient::Pulse)), an idle connection is
+//! kept as long, and an answer must be taken in as fast. Past `api.max_connections` one is told so and closed, at once.
 //!
 //! # Too much
 //!
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,7 +36,8 @@ use crate::impatient::Impatient;
 const TOLD: usize = 64;
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\n\
+    content-type: application/problem+json\r\nx-content-type-options: nosniff\r\n\
+    cache-control: no-store\r\nretry-after: 1\r\n\
     content-length: 142\r\nconnection: close\r\n\r\n\
     {\"type\":\"urn:problem-type:unstale:unavailable\",\"title\":\"Not available now\",\"status\":503,\
     \"detail\":\"too many connections (api.max_connections)\"}";
@@ -99,19 +100,26 @@ async fn connection(
     }
     let patience = api.settings.header_timeout.get();
     let max_header_bytes = api.settings.max_header_bytes;
+    let stream = Impatient::new(stream, patience, place);
+    let pulse = stream.pulse();
+    let of_requests = Arc::clone(&pulse);
     let service = service_fn(move |request| {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(api.handle(request).await) }
+        let (api, pulse) = (Arc::clone(&api), Arc::clone(&of_requests));
+        async move {
+            pulse.asked();
+            let answer = api.handle(request).await;
+            pulse.answered();
+            Ok::<_, Infallible>(answer)
+        }
     });
-    let stream = TokioIo::new(Impatient::new(stream, patience, place));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(patience)
+        .header_read_timeout(None) // the pulse sees to it
         .max_buf_size(max_header_bytes)
-        .serve_connection(stream, service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = pulse.stands_still(patience) => return debug!("a connection stood still"),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::counted::Counters;
 use super::endpoints::Endpoints;
 use super::management::{Allowance, Jobs, Surveyor};
 use super::openapi;
@@ -53,6 +54,7 @@ pub(super) struct Serving {
     /// The OpenAPI document.
     pub(super) openapi: Bytes,
     key_prefix: String,
+    pub(super) counters: Counters,
     /// What was answered lately.
     pub(super) stale: Stale,
     /// What orders are done with.
@@ -140,7 +142,11 @@ impl Api {
         let workers = config.warm.concurrency;
         let of_orders = Bounds { connections: workers, statement_timeout: timeout, wait: timeout };
         let ground = Ground::new(config, &context.rules, "unstale management");
+        let (endpoints, mapping) = (&context.rules.endpoints, &context.rules.mapping);
+        let identity =
+            endpoints.identity.and_then(|id| mapping.cache(id)).map(|cache| &*cache.name);
         Ok(Serving {
+            counters: Counters::of(&self.status.metrics, endpoints, identity),
             openapi: openapi::text(&openapi::document(&context.rules)).into(),
             endpoints: Arc::clone(&context.rules.endpoints),
             mapping: Arc::clone(&context.rules.mapping),

@@ -26,6 +26,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 use x509_cert::der::Decode as _;
 use x509_cert::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
@@ -124,7 +125,7 @@ impl Keys {
         let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(malformed)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| malformed)?;
+        let header: Header = object(&decode(header)?).ok_or(malformed)?;
         if header.crit.is_some() {
             return Err("the token has extensions that are not known here");
         }
@@ -136,8 +137,8 @@ impl Keys {
         if !key.verifies(signed.as_bytes(), &signature) {
             return Err("the token's signature is wrong");
         }
-        let claims = serde_json::from_slice(&decode(claims)?)
-            .map_err(|_| "the token lacks a claim, or one is of a wrong type")?;
+        let claims =
+            object(&decode(claims)?).ok_or("the token lacks a claim, or one is of a wrong type")?;
         self.check(claims)
     }
 
@@ -207,6 +208,11 @@ impl Key {
             Material::Public(key) => key.verify(message, signature).is_ok(),
         }
     }
+}
+
+/// A JSON object, as header and claims are. (serde would read a struct from a list as well, by position.)
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    bytes.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(bytes).ok()).flatten()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {
@@ -383,9 +389,12 @@ mod tests {
             r#"{"alg":"HS256","crit":["exp"]}"#,
             r#"{"typ":"JWT"}"#,
             "[]",
+            r#"["HS256",null,null]"#,
         ] {
             assert!(keys.user(&sign(header, claims), now()).is_err(), "{header}");
         }
+        let list = r#"[2000,null,null,null,"access",7]"#;
+        assert!(keys.user(&sign(HEADER, list), now()).is_err(), "claims have names");
         let good = sign(HEADER, claims);
         assert!(keys.user(&good, now()).is_ok());
         let (signed, _) = good.rsplit_once('.').unwrap();

@@ -11,7 +11,9 @@ use crate::preflight::facts::Facts;
 use crate::preflight::finding::{Finding, Level};
 use crate::preflight::places::Places;
 use crate::preflight::replica::{self, Replica};
-use crate::preflight::{cache_server, coverage, dependencies, replication, serving, tables};
+use crate::preflight::{
+    cache_server, coverage, dependencies, encryption, replication, serving, tables,
+};
 use crate::rules::Rules;
 use crate::servers::{connect_options, replica_options};
 use crate::store::error::StoreError;
@@ -21,8 +23,8 @@ use crate::store::error::StoreError;
 /// Looks at the connection, grants, publication, slot and replica identities, at Redis, and
 /// at every table and column that a cache's query or a rule's via reads but no rule covers
 /// (a hole: something stale could stay in the cache), and at the replica, if one is
-/// configured. Exit code 1 if there is a problem,
-/// 0 if there is none (there may be warnings).
+/// configured; and whether connections that leave this machine are encrypted. Exit code 1 if there
+/// is a problem, 0 if there is none (there may be warnings).
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// One JSON object
@@ -78,6 +80,7 @@ impl Check {
             }
         });
         let places = Places { source: &loaded.source, config: &loaded.config };
+        found.findings.extend(encryption::findings(&places));
         found.findings.extend(serving::findings(&places));
         found.findings.sort_by_key(|finding| finding.section);
         Ok(self.report(&found))

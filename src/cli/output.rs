@@ -16,8 +16,12 @@ pub(super) fn line(text: &str) {
 /// The text without what a terminal would obey: whoever writes to Redis or to a row also chooses
 /// what keys are named. As JSON would have it, so that JSON stays what it is.
 fn obeyed_by_no_terminal(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !text.contains(harmful) {
+    spelled_out(text, |c| c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+/// The text with what is harmful as JSON spells it.
+pub(super) fn spelled_out(text: &str, harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&harmful) {
         return Cow::Borrowed(text);
     }
     let mut spelled = String::with_capacity(text.len() + 16);

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 
 use super::flights::Flights;
-use super::life::{End, life};
+use super::life::life;
+use crate::loader::day::Day;
 use crate::loader::load::{LoadError, Loader};
 use crate::loader::standby::Needed;
 use crate::mapping::Mapping;
@@ -21,6 +22,7 @@ use crate::mapping::composition::ComposeError;
 use crate::mapping::model::{CacheId, CacheModel};
 use crate::mapping::template::GENERATION;
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::status::Status;
 use crate::status::fills::Fill;
 use crate::store::error::StoreError;
@@ -28,6 +30,9 @@ use crate::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease, NOTHING};
 
 /// How long a lease lives: the bound on a load.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// For how long it is known when the day ends: the server's clock may be set.
+const DAY_KNOWN: Duration = Duration::from_secs(60);
 
 /// How often it is told that a cache's values are too large.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -44,8 +49,8 @@ pub struct Filler {
     key_prefix: String,
     /// The caches whose queries ask for today.
     of_the_day: BTreeSet<CacheId>,
-    /// When the present day ends, as Postgres said when it was last asked.
-    midnight: Mutex<Option<SystemTime>>,
+    /// The present day, as Postgres said when it was last asked.
+    day: Mutex<Option<Day>>,
     told_too_large: Mutex<BTreeMap<CacheId, Instant>>,
     pub(super) metrics: Metrics,
     /// Told what was stored; none in a process that remembers nothing.
@@ -156,7 +161,7 @@ impl Filler {
             flights: Flights::new(),
             key_prefix: key_prefix.to_owned(),
             of_the_day,
-            midnight: Mutex::new(None),
+            day: Mutex::new(None),
             told_too_large: Mutex::default(),
             metrics,
             remembering: None,
@@ -272,17 +277,17 @@ impl Filler {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
         let loaded = async {
             // Asked before the value is computed: a day that ends in between is then over.
-            let end = self.end(id).await?;
+            let day = self.day(id).await?;
             let needed = Needed {
                 frontier: lease.frontier,
                 system_id: &lease.system_id,
                 timeline: lease.timeline,
-                day_ends: end.at(),
+                day_ends: day.map(|day| day.ends),
             };
-            Ok::<_, LoadError>((end, self.load(cache, values, Some(&needed)).await?))
+            Ok::<_, LoadError>((day, self.load(cache, values, Some(&needed)).await?))
         };
-        let (end, value) = match loaded.await {
-            Ok((end, value)) => (end, something(value)),
+        let (day, value) = match loaded.await {
+            Ok((day, value)) => (day, something(value)),
             Err(error) => {
                 self.give_back(lease).await;
                 return Err(error.into());
@@ -304,8 +309,8 @@ impl Filler {
         let ttl = remaining.map_or(longest, |remaining| remaining.min(longest));
         // A rewarmed entry keeps the life it had: chance has had its part.
         let chance = if remaining.is_some() { 0.0 } else { fastrand::f64() };
-        let now = SystemTime::now();
-        let Some(life) = life(ttl, end, now, chance) else {
+        let now = Moment::now();
+        let Some(life) = life(ttl, day.map(|day| day.left(now)), chance) else {
             self.give_back(lease).await;
             return Ok(Read::unstored(value, How::Voided));
         };
@@ -314,12 +319,12 @@ impl Filler {
         let unstored = match lease.fill(&bytes, life).await {
             Ok(Filled::Stored) => {
                 if let Some(status) = &self.remembering {
-                    status.filled(&key, Fill { at: now, life, snapshot });
+                    status.filled(&key, Fill { at: now.wall(), life, snapshot });
                 }
                 // A change that came meanwhile may have given it a due.
                 let remaining = Some(cache.max_staleness.map_or(life, |stays| life.min(stays)));
                 self.metrics.observed.stored(&key, id, life);
-                return Ok(Read { value, how, remaining, stored_at: Some(now) });
+                return Ok(Read { value, how, remaining, stored_at: Some(now.wall()) });
             }
             // That there is nothing is known all the same.
             Ok(Filled::Voided) if value.is_none() => How::Absent,
@@ -421,18 +426,20 @@ impl Filler {
         Ok(Some(Entry { key, cache: cache.name.to_string(), scope }))
     }
 
-    /// When the entries of a cache must end beside their TTL.
-    async fn end(&self, cache: CacheId) -> Result<End, LoadError> {
+    /// The day of which the entries of a cache are, if they are of one.
+    async fn day(&self, cache: CacheId) -> Result<Option<Day>, LoadError> {
         if !self.of_the_day.contains(&cache) {
-            return Ok(End::Open);
+            return Ok(None);
         }
-        let known = *self.midnight.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(midnight) = known.filter(|midnight| *midnight > SystemTime::now()) {
-            return Ok(End::At(midnight));
+        let now = Moment::now();
+        let known = *self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasts = |day: &Day| now.since(day.asked) < DAY_KNOWN && !day.left(now).is_zero();
+        if let Some(day) = known.filter(lasts) {
+            return Ok(Some(day));
         }
-        let midnight = self.loader.end_of_day().await?;
-        *self.midnight.lock().unwrap_or_else(PoisonError::into_inner) = Some(midnight);
-        Ok(End::At(midnight))
+        let day = self.loader.day().await?;
+        *self.day.lock().unwrap_or_else(PoisonError::into_inner) = Some(day);
+        Ok(Some(day))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Running one query for one value.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, UNIX_EPOCH};
 
 use deadpool::managed::{Object, Pool, PoolError};
 
+use super::day::{BEGAN, Day, ENDS};
 pub use super::error::LoadError;
 use super::parameters::{ParameterError, Parametrized};
 use super::replica::{Question, Replica};
@@ -13,6 +15,7 @@ use super::text::Text;
 use super::workers::Connector;
 use crate::config::model::Postgres;
 use crate::lsn::Lsn;
+use crate::moment::Moment;
 use crate::postgres::conninfo::ConnectOptions;
 use crate::rules::Rules;
 
@@ -97,16 +100,24 @@ impl Loader {
         self.queries.get(cache).map(|query| query.names.as_slice()).unwrap_or_default()
     }
 
-    /// When the present day ends in the caches' time zone.
-    pub async fn end_of_day(&self) -> Result<SystemTime, LoadError> {
-        const SQL: &str = "SELECT to_json(floor(extract(epoch FROM \
-             ((now() AT TIME ZONE $1::text)::date + 1)::timestamp AT TIME ZONE $1::text))::int8)";
-        let mut worker = self.worker("the end of the day").await?;
-        let zone = [Text(&self.timezone)];
-        let seconds = worker.value("the end of the day", SQL, &zone).await?;
-        let seconds = seconds.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
-        let since = seconds.ok_or_else(|| LoadError::NotJson("the end of the day".to_owned()))?;
-        Ok(UNIX_EPOCH + Duration::from_secs(since))
+    /// The present day in the caches' time zone.
+    pub async fn day(&self) -> Result<Day, LoadError> {
+        const WHAT: &str = "the end of the day";
+        static SQL: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT json_build_array(floor(extract(epoch FROM ends))::int8, \
+                        floor(extract(epoch FROM ends - now()) * 1000000)::int8) \
+                   FROM (SELECT {ENDS} AS ends) AS day"
+            )
+        });
+        let mut worker = self.worker(WHAT).await?;
+        // Before the question, so that what is left is rather too little.
+        let asked = Moment::now();
+        let text = worker.value(WHAT, &SQL, &[Text(&self.timezone)]).await?;
+        let told = text.and_then(|text| serde_json::from_slice::<(u64, u64)>(&text).ok());
+        let (ends, left) = told.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))?;
+        let ends = UNIX_EPOCH + Duration::from_secs(ends);
+        Ok(Day { ends, left: Duration::from_micros(left), asked })
     }
 
     /// How far WAL is handed out: past the commit record of everything that a value loaded
@@ -123,10 +134,11 @@ impl Loader {
     /// How long the present day lasts already in the caches' time zone.
     pub async fn since_midnight(&self) -> Result<Duration, LoadError> {
         const WHAT: &str = "the beginning of the day";
-        const SQL: &str = "SELECT floor(extract(epoch FROM now() - \
-             (date_trunc('day', now() AT TIME ZONE $1::text) AT TIME ZONE $1::text)))::int8::text";
+        static SQL: LazyLock<String> = LazyLock::new(|| {
+            format!("SELECT to_json(floor(extract(epoch FROM now() - {BEGAN}))::int8)")
+        });
         let mut worker = self.worker(WHAT).await?;
-        let text = worker.value(WHAT, SQL, &[Text(&self.timezone)]).await?;
+        let text = worker.value(WHAT, &SQL, &[Text(&self.timezone)]).await?;
         let seconds = text.and_then(|text| str::from_utf8(&text).ok()?.parse().ok());
         let seconds = seconds.ok_or_else(|| LoadError::NotJson(WHAT.to_owned()))?;
         Ok(Duration::from_secs(seconds))

@@ -9,9 +9,10 @@
 //! in good time. Nothing else ever reads it: who has no lease has no frontier to measure it
 //! by.
 //!
-//! [`parameters`] numbers the named parameters, [`workers`] holds the connections,
+//! [`day`] says of which day a value is. [`parameters`] numbers the named parameters, [`workers`] holds the connections,
 //! [`load`] runs a query and says what came of it.
 
+pub mod day;
 pub mod error;
 pub mod load;
 pub mod parameters;

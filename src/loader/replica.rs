@@ -17,7 +17,7 @@
 //! among that server's sessions ([`TimelineWatch::is_beside`]). When one of them is lost, all
 //! are made anew.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use deadpool::managed::{Object, Pool, PoolError, Timeouts};
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::PgLsn;
 use tracing::{debug, info, warn};
 
+use super::day::ENDS;
 use super::error::LoadError;
 use super::load::Bounds;
 use super::standby::{Mismatch, Needed, Position, Rests, Verdict, may_begin, may_count};
@@ -55,10 +56,12 @@ const IMPATIENCE: Duration = Duration::from_secs(1);
 const POSITION: &str =
     "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), NULL::int8";
 
-const POSITION_AND_DAY: &str = "\
-    SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), \
-           floor(extract(epoch FROM ((now() AT TIME ZONE $1::text)::date + 1)::timestamp \
-                                    AT TIME ZONE $1::text))::int8";
+static POSITION_AND_DAY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn(), \
+                floor(extract(epoch FROM {ENDS}))::int8"
+    )
+});
 
 /// A standby that may be read under a lease. Cloning shares it.
 #[derive(Clone)]
@@ -130,6 +133,10 @@ enum Consequence {
     Rest,
 }
 
+/// The values of the label `outcome` of `unstale_replica_reads_total`.
+const OUTCOMES: [&str; 7] =
+    ["replica", "unavailable", "busy", "behind", "mismatch", "conflict", "failed"];
+
 impl Replica {
     /// Does not connect yet. `bounds.wait`: how long a load waits for it to replay what is
     /// needed, or for a free connection.
@@ -142,6 +149,9 @@ impl Replica {
             impatient: None,
         };
         let reads = metrics.replica_reads.clone();
+        for outcome in OUTCOMES {
+            reads.with_label_values(&[outcome]);
+        }
         Replica(Arc::new(Shared { options, bounds, reads, life: Mutex::new(life) }))
     }
 
@@ -391,7 +401,7 @@ async fn position(
 ) -> Result<Position, PgError> {
     let row = match needed.day_ends {
         None => worker.row(POSITION, &[]).await?,
-        Some(_) => worker.row(POSITION_AND_DAY, &[Text(question.timezone)]).await?,
+        Some(_) => worker.row(&POSITION_AND_DAY, &[Text(question.timezone)]).await?,
     };
     let seconds = |since: i64| Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(since).ok()?));
     let day_ends: Option<SystemTime> = row.try_get::<_, Option<i64>>(2)?.and_then(seconds);

@@ -48,8 +48,10 @@ impl TablePlan {
         out.count(self.table, operation);
         let mut room = Room::new();
         let row = self.layout.read(operation, old, new, &mut room);
-        for rule in &self.rules {
-            rule.apply(operation, row, out);
+        for at in self.candidates.of(operation, row) {
+            if let Some(rule) = self.rules.get(at) {
+                rule.apply(operation, row, out);
+            }
         }
     }
 

@@ -16,10 +16,12 @@ use hashbrown::hash_map::EntryRef;
 
 use crate::config::model::Operation;
 
+use self::few::{Few, RowCounts};
 use super::lookup_rows::LookupRows;
 use super::model::{CacheId, RuleId, TableId};
 pub use super::origin::{Escalation, Origin};
 
+mod few;
 pub mod revocable;
 
 /// A full Redis key, `redis.key_prefix` included.
@@ -106,12 +108,14 @@ struct Tally {
 pub struct ChangeSet {
     keys: HashMap<Key, Origin, RandomState>,
     key_bytes: usize,
-    /// By rule; few rules have lookups.
-    lookups: Vec<(RuleId, LookupRows)>,
-    /// By cache.
-    tallies: Vec<Tally>,
-    /// By table: changes by operation.
-    counts: Vec<[u64; 4]>,
+    lookups: Few<RuleId, LookupRows>,
+    /// How many rows these are, all together.
+    lookup_rows: usize,
+    /// Of the caches that were reached.
+    tallies: Few<CacheId, Tally>,
+    /// How many of these are dropped as a whole.
+    whole: usize,
+    counts: RowCounts,
     scratch: Vec<u8>,
 }
 
@@ -122,13 +126,13 @@ impl ChangeSet {
     /// Whether nothing has to be dropped or looked up (changes may still have been counted).
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.whole().next().is_none()
+        self.len() == 0 && self.whole == 0
     }
 
     /// How many distinct keys and lookup rows there are: what the limit counts.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.keys.len() + self.lookups.iter().map(|(_, rows)| rows.len()).sum::<usize>()
+        self.keys.len() + self.lookup_rows
     }
 
     /// About how much memory it takes.
@@ -151,39 +155,34 @@ impl ChangeSet {
 
     /// The caches that are dropped as a whole.
     pub fn whole(&self) -> impl Iterator<Item = (CacheId, Escalation, Origin)> {
-        (0..)
-            .map(CacheId)
-            .zip(&self.tallies)
+        self.tallies
+            .iter()
             .filter_map(|(id, tally)| tally.whole.map(|(reason, origin)| (id, reason, origin)))
     }
 
     /// The rows to look up, by rule.
     pub fn lookups(&self) -> impl Iterator<Item = (RuleId, &LookupRows)> {
-        self.lookups.iter().map(|(rule, rows)| (*rule, rows))
+        self.lookups.iter()
     }
 
     /// How many changes there were, by table and operation.
     pub fn counts(&self) -> impl Iterator<Item = (TableId, Operation, u64)> {
-        const OPERATIONS: [Operation; 4] =
-            [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
-        (0..).map(TableId).zip(&self.counts).flat_map(|(table, counts)| {
-            let by_operation = OPERATIONS.into_iter().zip(*counts);
-            by_operation.filter(|(_, count)| *count > 0).map(move |(op, count)| (table, op, count))
-        })
+        self.counts.iter()
     }
 
     /// Takes the keys out.
     pub fn take_keys(&mut self) -> impl Iterator<Item = (Key, Origin)> + use<> {
         self.key_bytes = 0;
-        self.tallies.iter_mut().for_each(|tally| tally.keys = 0);
+        self.tallies.values_mut().for_each(|tally| tally.keys = 0);
         std::mem::take(&mut self.keys).into_iter()
     }
 
     /// Takes the lookups out. What they find is put back with
     /// [`Mapping::add_lookup_results`](super::Mapping::add_lookup_results).
     pub fn take_lookups(&mut self) -> Vec<(RuleId, LookupRows)> {
-        self.tallies.iter_mut().for_each(|tally| tally.rows = 0);
-        std::mem::take(&mut self.lookups)
+        self.tallies.values_mut().for_each(|tally| tally.rows = 0);
+        self.lookup_rows = 0;
+        std::mem::take(&mut self.lookups).into_vec()
     }
 
     /// Past `max` keys and lookup rows, drops whole caches instead, the largest first.
@@ -192,8 +191,9 @@ impl ChangeSet {
         while self.len() > max {
             let size = |tally: &Tally| tally.keys + tally.rows;
             // Of equals the last: the first by name.
-            let largest = self.tallies.iter().rev().max_by_key(|tally| size(tally));
-            let Some(origin) = largest.filter(|t| size(t) > 0).and_then(|t| t.first) else {
+            let largest = self.tallies.iter().rev().max_by_key(|(_, tally)| size(tally));
+            let largest = largest.filter(|(_, tally)| size(tally) > 0);
+            let Some(origin) = largest.and_then(|(_, tally)| tally.first) else {
                 return;
             };
             self.escalate(Escalation::KeyLimit, origin);
@@ -231,80 +231,51 @@ impl ChangeSet {
                 }
             }
         }
-        for (rule, rows) in std::mem::take(&mut later.lookups) {
+        for (rule, rows) in std::mem::take(&mut later.lookups).into_vec() {
             self.merge_lookup(rule, rows);
         }
-        for (id, theirs) in (0..).map(CacheId).zip(&later.tallies) {
+        for (id, theirs) in later.tallies.iter() {
             if let Some(first) = theirs.first {
                 self.tally(id).first.get_or_insert(first);
             }
         }
-        for (table, theirs) in later.counts.iter().enumerate() {
-            let ours = grown(&mut self.counts, table);
-            ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours += theirs);
-        }
+        self.counts.absorb(&later.counts);
     }
 
     fn merge_lookup(&mut self, rule: RuleId, rows: LookupRows) {
-        let cache = rows.origin().cache;
-        let added = match self.lookups.iter_mut().find(|(ours, _)| *ours == rule) {
-            Some((_, ours)) => ours.merge(rows),
-            None => {
-                let added = rows.len();
-                self.lookups.push((rule, rows));
-                added
-            }
-        };
+        let (cache, origin) = (rows.origin().cache, rows.origin());
+        let added = self.lookups.entry(rule, || LookupRows::new(origin)).merge(rows);
+        self.lookup_rows += added;
         self.tally(cache).rows += added;
     }
 
     /// The rows of the origin's rule.
-    #[expect(clippy::indexing_slicing, reason = "the place has just been found or made")]
     fn lookup_rows(&mut self, origin: Origin) -> &mut LookupRows {
-        let at = match self.lookups.iter().position(|(rule, _)| *rule == origin.rule) {
-            Some(at) => at,
-            None => {
-                self.lookups.push((origin.rule, LookupRows::new(origin)));
-                self.lookups.len() - 1
-            }
-        };
-        &mut self.lookups[at].1
+        self.lookups.entry(origin.rule, || LookupRows::new(origin))
     }
 
     fn recount_keys(&mut self) {
         self.key_bytes = 0;
-        self.tallies.iter_mut().for_each(|tally| tally.keys = 0);
+        self.tallies.values_mut().for_each(|tally| tally.keys = 0);
         for (key, origin) in &self.keys {
             self.key_bytes += key.as_bytes().len();
-            grown(&mut self.tallies, usize::from(origin.cache.0)).keys += 1;
-        }
-    }
-
-    fn count_rows(&mut self, table: TableId, operation: Operation, rows: u64) {
-        let counts = grown(&mut self.counts, usize::from(table.0));
-        let index = match operation {
-            Operation::Insert => 0,
-            Operation::Update => 1,
-            Operation::Delete => 2,
-            Operation::Truncate => 3,
-        };
-        if let Some(count) = counts.get_mut(index) {
-            *count += rows;
+            self.tallies.entry(origin.cache, Tally::default).keys += 1;
         }
     }
 
     fn tally(&mut self, cache: CacheId) -> &mut Tally {
-        grown(&mut self.tallies, usize::from(cache.0))
+        self.tallies.entry(cache, Tally::default)
     }
 }
 
 impl ChangeSink for ChangeSet {
     fn is_whole(&self, cache: CacheId) -> bool {
-        self.tallies.get(usize::from(cache.0)).is_some_and(|tally| tally.whole.is_some())
+        // Asked by every rule that a row comes to, and nearly always of nothing.
+        self.whole > 0 && self.tallies.get(cache).is_some_and(|tally| tally.whole.is_some())
     }
 
     fn count(&mut self, table: TableId, operation: Operation) {
-        self.count_rows(table, operation, 1);
+        self.counts.add(table, operation, 1);
     }
 
     fn add_key(&mut self, origin: Origin, render: impl FnOnce(&mut Vec<u8>)) {
@@ -336,6 +307,7 @@ impl ChangeSink for ChangeSet {
         let added = self.lookup_rows(origin).insert(&scratch);
         self.scratch = scratch;
         if added {
+            self.lookup_rows += 1;
             let tally = self.tally(origin.cache);
             tally.rows += 1;
             tally.first.get_or_insert(origin);
@@ -350,6 +322,8 @@ impl ChangeSink for ChangeSet {
         tally.whole = Some((reason, origin));
         let (keys, rows) = (tally.keys, tally.rows);
         (tally.keys, tally.rows) = (0, 0);
+        self.whole += 1;
+        self.lookup_rows -= rows;
         if keys > 0 {
             let mut freed = 0;
             self.keys.retain(|key, key_origin| {
@@ -360,18 +334,9 @@ impl ChangeSink for ChangeSet {
             self.key_bytes = self.key_bytes.saturating_sub(freed);
         }
         if rows > 0 {
-            self.lookups.retain(|(_, rows)| rows.origin().cache != origin.cache);
+            self.lookups.retain(|rows| rows.origin().cache != origin.cache);
         }
     }
-}
-
-/// The element at `index`, the list being made long enough.
-#[expect(clippy::indexing_slicing, reason = "the list has just been made long enough")]
-fn grown<T: Default + Clone>(list: &mut Vec<T>, index: usize) -> &mut T {
-    if list.len() <= index {
-        list.resize(index + 1, T::default());
-    }
-    &mut list[index]
 }
 
 #[cfg(test)]

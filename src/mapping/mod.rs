@@ -36,6 +36,7 @@
 //!   neither by a key nor by a purge.
 
 mod apply;
+mod candidates;
 pub mod changes;
 pub mod collide;
 mod compare;
@@ -61,4 +62,5 @@ pub(crate) mod token;
 pub mod types;
 pub mod via;
 
+pub(crate) use compile::reaches_own_keys;
 pub use model::Mapping;

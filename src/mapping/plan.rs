@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::pgoutput::message::Relation;
 
+use super::candidates::Candidates;
 use super::changes::Escalation;
 use super::lookup::LookupPlan;
 use super::model::{CacheId, Mapping, Operations, RuleId, RuleModel, TableId, Target};
@@ -26,6 +27,7 @@ pub struct TablePlan {
     name: TableName,
     pub(super) layout: Layout,
     pub(super) rules: Vec<RulePlan>,
+    pub(super) candidates: Candidates,
     lookups: Vec<LookupPlan>,
     problems: Vec<String>,
 }
@@ -79,6 +81,7 @@ impl Mapping {
             name,
             layout,
             rules: Vec::new(),
+            candidates: Candidates::new(&[]),
             lookups: Vec::new(),
             problems: Vec::new(),
         };
@@ -88,6 +91,7 @@ impl Mapping {
                 Binder { relation, types, slots: &slots, plan: &mut plan }.bind(id, rule, cache);
             plan.rules.push(bound);
         }
+        plan.candidates = Candidates::new(&plan.rules);
         Some(plan)
     }
 }

@@ -29,10 +29,12 @@ use crate::fill::held::Held;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
+use crate::moment::Moment;
 use crate::observed::{AT_ONCE, Change};
 use crate::postgres::feedback::clock_now;
 use crate::status::drops::Drop;
 use crate::status::{Loop, Status};
+use crate::store::purge::Shut;
 use crate::store::session::NOT_THERE;
 use crate::store::state;
 use crate::warm::attend::WarmUps;
@@ -87,7 +89,7 @@ impl Applier {
             tokio::select! {
                 biased;
                 _ = renew.tick() => {
-                    let (asked, certify) = (Instant::now(), self.certifies());
+                    let (asked, certify) = (Moment::now(), self.certifies());
                     self.chain.renew(certify).await?;
                     self.note_certified(asked, certify);
                 }
@@ -103,7 +105,7 @@ impl Applier {
         self.status.may_certify().then_some(self.watermark)
     }
 
-    fn note_certified(&self, asked: Instant, certify: Option<Lsn>) {
+    fn note_certified(&self, asked: Moment, certify: Option<Lsn>) {
         if certify.is_some() {
             self.status.certified(asked);
         }
@@ -122,7 +124,7 @@ impl Applier {
         let touched = Touched::new(batch.keys.drain(), &self.mapping);
         let mut lives = Vec::with_capacity(touched.causes.len());
         // What gets its due in Redis after this moment gets it no earlier.
-        let asked = Instant::now();
+        let asked = Moment::now();
         let (some, last) = touched.steps(self.max_keys_per_script);
         for keys in some {
             lives.extend(self.chain.step(keys, std::slice::from_ref(&frontier), None).await?);
@@ -146,7 +148,9 @@ impl Applier {
             let (key, cache) = (touch.key.as_bytes(), touch.cause.origin.cache);
             match touch.stays {
                 None => self.rewarmer.removed(key, cache, *life),
-                Some(at_most) => self.rewarmer.changed(key, cache, at_most, *life, asked),
+                Some(at_most) => {
+                    self.rewarmer.changed(key, cache, at_most, *life, asked.monotonic())
+                }
             }
         }
         self.status.applied(self.watermark);
@@ -178,7 +182,7 @@ impl Applier {
         self.points.reach(Point::Closed).await;
         // A scan of many keys, each step of it bounded.
         let opened = [state::closed(&[])];
-        let purging = self.chain.purge_then(&prefixes, &opened);
+        let purging = self.chain.purge_then(&prefixes, Shut::Caches, &opened);
         let removed = self.status.attending(Loop::Apply, purging).await?;
         info!(caches = names.join(","), removed, lsn = %self.frontier, "dropped whole caches");
         self.warm_ups.dropped(&batch.whole.keys().copied().collect());
@@ -241,11 +245,13 @@ impl Applier {
             let Some(cache) = self.mapping.cache(cache) else { continue };
             metrics.invalidations.with_label_values(&[&cache.name]).inc_by(removed.all);
             metrics.invalidated_present.with_label_values(&[&cache.name]).inc_by(removed.present);
+            debug!(cache = %cache.name, keys = removed.all, present = removed.present, "keys were removed");
             let inconsistent = metrics.inconsistent.with_label_values(&[&*cache.name]);
             removed.inconsistent.into_iter().for_each(|seconds| inconsistent.observe(seconds));
         }
         debug!(
             transactions = batch.transactions.len(),
+            rows = batch.counts.values().sum::<u64>(),
             keys = touched.causes.len(),
             watermark = %batch.watermark,
             "a batch was applied"

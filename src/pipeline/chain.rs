@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::end::End;
 use super::points::{Point, Points};
@@ -18,7 +18,7 @@ use crate::status::reason::GapReason;
 use crate::status::{Health, Status};
 use crate::store::error::StoreError;
 use crate::store::keys::ControlKeys;
-use crate::store::purge::purge;
+use crate::store::purge::{Shut, purge};
 use crate::store::session::{Address, Outcome, Server, Session, Step};
 use crate::store::state::{Field, Nonce, Nonces, State};
 
@@ -115,6 +115,7 @@ impl Chain {
     async fn session(&mut self) -> &mut Session {
         while self.session.is_none() {
             self.status.metrics.reconnects.with_label_values(&["redis"]).inc();
+            debug!(service = "redis", "connecting anew");
             if self.connect().await.is_err() {
                 self.pause().await;
             }
@@ -251,9 +252,14 @@ impl Chain {
     /// the step would open the cache over them. So after a lost session the chain is taken
     /// to where the step left it or would have, without what it opens, and the purge is done
     /// again.
-    pub async fn purge_then(&mut self, prefixes: &[&[u8]], fields: &[Field]) -> Result<u64, End> {
+    pub async fn purge_then(
+        &mut self,
+        prefixes: &[&[u8]],
+        shut: Shut,
+        fields: &[Field],
+    ) -> Result<u64, End> {
         loop {
-            let removed = self.purge(prefixes).await?;
+            let removed = self.purge(prefixes, shut).await?;
             self.points.reach(Point::Purged).await;
             let nonce = self.nonces.fresh();
             if self.attempt_once(&nonce, Keys::default(), fields, None).await?.is_some() {
@@ -265,9 +271,9 @@ impl Chain {
 
     /// Drops everything under `prefixes`. After a lost session the chain is looked at before
     /// the purge starts anew: what was purged may be back.
-    pub async fn purge(&mut self, prefixes: &[&[u8]]) -> Result<u64, End> {
+    pub async fn purge(&mut self, prefixes: &[&[u8]], shut: Shut) -> Result<u64, End> {
         loop {
-            let purged = purge(self.session().await, prefixes).await;
+            let purged = purge(self.session().await, prefixes, shut).await;
             match purged {
                 Ok(removed) => return Ok(removed),
                 Err(error) => self.lose_and_pause(&error).await,

@@ -10,6 +10,7 @@
 //! which parks them a little longer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use super::rewrites::{self, Decided, Rewrites};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
+use super::untold::{self, Answers, Subjects};
 use super::waiting::{Arrival, Waiting};
 use super::without::Without;
 use crate::config::model::Operation;
@@ -32,12 +34,10 @@ use crate::lsn::Lsn;
 use crate::mapping::Mapping;
 use crate::mapping::changes::{ChangeSet, Escalation, Origin};
 use crate::mapping::model::TableId;
+use crate::postgres::error::PgError;
 use crate::postgres::gate::Gate as Snapshots;
-use crate::postgres::partitions::partitioned;
-use crate::postgres::publication::{Publication, PublishedTable};
-use crate::postgres::server::{synchronous_standby_names, wal_insert};
 use crate::postgres::slot::SlotState;
-use crate::postgres::storage::files;
+use crate::postgres::storage::File;
 use crate::postgres::suspects::{XactStatus, xact_status};
 use crate::status::reason::GapReason;
 use crate::status::{Loop, SlotSeen, Status};
@@ -49,7 +49,7 @@ const MAX_KEYS: usize = 20_000;
 /// How long a batch is waited for by who is far behind.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// How often the publication, the suspects and the slot are looked at.
+/// How often is asked what no stream tells of.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// How often an idle database's progress is written down.
@@ -73,9 +73,9 @@ pub struct Gate {
     pub suspects: Suspects,
     /// The list in Redis is not this one.
     pub suspects_changed: bool,
-    /// The mapped tables' OIDs.
-    pub relations: Vec<u32>,
-    /// The same with their place in the mapping.
+    /// What no stream tells of.
+    pub subjects: Arc<Subjects>,
+    /// The mapped tables' OIDs, with their place in the mapping.
     pub tables: BTreeMap<u32, TableId>,
     /// Which of them are rewritten.
     pub rewrites: Rewrites,
@@ -84,8 +84,8 @@ pub struct Gate {
     /// The partitioned tables as they were at the start, by OID, and whether a partition
     /// has another replica identity.
     pub partitioned: Vec<(u32, bool)>,
-    /// Its name, and the slot's.
-    pub names: Names,
+    /// `application_name`
+    pub application: String,
     /// Where the server's WAL ended when it was last asked.
     pub server_end: Lsn,
     /// What may be kept parked, in keys.
@@ -98,15 +98,15 @@ pub struct Gate {
     pub status: Arc<Status>,
 }
 
-/// What is watched on the server.
-#[derive(Debug, Clone)]
-pub struct Names {
-    /// The publication.
-    pub publication: String,
-    /// The slot.
-    pub slot: String,
-    /// `application_name`
-    pub application: String,
+/// What is under way beside the gate's own work.
+type Asking = Option<Pin<Box<dyn Future<Output = Result<Answers, PgError>> + Send>>>;
+
+/// Its answers; never, if nothing was asked.
+async fn answered(asking: &mut Asking) -> Result<Answers, PgError> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Gate {
@@ -117,6 +117,7 @@ impl Gate {
         let mut idle = tokio::time::interval(IDLE_PROGRESS);
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = self.waiting.watermark();
+        let mut asking: Asking = None;
         let mut open = true;
         while open {
             self.status.beat(Loop::Gate);
@@ -124,12 +125,18 @@ impl Gate {
             let patience = self.patience();
             tokio::select! {
                 biased;
-                _ = watch.tick() => {
-                    // Several questions, each with a bound.
+                answers = answered(&mut asking) => {
+                    asking = None;
                     let status = Arc::clone(&self.status);
-                    if let Some(batch) = status.attending(Loop::Gate, self.watch()).await? {
+                    let concluding = self.conclude(answers?);
+                    if let Some(batch) = status.attending(Loop::Gate, concluding).await? {
                         open &= self.hand_on(batch).await;
                     }
+                    continue;
+                }
+                // Each question has a bound; while they are under way this goes round.
+                _ = watch.tick() => {
+                    asking = asking.or_else(|| Some(self.ask()));
                     continue;
                 }
                 _ = idle.tick(), if self.waiting.watermark() > written => {
@@ -189,6 +196,9 @@ impl Gate {
         let rewritten = rewritten.filter_map(|(_, _, origin)| self.mapping.rule(origin.rule));
         let told: BTreeSet<TableId> =
             truncated.map(|(table, ..)| table).chain(rewritten.map(|rule| rule.table)).collect();
+        if told.is_empty() {
+            return;
+        }
         for (oid, _) in self.tables.iter().filter(|(_, table)| told.contains(table)) {
             self.rewrites.told(transaction.xid, *oid);
         }
@@ -307,43 +317,39 @@ impl Gate {
         self.status.attending(Loop::Gate, self.batches.send(batch)).await.is_ok()
     }
 
-    /// Looks at what the stream does not tell: the publication, the suspects, the slot, the
-    /// tables' files. Gives what follows from the last.
-    async fn watch(&mut self) -> Result<Option<Batch>, End> {
-        let client = self.snapshots.client();
-        let standbys = client.answered(synchronous_standby_names(client)).await?;
-        check_standbys(&standbys, &self.names.application)?;
-        let publication =
-            client.answered(Publication::read(client, &self.names.publication)).await?;
-        let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
-        let fingerprint = publication.map(|found| found.fingerprint_of(is_mapped).to_string());
-        if fingerprint.as_deref() != Some(&*self.publication) {
-            warn!(publication = self.names.publication, "the publication has changed");
+    /// Asks what the stream does not tell.
+    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<Answers, PgError>> + Send>> {
+        let client = Arc::clone(self.snapshots.client());
+        Box::pin(untold::ask(client, Arc::clone(&self.subjects), !self.suspects.is_empty()))
+    }
+
+    /// What follows from the answers.
+    async fn conclude(&mut self, answers: Answers) -> Result<Option<Batch>, End> {
+        check_standbys(&answers.standbys, &self.application)?;
+        if answers.publication.as_deref() != Some(&*self.publication) {
+            warn!(publication = self.subjects.publication, "the publication has changed");
             return Err(End::Gap(GapReason::PublicationChanged));
         }
-        let roots: Vec<u32> = self.partitioned.iter().map(|(root, _)| *root).collect();
-        if !roots.is_empty()
-            && client.answered(partitioned(client, &roots)).await? != self.partitioned
-        {
+        if answers.partitioned != self.partitioned {
             warn!(
                 "a partition's replica identity has changed, or a partition came with another one than its root's"
             );
             return Err(End::Gap(GapReason::IdentityChanged));
         }
-        self.watch_suspects().await?;
-        self.watch_slot().await?;
-        self.watch_files().await
+        if let Some(snapshot) = &answers.snapshot {
+            self.suspects.note_ended(snapshot, answers.inserted);
+            self.judge_suspects().await?;
+        }
+        if let Some(slot) = answers.slot {
+            self.note_slot(slot, answers.inserted);
+        }
+        Ok(self.compare_files(answers.files, answers.inserted))
     }
 
-    async fn watch_files(&mut self) -> Result<Option<Batch>, End> {
-        let client = self.snapshots.client();
-        let files = client.answered(files(client, &self.relations)).await?;
-        let inserted = client.answered(wal_insert(client)).await?;
+    fn compare_files(&mut self, files: Vec<File>, inserted: Lsn) -> Option<Batch> {
         self.rewrites.look(files, inserted);
-        let Some(Decided { rewritten, known, seen }) = self.rewrites.decide(self.waiting.passed())
-        else {
-            return Ok(None);
-        };
+        let decided = self.rewrites.decide(self.waiting.passed())?;
+        let Decided { rewritten, known, seen } = decided;
         let mut batch = Batch {
             watermark: self.waiting.watermark(),
             files: Some(rewrites::write(known)),
@@ -363,17 +369,11 @@ impl Gate {
                 batch.whole.entry(model.cache).or_insert((Escalation::Rewritten, cause));
             }
         }
-        Ok(Some(batch))
+        Some(batch)
     }
 
-    async fn watch_suspects(&mut self) -> Result<(), End> {
-        if self.suspects.is_empty() {
-            return Ok(());
-        }
+    async fn judge_suspects(&mut self) -> Result<(), End> {
         let client = self.snapshots.client();
-        let snapshot = self.snapshots.snapshot().await?;
-        let inserted = client.answered(wal_insert(client)).await?;
-        self.suspects.note_ended(&snapshot, inserted);
         for xid in self.suspects.due(self.waiting.passed()) {
             match client.answered(xact_status(client, xid)).await? {
                 XactStatus::Aborted => {
@@ -398,11 +398,7 @@ impl Gate {
         self.status.parked(self.waiting.len(), oldest, self.suspects.len());
     }
 
-    async fn watch_slot(&mut self) -> Result<(), End> {
-        let client = self.snapshots.client();
-        let slot = client.answered(SlotState::read(client, &self.names.slot)).await?;
-        let Some(slot) = slot else { return Ok(()) };
-        let end = client.answered(wal_insert(client)).await?;
+    fn note_slot(&mut self, slot: SlotState, end: Lsn) {
         self.status.heard_of_server(end);
         self.server_end = end;
         let retained = slot.restart_lsn.map_or(0, |restart| end.bytes_since(restart));
@@ -418,13 +414,12 @@ impl Gate {
         };
         match self.status.slot(seen).as_deref() {
             Some("unreserved" | "lost") => warn!(
-                slot = self.names.slot,
+                slot = self.subjects.slot,
                 retained_bytes = retained,
                 "the slot is about to be lost, or is: let the daemon catch up, or raise max_slot_wal_keep_size"
             ),
-            Some(wal_status) => info!(slot = self.names.slot, wal_status, "the slot's WAL"),
+            Some(wal_status) => info!(slot = self.subjects.slot, wal_status, "the slot's WAL"),
             None => {}
         }
-        Ok(())
     }
 }

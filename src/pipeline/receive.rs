@@ -130,6 +130,7 @@ impl Receiver {
 
     fn give_up(&self, watch: &Watch, stall: Stall) -> End {
         self.status.stalled(watch.stalls(), watch.position(), stall);
+        debug!(stall = stall.as_str(), "stalled");
         End::Again(stall.to_string())
     }
 

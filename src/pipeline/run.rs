@@ -20,11 +20,12 @@ use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
 use super::batch::Batch;
 use super::by_hand::ByHand;
+use super::carried::{Carried, Known};
 use super::chain::Chain;
 use super::context::Context;
 use super::end::End;
 use super::feedback::Feedback;
-use super::gate::{Gate, Names};
+use super::gate::Gate;
 use super::hand::Hand;
 use super::lookups::Lookups;
 use super::receive::Receiver;
@@ -32,6 +33,7 @@ use super::rewrites::Rewrites;
 use super::settle::{Footing, settle};
 use super::stream::{Stream, stream};
 use super::suspects::Suspects;
+use super::untold::Subjects;
 use super::waiting::Waiting;
 use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
@@ -59,17 +61,12 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Runs until something ends it. `forced`: the run before found that everything must be
-/// dropped.
-pub async fn run(
-    context: &Context,
-    forced: &mut Option<GapReason>,
-    stop: &CancellationToken,
-) -> End {
+/// Runs until something ends it. `carried`: what the run before has left.
+pub async fn run(context: &Context, carried: &mut Carried, stop: &CancellationToken) -> End {
     let starting = async {
         context.status.enter(Phase::Connecting);
         let mut hand = Hand::open(context).await?;
-        let stream = stream(context, &mut hand, *forced).await?;
+        let stream = stream(context, &mut hand, carried.forced).await?;
         Ok::<_, End>((hand, stream))
     };
     let (hand, stream) = tokio::select! {
@@ -79,7 +76,7 @@ pub async fn run(
         },
         () = stop.cancelled() => return End::Stopped,
     };
-    match follow(context, hand, stream, forced, stop).await {
+    match follow(context, hand, stream, carried, stop).await {
         Ok(()) => End::Stopped,
         Err(end) => end,
     }
@@ -89,7 +86,7 @@ async fn follow(
     context: &Context,
     mut hand: Hand,
     mut stream: Stream,
-    forced: &mut Option<GapReason>,
+    carried: &mut Carried,
     stop: &CancellationToken,
 ) -> Result<(), End> {
     let mut tasks = Tasks::default();
@@ -115,15 +112,17 @@ async fn follow(
         .run(),
     );
     let footing = tokio::select! {
-        footing = footing(context, &mut hand, &stream) => footing?,
+        footing = footing(context, &mut hand, &stream, carried.known.as_ref()) => footing?,
         end = tasks.first_to_end() => return Err(end),
         () = stop.cancelled() => return Ok(()),
     };
-    *forced = None;
+    let known = Known::new(&stream.found.identity, &footing.suspects);
+    *carried = Carried { forced: None, known: Some(known) };
     // Everything that changes from here on is told there first.
     let _held = context.holds().then(|| context.held.open());
     let Footing { watermark, frontier, suspects } = footing;
     context.status.begin_run(watermark, suspects.len());
+    context.status.heard_of_server(stream.found.wal_insert);
     applied.send_replace(watermark);
 
     let config = &context.config.pipeline;
@@ -171,13 +170,14 @@ async fn follow(
             server_end: stream.found.wal_insert,
             rewrites: Rewrites::new(stream.files),
             tables: stream.tables,
-            relations: stream.relations,
-            partitioned: stream.partitioned,
-            names: Names {
+            subjects: Arc::new(Subjects {
                 publication: postgres.publication.clone(),
                 slot: postgres.slot.clone(),
-                application: context.connect.application_name().to_owned(),
-            },
+                relations: stream.relations,
+                roots: stream.partitioned.iter().map(|(root, _)| *root).collect(),
+            }),
+            partitioned: stream.partitioned,
+            application: context.connect.application_name().to_owned(),
             max_parked_keys: config.max_keys_ahead,
             without: context.without,
             points: context.points.clone(),
@@ -207,9 +207,14 @@ async fn follow(
 }
 
 /// Where the pipeline takes up.
-async fn footing(context: &Context, hand: &mut Hand, stream: &Stream) -> Result<Footing, End> {
+async fn footing(
+    context: &Context,
+    hand: &mut Hand,
+    stream: &Stream,
+    known: Option<&Known>,
+) -> Result<Footing, End> {
     match hand {
-        Hand::Keeping(chain) => settle(context, chain, stream).await,
+        Hand::Keeping(chain) => settle(context, chain, stream, known).await,
         Hand::Watching(_, shadow) => {
             // The first start is none.
             let hole = stream

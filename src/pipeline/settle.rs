@@ -4,7 +4,7 @@
 //! A gap, in order, and what each step is for:
 //!
 //! 1. The state is made invalid: no lease is given, no certificate stands. All leases go,
-//!    then all values ([`invalidate`]). At once, before anything that could wait.
+//!    and all values ([`invalidate`]). At once, before anything that could wait.
 //! 2. The slot is created if need be, and the stream started: from here on every commit
 //!    record comes through.
 //! 3. Suspects are taken: what may have written its record before that and is not visible.
@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 
 use tracing::{info, warn};
 
+use super::carried::Known;
 use super::chain::{Chain, Keys};
 use super::context::Context;
 use super::end::End;
@@ -33,6 +34,7 @@ use crate::postgres::server::wal_insert;
 use crate::postgres::suspects::suspects;
 use crate::snapshot::FullXid;
 use crate::status::reason::GapReason;
+use crate::store::purge::Shut;
 use crate::store::state::{self, Nonce, State};
 
 /// Where the pipeline takes up.
@@ -46,15 +48,20 @@ pub struct Footing {
 }
 
 /// Decides whether what is cached still stands, and if not, starts anew.
-pub async fn settle(context: &Context, chain: &mut Chain, stream: &Stream) -> Result<Footing, End> {
+pub async fn settle(
+    context: &Context,
+    chain: &mut Chain,
+    stream: &Stream,
+    known: Option<&Known>,
+) -> Result<Footing, End> {
     let gap = stream.gap.or_else(|| verdict(stream.state.as_ref(), &stream.found));
     match (gap, &stream.state) {
         (None, Some(state)) => match Suspects::read(&state.suspects) {
             Some(suspects) => resume(context, chain, stream, state, suspects).await,
-            None => start_anew(context, chain, stream, GapReason::Unfinished).await,
+            None => start_anew(context, chain, stream, known, GapReason::Unfinished).await,
         },
-        (None, None) => start_anew(context, chain, stream, GapReason::NoState).await,
-        (Some(reason), _) => start_anew(context, chain, stream, reason).await,
+        (None, None) => start_anew(context, chain, stream, known, GapReason::NoState).await,
+        (Some(reason), _) => start_anew(context, chain, stream, known, reason).await,
     }
 }
 
@@ -87,7 +94,8 @@ async fn resume(
         let prefixes: Vec<&[u8]> = caches.iter().map(|cache| cache.prefix.as_ref()).collect();
         chain.step(Keys::default(), &[state::closed(&names)], None).await?;
         let files = state::files(rewrites::write(&stream.files));
-        chain.purge_then(&prefixes, &[state::closed(&[]), files]).await?;
+        let opened = [state::closed(&[]), files];
+        chain.purge_then(&prefixes, Shut::Caches, &opened).await?;
     }
     context.warming.warm_ups.dropped(&doomed);
     info!(watermark = %state.watermark, suspects = suspects.len(), "resuming: what is cached still stands");
@@ -98,12 +106,13 @@ async fn start_anew(
     context: &Context,
     chain: &mut Chain,
     stream: &Stream,
+    known: Option<&Known>,
     reason: GapReason,
 ) -> Result<Footing, End> {
     let mut prefixes = prefixes(context, stream.state.as_ref());
     prefixes.extend(stream.prefixes.iter().cloned());
     invalidate(context, chain, stream.state.as_ref(), reason).await?;
-    let partial = may_be_partial(stream, reason);
+    let partial = may_be_partial(stream, known, reason);
     let suspects = context.answered(suspects(&stream.client, &stream.relations)).await?;
     let suspects = Suspects::new(&suspects, partial);
     // What commits after this comes through the stream and raises it.
@@ -119,7 +128,7 @@ async fn start_anew(
         files: rewrites::write(&stream.files),
         suspects: suspects.write(),
     };
-    chain.purge_then(&as_slices(&prefixes), &state.fields()).await?;
+    chain.purge_then(&as_slices(&prefixes), Shut::State, &state.fields()).await?;
     context.warming.gap();
     info!(watermark = %state.watermark, %frontier, suspects = suspects.len(), "started anew: fills are accepted");
     Ok(Footing { watermark: state.watermark, frontier, suspects })
@@ -128,13 +137,18 @@ async fn start_anew(
 /// Which of the transactions that are open now may come through in part: those that were
 /// open when the publication changed. The gap need not be about that (the mapping may have
 /// changed, too) nor be the first since, so: all, unless the publication is known to be
-/// the same; then those of which it was known before. None if the slot is new: its
-/// creation waited for all that was open (old minor releases may not have).
-fn may_be_partial(stream: &Stream, reason: GapReason) -> impl Fn(FullXid) -> bool {
-    let is = &stream.found.identity.publication;
-    let known = stream.state.as_ref().filter(|state| state.identity.publication == *is);
-    let all = reason == GapReason::PublicationChanged || known.is_none();
-    let before = known.and_then(|state| Suspects::read(&state.suspects)).unwrap_or_default();
+/// the same; then those of which it was known before. Redis may have lost what it knew, and
+/// this process have kept it. None if the slot is new: its creation waited for all that was
+/// open (old minor releases may not have).
+fn may_be_partial(
+    stream: &Stream,
+    known: Option<&Known>,
+    reason: GapReason,
+) -> impl Fn(FullXid) -> bool {
+    let of_state = stream.state.as_ref().and_then(Known::of);
+    let mut either = of_state.into_iter().chain(known.cloned());
+    let known = either.find(|known| known.is_of(&stream.found.identity));
+    let unknown = reason == GapReason::PublicationChanged;
     let whole = stream.slot_began_whole;
-    move |xid| !whole && (all || before.is_partial(xid))
+    move |xid| !whole && (unknown || known.as_ref().is_none_or(|known| known.is_partial(xid)))
 }

@@ -124,11 +124,7 @@ pub(super) async fn stream(
         }
         Slot::Ready => true,
         Slot::Missing => {
-            gap.get_or_insert(if before.is_some() {
-                GapReason::SlotMissing
-            } else {
-                GapReason::NoState
-            });
+            gap.get_or_insert(without_slot(before.as_ref(), &facts.system_id));
             false
         }
         Slot::Lost(reason) => {
@@ -169,7 +165,7 @@ pub(super) async fn stream(
         streaming: dialect.streaming.into(),
         // Of the application's own messages nothing is wanted.
         messages: !config.heartbeat.get().is_zero()
-            || context.answered(announce::is_there(&client)).await?,
+            || context.answered(announce::triggers(&client)).await? > 0,
         binary: false,
     };
     let starting = replication.start_replication(&config.slot, Lsn::ZERO, &options);
@@ -222,6 +218,18 @@ pub(super) async fn stream(
         prefixes: prefixes(context, before.as_ref()),
         state,
     })
+}
+
+/// Why everything begins anew where there is no slot: the reason that says most.
+fn without_slot(before: Option<&State>, system_id: &str) -> GapReason {
+    match before {
+        None => GapReason::NoState,
+        // Upgraded, or loaded from a dump: nobody has dropped the slot. (An invalid state names no system.)
+        Some(state) if state.valid && state.identity.system_id != system_id => {
+            GapReason::OtherSystem
+        }
+        Some(_) => GapReason::SlotMissing,
+    }
 }
 
 /// The error with which the stream has ended, if it has.

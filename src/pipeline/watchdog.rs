@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::end::End;
 use crate::lsn::Lsn;
@@ -141,6 +141,7 @@ pub async fn watch_loops(
         if let Some(of) = status.stuck(tolerance) {
             let stall = Stall::Loop(of);
             error!(task = of.as_str(), ?tolerance, "{stall}");
+            debug!(stall = stall.as_str(), "stalled");
             status.metrics.stalls.with_label_values(&[stall.as_str()]).inc();
             return Err(End::Again(stall.to_string()));
         }

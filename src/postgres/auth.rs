@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::escape::escape_identifier;
 use postgres_protocol::message::frontend;
 use secrecy::ExposeSecret as _;
 
@@ -155,7 +156,12 @@ async fn scram(
 
     let answer = next(wire, about).await?;
     match backend::authentication(&answer.body)? {
-        Authentication::SaslContinue(data) => exchange.update(data).map_err(not_proven)?,
+        Authentication::SaslContinue(data) => {
+            exchange.update(data).map_err(|error| match rounds(data) {
+                Some(rounds) if rounds > MOST_ROUNDS => too_many_rounds(rounds, options),
+                _ => not_proven(error),
+            })?;
+        }
         _ => return Err(out_of_turn()),
     }
     message.clear();
@@ -168,6 +174,33 @@ async fn scram(
         Authentication::SaslFinal(data) => exchange.finish(data).map_err(not_proven),
         _ => Err(out_of_turn()),
     }
+}
+
+/// How often SCRAM hashes a password at the most: postgres-protocol's bound. A server could have its
+/// clients compute for minutes otherwise.
+const MOST_ROUNDS: u64 = 100_000;
+
+/// How many rounds the server asks for, by the `i=` of its first message (RFC 5802, section 7).
+fn rounds(message: &[u8]) -> Option<u64> {
+    let message = str::from_utf8(message).ok()?;
+    message.split(',').find_map(|attribute| attribute.strip_prefix("i=")?.parse().ok())
+}
+
+fn too_many_rounds(rounds: u64, options: &ConnectOptions) -> PgError {
+    let what = format!(
+        "the password of {} is stored with {rounds} rounds of SCRAM, and no more than {MOST_ROUNDS} are computed here",
+        options.user()
+    );
+    PgError::new(Kind::Login, Class::Stop, what).with_remedy(fewer_rounds(options))
+}
+
+/// What mends it.
+pub(super) fn fewer_rounds(options: &ConnectOptions) -> String {
+    format!(
+        "SET scram_iterations = 4096 (Postgres 16 and later, whose default it is) and, in the same \
+         session, ALTER ROLE {} PASSWORD '…': it is stored anew",
+        escape_identifier(options.user())
+    )
 }
 
 fn not_proven(error: std::io::Error) -> PgError {

@@ -1,17 +1,22 @@
 //! An ordinary SQL connection: `tokio-postgres` over our own sockets, TLS and errors.
 
+use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::Future;
 use std::future::{Ready, ready};
+use std::io;
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::about::{About, Doing};
+use super::auth::fewer_rounds;
 use super::conninfo::{ChannelBinding, ConnectOptions};
 use super::error::{Class, Kind, PgError};
 use super::replication::connect_timed_out;
@@ -31,6 +36,8 @@ pub struct SqlClient {
     ended: watch::Receiver<Option<String>>,
     /// How long an answer may take; `None`: for ever.
     patience: Option<Duration>,
+    /// What is asked again and again.
+    known: Mutex<HashMap<&'static str, Statement>>,
 }
 
 impl SqlClient {
@@ -86,7 +93,7 @@ impl SqlClient {
             tell.send_replace(Some(reason));
         });
         let patience = (!statement_timeout.is_zero()).then(|| statement_timeout + GRACE);
-        Ok(SqlClient { client, ended, patience })
+        Ok(SqlClient { client, ended, patience, known: Mutex::default() })
     }
 
     /// Waits for an answer, but not much longer than the server may take for it
@@ -102,6 +109,19 @@ impl SqlClient {
             Err(PgError::timeout(format!("Postgres did not answer within {patience:?}"))
                 .with_remedy("check that the server is not frozen and that the network keeps idle connections; it is tried again on another one"))
         })
+    }
+
+    /// A statement that is prepared once: what is asked every second need not be read and planned
+    /// every second, nor cost a round trip for that.
+    pub async fn known(&self, sql: &'static str) -> Result<Statement, tokio_postgres::Error> {
+        // What is kept is put there as a whole.
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(statement) = known().get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await?;
+        known().insert(sql, statement.clone());
+        Ok(statement)
     }
 
     /// Whether the connection has ended: every further call will fail.
@@ -182,7 +202,11 @@ impl TlsConnect<Stream> for AsItIs {
 
 fn login_failed(error: tokio_postgres::Error, options: &ConnectOptions) -> PgError {
     let about = About::new(options.user(), options.database(), Doing::Login { replication: false });
+    let too_many_rounds = is_too_many_rounds(&error);
     let error = PgError::sql(error, &about);
+    if too_many_rounds {
+        return error.refined(Kind::Login, Class::Stop, fewer_rounds(options));
+    }
     // What is neither the server's report nor I/O is about the method: no password to
     // give, no channel binding, a method that is not spoken.
     if (error.kind(), error.class()) == (Kind::Server, Class::Bug) {
@@ -192,6 +216,15 @@ fn login_failed(error: tokio_postgres::Error, options: &ConnectOptions) -> PgErr
         return error.refined(Kind::Login, Class::Stop, remedy.to_owned());
     }
     error
+}
+
+/// Whether the server's SCRAM asks for more rounds than postgres-protocol computes. Its own words
+/// are all that tells (a test has them from a server); the replication connection counts itself.
+fn is_too_many_rounds(error: &tokio_postgres::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
+        error.kind() == io::ErrorKind::InvalidInput
+            && error.to_string() == "SCRAM iteration count exceeds the maximum allowed"
+    })
 }
 
 // The futures here are handed from task to task.

@@ -1,5 +1,7 @@
 //! What is visible now: the question that the visibility gate (rule 1) asks.
 
+use std::sync::Arc;
+
 use tokio_postgres::Statement;
 
 use super::client::SqlClient;
@@ -12,7 +14,7 @@ use crate::snapshot::Snapshot;
 /// question includes whether this is one, for a server may become a primary and, restored
 /// from a copy, a standby again.
 pub struct Gate {
-    client: SqlClient,
+    client: Arc<SqlClient>,
     statement: Statement,
 }
 
@@ -20,7 +22,7 @@ impl Gate {
     /// Prepares the question once.
     pub async fn open(client: SqlClient) -> Result<Gate, PgError> {
         let statement = client.prepare(QUESTION).await?;
-        Ok(Gate { client, statement })
+        Ok(Gate { client: Arc::new(client), statement })
     }
 
     /// A snapshot taken after this call began: one round trip.
@@ -31,7 +33,7 @@ impl Gate {
 
     /// The connection, for other questions to the same server.
     #[must_use]
-    pub fn client(&self) -> &SqlClient {
+    pub fn client(&self) -> &Arc<SqlClient> {
         &self.client
     }
 }
@@ -41,7 +43,7 @@ const QUESTION: &str =
 
 /// A single snapshot, where there is no [`Gate`].
 pub async fn current_snapshot(client: &SqlClient) -> Result<Snapshot, PgError> {
-    answer(&client.query_one(QUESTION, &[]).await?)
+    answer(&client.query_one(&client.known(QUESTION).await?, &[]).await?)
 }
 
 fn answer(row: &tokio_postgres::Row) -> Result<Snapshot, PgError> {

@@ -42,7 +42,8 @@ pub async fn partitioned(
     client: &SqlClient,
     relations: &[u32],
 ) -> Result<Vec<(u32, bool)>, PgError> {
-    let rows = client.query(MISMATCHED, &[&relations]).await.map_err(|error| {
+    let asked = async { client.query(&client.known(MISMATCHED).await?, &[&relations]).await };
+    let rows = asked.await.map_err(|error| {
         PgError::from(error).during("comparing the partitions' replica identities")
     })?;
     rows.iter()

@@ -83,10 +83,12 @@ impl Publication {
     /// Looks for a publication in the connection's database.
     pub async fn read(client: &SqlClient, name: &str) -> Result<Option<Publication>, PgError> {
         let during = |error| PgError::from(error).during("reading the publication");
-        let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(during)? else {
+        let statement = client.known(PUBLICATION).await.map_err(during)?;
+        let Some(row) = client.query_opt(&statement, &[&name]).await.map_err(during)? else {
             return Ok(None);
         };
-        let tables = client.query(TABLES, &[&name]).await.map_err(during)?;
+        let statement = client.known(TABLES).await.map_err(during)?;
+        let tables = client.query(&statement, &[&name]).await.map_err(during)?;
         let tables = tables
             .iter()
             .map(|row| {

@@ -132,7 +132,8 @@ impl ServerFacts {
 
 /// `synchronous_standby_names` as it is now.
 pub async fn synchronous_standby_names(client: &SqlClient) -> Result<String, PgError> {
-    let row = client.query_one("SELECT current_setting('synchronous_standby_names')", &[]).await?;
+    let statement = client.known("SELECT current_setting('synchronous_standby_names')").await?;
+    let row = client.query_one(&statement, &[]).await?;
     Ok(row.try_get(0)?)
 }
 
@@ -174,7 +175,8 @@ pub fn counts_as_standby(names: &str, application_name: &str) -> bool {
 /// How far WAL is handed out on a primary: past every commit record that was written
 /// before this call.
 pub async fn wal_insert(client: &SqlClient) -> Result<Lsn, PgError> {
-    let row = client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()", &[]).await?;
+    let statement = client.known("SELECT pg_catalog.pg_current_wal_insert_lsn()").await?;
+    let row = client.query_one(&statement, &[]).await?;
     Ok(Lsn(row.try_get::<_, PgLsn>(0)?.into()))
 }
 

@@ -48,10 +48,9 @@ SELECT slot_name::text, plugin::text, database::text, active_pid, confirmed_flus
 impl SlotState {
     /// Looks for a slot in the whole cluster.
     pub async fn read(client: &SqlClient, name: &str) -> Result<Option<SlotState>, PgError> {
-        let row = client
-            .query_opt(SLOT, &[&name])
-            .await
-            .map_err(|error| PgError::from(error).during("reading the slot's state"))?;
+        let asked = async { client.query_opt(&client.known(SLOT).await?, &[&name]).await };
+        let row =
+            asked.await.map_err(|error| PgError::from(error).during("reading the slot's state"))?;
         let Some(row) = row else { return Ok(None) };
         let position = |column: usize| -> Result<Option<Lsn>, PgError> {
             Ok(row.try_get::<_, Option<PgLsn>>(column)?.map(|lsn| Lsn(lsn.into())))

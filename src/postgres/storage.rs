@@ -43,10 +43,9 @@ SELECT tree.above, c.oid, c.relfilenode, c.xmin::text::int8,
 
 /// The files of `tables` (OIDs) and of all below them.
 pub async fn files(client: &SqlClient, tables: &[u32]) -> Result<Vec<File>, PgError> {
-    let rows = client
-        .query(FILES, &[&tables])
-        .await
-        .map_err(|error| PgError::from(error).during("looking at the tables' files"))?;
+    let asked = async { client.query(&client.known(FILES).await?, &[&tables]).await };
+    let rows =
+        asked.await.map_err(|error| PgError::from(error).during("looking at the tables' files"))?;
     rows.iter()
         .map(|row| {
             let xid: i64 = row.try_get(3)?;

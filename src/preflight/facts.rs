@@ -227,7 +227,7 @@ impl Facts {
                 .collect::<Result<_, tokio_postgres::Error>>()?,
             slot: SlotState::read(client, &config.postgres.slot).await?,
             slot_name: config.postgres.slot.clone(),
-            rewrites_told: announce::is_there(client).await?,
+            rewrites_told: announce::triggers(client).await? == announce::TRIGGERS.len(),
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,

@@ -2,7 +2,7 @@
 //!
 //! Facts in, findings and statements out. What asks the servers ([`facts`],
 //! [`dependencies`], [`cache_server`]) decides nothing; what decides ([`identity`], [`replication`],
-//! [`coverage`], [`plan`]) is pure. `check` and `setup` share the decisions: each statement
+//! [`coverage`], [`encryption`], [`plan`]) is pure. `check` and `setup` share the decisions: each statement
 //! that `check` prints is the one that `setup` runs.
 //!
 //! The order of the set-up keeps the application working at every moment: identities come
@@ -12,6 +12,7 @@
 pub mod cache_server;
 pub mod coverage;
 pub mod dependencies;
+pub mod encryption;
 pub mod facts;
 pub mod finding;
 pub mod identity;

@@ -462,16 +462,16 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
 fn rewrites(facts: &Facts) -> Finding {
     const HERE: Section = Section::Publication;
     if facts.rewrites_told {
-        let message = format!("the event trigger {} tells of rewritten tables", announce::NAME);
+        let message = "event triggers tell of rewritten tables, and of partitions that come and go";
         return Finding::ok(HERE, message);
     }
-    let message = "no stream tells of a table that is rewritten (ALTER TABLE … TYPE … USING): \
-                   what depends on it is dropped when the daemon sees its new file, a second or so later";
+    let message = "no stream tells of a table that is rewritten (ALTER TABLE … TYPE … USING), nor of a partition \
+                   that is attached or detached: what depends on it is dropped when the daemon looks, a second or so later";
     let hint = "to close that second run `unstale setup --event-trigger --as-owner URL` with the URL of a superuser";
     Finding::note(HERE, message).hint(hint)
 }
 
-/// The event trigger, if it is not there yet.
+/// The event triggers, unless they are there.
 #[must_use]
 pub fn event_trigger_step(facts: &Facts) -> Option<Step> {
     if facts.rewrites_told {
@@ -483,7 +483,7 @@ pub fn event_trigger_step(facts: &Facts) -> Option<Step> {
     let function = format!("{schema}.{}()", announce::NAME);
     let sql = announce::CREATE.replace(&format!("{}()", announce::NAME), &function);
     Some(Step {
-        why: "tells of rewritten tables at once; the daemon sees it at its next connection"
+        why: "tells of rewritten tables and of partitions at once; the daemon sees it at its next connection"
             .to_owned(),
         sql: sql.trim_end().trim_end_matches(';').to_owned(),
         how: How::AtOnce,

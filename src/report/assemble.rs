@@ -15,6 +15,7 @@ use super::standing::Standing;
 use crate::manage::survey::Held;
 use crate::mapping::Mapping;
 use crate::mapping::model::CacheId;
+use crate::moment::Moment;
 use crate::observed::Patterns;
 
 /// How many rules and keys are told.
@@ -24,8 +25,8 @@ const TOLD: usize = 20;
 pub(super) struct Material<'a> {
     pub(super) id: String,
     pub(super) daemon: Daemon,
-    pub(super) from: SystemTime,
-    pub(super) to: SystemTime,
+    pub(super) from: Moment,
+    pub(super) to: Moment,
     pub(super) begins: Begins,
     /// By these rules.
     pub(super) mapping: &'a Mapping,
@@ -50,16 +51,16 @@ pub(super) struct Material<'a> {
 pub(super) fn assemble(material: Material<'_>) -> Report {
     let time = |at: SystemTime| humantime::format_rfc3339_seconds(at).to_string();
     let window = Window {
-        from: time(material.from),
-        to: time(material.to),
-        seconds: material.to.duration_since(material.from).unwrap_or_default().as_secs(),
+        from: time(material.from.wall()),
+        to: time(material.to.wall()),
+        seconds: material.to.since(material.from).as_secs(),
         begins: material.begins,
     };
     let before = material.history.first();
     let mut report = Report {
         format: FORMAT,
         id: material.id.clone(),
-        made_at: time(material.to),
+        made_at: time(material.to.wall()),
         daemon: material.daemon.clone(),
         window,
         compared_with: before.map(|before| before.id.clone()),
@@ -164,7 +165,7 @@ fn memory(held: &Held, name: &str, material: &Material<'_>) -> Memory {
     let bytes_growth = held.bytes.zip(then.and_then(|then| then.bytes)).map(|(n, t)| growth(n, t));
     let made = before.and_then(|before| humantime::parse_rfc3339(&before.made_at).ok());
     let hours = made
-        .and_then(|made| material.to.duration_since(made).ok())
+        .and_then(|made| material.to.wall().duration_since(made).ok())
         .map(|since| since.as_secs_f64() / 3600.0)
         .filter(|hours| *hours > 0.0);
     Memory {

@@ -35,6 +35,7 @@ use crate::manage::ground::{Ground, ManageError};
 use crate::manage::organization::select;
 use crate::manage::selection::Request;
 use crate::manage::survey::survey;
+use crate::moment::Moment;
 use crate::rules::Rules;
 use crate::status::Status;
 use crate::store::session::Session;
@@ -66,7 +67,7 @@ struct Serving {
 /// What things stood at when the last report was kept.
 #[derive(Clone)]
 struct Baseline {
-    at: SystemTime,
+    at: Moment,
     begins: Begins,
     standing: Standing,
     redis: HashMap<String, String>,
@@ -78,7 +79,7 @@ impl Reporter {
     pub fn new(config: Arc<Config>, rules: &Rules, status: Arc<Status>) -> Self {
         let now = SystemTime::now();
         let baseline = Baseline {
-            at: now,
+            at: Moment::now(),
             begins: Begins::Start,
             standing: Standing::read(&status.metrics),
             redis: HashMap::new(),
@@ -126,7 +127,7 @@ impl Reporter {
 
         let baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let observed = &self.status.metrics.observed;
-        let (to, standing) = (SystemTime::now(), Standing::read(&self.status.metrics));
+        let (to, standing) = (Moment::now(), Standing::read(&self.status.metrics));
         let patterns = observed.take();
         // Rules that were loaded in between number things otherwise.
         let mapping = patterns.mapping.clone();
@@ -140,7 +141,7 @@ impl Reporter {
             warm_dropped: since.count("warm_dropped_total", &[]),
         };
         let report = assemble(Material {
-            id: id(to),
+            id: id(to.wall()),
             daemon: Daemon {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 slot: ground.slot.clone(),

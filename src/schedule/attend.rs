@@ -18,6 +18,7 @@ use crate::manage::selection::Request;
 use crate::manage::tell::tell;
 use crate::mapping::model::CacheId;
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::report::reporter::Reporter;
 use crate::store::remove::Act;
 use crate::store::schedule::{self, Begin, Records, TURN};
@@ -162,11 +163,11 @@ impl Attendant {
 
     /// Renews the turn until it is lost, or must be taken for lost.
     async fn until_lost(&self, task: &schedule::Task) {
-        let mut held_since = Instant::now();
+        let mut held_since = Moment::now();
         loop {
             tokio::time::sleep(TURN / 3).await;
             // From before the question: Redis counts from a later moment.
-            let asked = Instant::now();
+            let asked = Moment::now();
             match self.records.renew(task).await {
                 Ok(true) => held_since = asked,
                 Ok(false) => return,

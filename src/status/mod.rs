@@ -28,6 +28,7 @@ use self::stalls::{Stall, Stalls};
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::store::session::CERTIFICATE_LIFE;
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ struct Inner {
     /// The batches on their way to Redis, parked transactions apart: since when the oldest
     /// transaction of each waits.
     pending: VecDeque<Instant>,
-    heard: Option<Instant>,
+    heard: Option<Moment>,
     /// How far the stream itself says that it has come.
     position: Lsn,
     /// How often in a row a stream was given up.
@@ -72,7 +73,7 @@ struct Inner {
     /// How many runs have begun.
     runs: u64,
     /// When Redis was asked to take the certificate that it took last.
-    certified: Option<Instant>,
+    certified: Option<Moment>,
     /// When each loop last went round.
     beats: [Instant; Loop::ALL.len()],
     /// Shadow mode.
@@ -182,7 +183,7 @@ impl Status {
     }
 
     /// Redis has taken the certificate, which it was asked to at that moment.
-    pub fn certified(&self, asked: Instant) {
+    pub fn certified(&self, asked: Moment) {
         self.lock().certified = Some(asked);
     }
 
@@ -241,8 +242,10 @@ impl Status {
         inner.parked_since = None;
         inner.suspects = suspects;
         inner.open_gap = None;
-        inner.heard = Some(Instant::now());
+        inner.heard = Some(Moment::now());
         inner.position = Lsn::ZERO;
+        // It may be another server's, whose WAL does not reach as far.
+        inner.server_end = watermark;
         inner.beating = None;
         inner.proven = None;
         inner.runs += 1;
@@ -256,7 +259,7 @@ impl Status {
         inner.received = inner.received.max(received);
         inner.position = inner.position.max(position);
         inner.server_end = inner.server_end.max(server_end);
-        inner.heard = Some(Instant::now());
+        inner.heard = Some(Moment::now());
         inner.server_end
     }
 
@@ -340,7 +343,7 @@ impl Status {
     /// When the stream was last heard.
     #[must_use]
     pub fn last_heard(&self) -> Option<Instant> {
-        self.lock().heard
+        self.lock().heard.map(Moment::monotonic)
     }
 
     /// How far the stream was read.
@@ -410,6 +413,12 @@ impl Status {
     pub fn covers(&self) -> Option<u64> {
         let inner = self.lock();
         (inner.phase == Phase::Streaming && inner.suspects == 0).then_some(inner.runs)
+    }
+
+    /// How often the stream was followed, this time included.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.lock().runs
     }
 
     /// The watermark that Redis has acknowledged.

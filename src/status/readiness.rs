@@ -72,7 +72,9 @@ impl Status {
             Phase::Blocked { reason } => problems.push(reason.clone()),
             Phase::Draining => problems.push("shutting down".to_owned()),
         }
-        if inner.phase == Phase::Streaming && inner.heard.is_none_or(|at| at.elapsed() >= SILENCE) {
+        if inner.phase == Phase::Streaming
+            && inner.heard.is_none_or(|at| at.monotonic().elapsed() >= SILENCE)
+        {
             problems
                 .push("the replication stream is silent: check the network to Postgres".to_owned());
         }

@@ -33,7 +33,7 @@
 //! * *A load that comes past its due* is not stored.
 //! * *Whoever refreshes dies.* The value goes at its due; its readers then take leases as
 //!   for every other.
-//! * *A gap, a whole cache*: leases go, then values, whatever their dues.
+//! * *A gap, a whole cache*: leases and values go, whatever their dues.
 //!
 //! `docs/PROTOCOL.md` says the same for clients in other languages.
 

@@ -28,6 +28,7 @@ pub mod keys;
 mod lines;
 mod lost;
 pub mod notices;
+mod pace;
 pub mod purge;
 pub mod reader;
 pub mod remove;

@@ -15,12 +15,18 @@
 //! (Some eight together, and no more: a command must not keep Redis long, and nobody should wait
 //! for the values of many others.) Whoever goes away strands nobody: what is sent and what comes
 //! back is a task's, not a reader's.
+//!
+//! A connection that was ended says nothing about Redis: somebody has killed it, or a proxy lets
+//! none grow old. So many readers share it that all of them would go to the database at once; what
+//! they asked is asked once more on a new one, which is later still. Whoever gets no answer in time
+//! asks nobody again.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::oneshot;
 
@@ -61,6 +67,8 @@ struct Question {
 pub struct Found {
     /// The watermark that the certificate holds; `None`: nobody keeps the values fresh.
     pub certificate: Option<Lsn>,
+    /// What was asked for.
+    pub keys: Vec<Vec<u8>>,
     /// The values, in the order of their keys.
     pub values: Vec<Option<Vec<u8>>>,
 }
@@ -83,9 +91,8 @@ impl Reader {
     ///
     /// # Errors
     /// If Redis does not answer, or did not a moment ago.
-    pub async fn get(&self, keys: &[impl AsRef<[u8]>]) -> Result<Found, StoreError> {
+    pub async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Found, StoreError> {
         self.0.may_ask()?;
-        let keys = keys.iter().map(|key| key.as_ref().to_vec()).collect();
         let (answer, found) = oneshot::channel();
         let is_first = {
             let mut asked = lock(&self.0.asked);
@@ -138,10 +145,10 @@ impl Inner {
         match found {
             Ok((certificate, values)) => {
                 let mut values = values.into_iter();
-                for question in asked {
-                    let values = values.by_ref().take(question.keys.len()).collect();
+                for Question { keys, answer } in asked {
+                    let values = values.by_ref().take(keys.len()).collect();
                     // Who has gone away needs none.
-                    _ = question.answer.send(Ok(Found { certificate, values }));
+                    _ = answer.send(Ok(Found { certificate, keys, values }));
                 }
             }
             Err(error) => {
@@ -157,7 +164,6 @@ impl Inner {
         &self,
         asked: &[Question],
     ) -> Result<(Option<Lsn>, Vec<Option<Vec<u8>>>), StoreError> {
-        let mut line = self.line().await?;
         let keys = || asked.iter().flat_map(|question| &question.keys);
         let bytes = keys().map(Vec::len).sum::<usize>() + self.keys.fresh.len();
         let number = keys().count();
@@ -166,7 +172,15 @@ impl Inner {
         for key in keys() {
             command.arg(key);
         }
-        let values: Vec<Option<Vec<u8>>> = command.query_async(&mut line).await?;
+        let (line, is_new) = self.line().await?;
+        let values = match ask(&command, line).await {
+            Err(error) if !is_new && error.is_connection_dropped() => {
+                *lock(&self.line) = None;
+                let (line, _) = self.line().await?;
+                ask(&command, line).await
+            }
+            values => values,
+        }?;
         if values.len() != number + 1 {
             return Err(StoreError::Lost(
                 "another number of values than were asked for".to_owned(),
@@ -178,8 +192,9 @@ impl Inner {
         Ok((certificate, values.collect()))
     }
 
-    async fn line(&self) -> Result<MultiplexedConnection, StoreError> {
-        let there = || lock(&self.line).clone();
+    /// The connection, and whether it was made just now.
+    async fn line(&self) -> Result<(MultiplexedConnection, bool), StoreError> {
+        let there = || lock(&self.line).clone().map(|line| (line, false));
         if let Some(line) = there() {
             return Ok(line);
         }
@@ -189,8 +204,15 @@ impl Inner {
         }
         let line = Session::open(&self.address, self.keys.clone()).await?.connection();
         *lock(&self.line) = Some(line.clone());
-        Ok(line)
+        Ok((line, true))
     }
+}
+
+async fn ask(
+    command: &redis::Cmd,
+    mut line: MultiplexedConnection,
+) -> Result<Vec<Option<Vec<u8>>>, RedisError> {
+    command.query_async(&mut line).await
 }
 
 /// Each change under these locks is one assignment: nothing is left half done.

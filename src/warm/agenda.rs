@@ -34,6 +34,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 4] = [Reason::Schedule, Reason::Gap, Reason::Drop, Reason::Start];
+
     /// The name in metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -26,6 +26,9 @@ use crate::postgres::conninfo::ConnectOptions;
 use crate::postgres::error::PgError;
 use crate::rules::Rules;
 
+/// The values of the label `result` of `unstale_warm_ups_total`.
+pub const RESULTS: [&str; 3] = ["done", "failed", "cut_off"];
+
 /// What came of an order, in words.
 type Outcome = Result<String, String>;
 

@@ -31,6 +31,8 @@ pub struct Job {
     pub until: Option<Instant>,
     /// How often it was tried and failed.
     pub failures: u32,
+    /// How often it was filled in vain: a newer change came before the value was stored.
+    pub overtaken: u32,
 }
 
 /// The jobs that wait.
@@ -190,7 +192,14 @@ mod tests {
     use super::*;
 
     fn job(key: &str, priority: Priority) -> Job {
-        Job { key: key.as_bytes().into(), cache: CacheId(0), priority, until: None, failures: 0 }
+        Job {
+            key: key.as_bytes().into(),
+            cache: CacheId(0),
+            priority,
+            until: None,
+            failures: 0,
+            overtaken: 0,
+        }
     }
 
     fn keys(queue: &mut Queue) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! The task that fills again what changes removed.
 //!
 //! A job that a newer change overtakes (its fill is voided) starts again: the newer change
-//! found nothing to remove, so nobody else would. A rewarmed entry ends when the old one would
+//! found nothing to remove, so nobody else would. Again and again overtaken, it waits in between:
+//! in a storm of changes the database has better to do than loads that are thrown away. A rewarmed entry ends when the old one would
 //! have ended: else an entry that nobody reads would live for ever on writes.
 //!
 //! An entry of a cache with `on_change = "refresh"` is not removed but becomes due; it goes through
@@ -30,11 +31,24 @@ use crate::mapping::model::{CacheId, CacheModel};
 use crate::metrics::Metrics;
 use crate::store::session::NOT_THERE;
 
+/// The values of the label `reason` of `unstale_warm_given_up_total`.
+pub const GIVEN_UP: [&str; 4] = ["error", "held", "expired", "gap"];
+
 /// A job that failed this often is left to the next reader.
 const TRIES: u32 = 5;
 
 /// And so often if others hold its lease: for longer than any lease lives.
 const TRIES_IF_HELD: u32 = 13;
+
+/// So often a fill may be overtaken by newer changes until it waits: its key changes faster than it
+/// loads, and each try is a load that nobody has anything of.
+const AT_ONCE: u32 = 3;
+
+/// How long it waits then; twice as long each time after,
+const BREATH: Duration = Duration::from_millis(50);
+
+/// but not longer than this: when the changes end, the entry is missed.
+const LONGEST_BREATH: Duration = Duration::from_secs(1);
 
 /// How long a job waits that failed once; twice as long each time after.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
@@ -96,7 +110,14 @@ impl Rewarmer {
         let remaining = u64::try_from(life).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
         let until = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
         let priority = model.priority;
-        self.shared.push(Job { key: key.into(), cache, priority, until, failures: 0 });
+        self.shared.push(Job {
+            key: key.into(),
+            cache,
+            priority,
+            until,
+            failures: 0,
+            overtaken: 0,
+        });
     }
 
     /// A key has changed whose value may stay for `max_staleness`: not before `asked`, when it
@@ -255,7 +276,7 @@ impl Shared {
             for (key, cache) in ready {
                 let Some(model) = self.mapping.cache(cache) else { continue };
                 let (key, priority) = (key.into(), model.priority);
-                self.push(Job { key, cache, priority, until: None, failures: 0 });
+                self.push(Job { key, cache, priority, until: None, failures: 0, overtaken: 0 });
             }
             let time = async {
                 match next {
@@ -338,7 +359,7 @@ impl Shared {
             Ok(How::Voided) => {
                 debug!("overtaken by a newer change: filling again");
                 turn.worked();
-                self.push(job);
+                self.overtaken(job);
             }
             // Somebody else fills it, and may be overtaken or die: look again.
             Ok(How::Unleased) => {
@@ -422,6 +443,14 @@ impl Shared {
         let parsed = model.parse_key(&job.key)?;
         let text = |(name, value)| Some((name, String::from_utf8(value).ok()?));
         Some((model, parsed.parameters.into_iter().map(text).collect::<Option<_>>()?))
+    }
+
+    /// A newer change voided the fill, and found nothing to remove: nobody else fills again.
+    fn overtaken(&self, mut job: Job) {
+        job.overtaken += 1;
+        let Some(times) = job.overtaken.checked_sub(AT_ONCE) else { return self.push(job) };
+        let pause = (BREATH * 2_u32.pow(times.min(6))).min(LONGEST_BREATH);
+        self.push_later(job, Instant::now() + pause);
     }
 
     /// The job failed: it is tried again later, but not for ever.

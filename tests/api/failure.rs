@@ -37,6 +37,25 @@ async fn without_redis_the_database_answers() {
     assert_eq!(site.get_as(MEMBER, INFO).await.json()["organization"]["name"], "one+");
 }
 
+/// A connection that is ended says nothing about Redis, and many readers share it.
+#[tokio::test]
+async fn readers_whose_connection_is_killed_are_served_by_the_cache() {
+    let site = Site::new().await;
+    let _daemon = site.daemon().await;
+    site.get_as(MEMBER, INFO).await;
+    assert_eq!(cache_status(&site.get_as(MEMBER, INFO).await), "unstale; hit");
+    let mut values = site.world.values().await;
+    for _ in 0..5 {
+        let kill = ["KILL", "TYPE", "normal", "SKIPME", "yes"];
+        let killed: u32 = redis::cmd("CLIENT").arg(&kill).query_async(&mut values).await.unwrap();
+        assert!(killed > 0);
+        let asked: FuturesUnordered<_> = (0..12).map(|_| site.get_as(MEMBER, INFO)).collect();
+        for answer in asked.collect::<Vec<_>>().await {
+            assert_eq!(cache_status(&answer), "unstale; hit");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_a_certificate_the_database_answers_and_who_a_user_is_is_not_remembered() {
     let mut site = Site::new().await;

@@ -26,6 +26,21 @@ async fn a_server_that_cannot_stream_is_told_with_the_setting() {
 }
 
 #[tokio::test]
+async fn connections_that_leave_the_machine_in_the_clear_are_told() {
+    let ground = ready().await;
+    ground.check().await.expect(0).says_not("is not encrypted");
+    // Loopback, spelled as only the resolver knows it.
+    let anywhere = |url: String| url.replace("127.0.0.1", "127.1");
+    let postgres = format!("postgres.url={}", anywhere(ground.url("unstale")));
+    let redis = format!("redis.url={}", anywhere(ground.redis.url()));
+    let ended = ground.run(&["check", "--set", &postgres, "--set", &redis]).await.expect(0);
+    ended.says("warning  the connection to 127.1 need not be encrypted (sslmode=prefer");
+    ended.says("sslmode=verify-full");
+    ended.says("warning  the connection to 127.1 is not encrypted (redis://)");
+    ended.says("rediss://");
+}
+
+#[tokio::test]
 async fn a_slot_is_told_apart() {
     let ground = ready().await;
     ground.check().await.expect(0).says("slot unstale does not exist yet");

@@ -396,14 +396,14 @@ async fn the_event_trigger_is_made_when_asked_for_and_by_a_superuser_only() {
     for _ in 0..2 {
         ground.psql("postgres", &script).await.expect(0);
     }
-    ground.check().await.expect(0).says("the event trigger unstale_table_rewrite tells of");
+    ground.check().await.expect(0).says("event triggers tell of rewritten tables");
     with("postgres").await.expect(0).says("Nothing to do");
     // It fires for whoever owns the table, and never stands in his way.
     ground
         .as_django("alter table deals_deal alter deal_name type varchar(999) using deal_name || ''")
         .await;
-    ground.as_superuser("alter event trigger unstale_table_rewrite disable").await;
+    ground.as_superuser("alter event trigger unstale_table_parts disable").await;
     ground.check().await.expect(0).says("no stream tells of a table that is rewritten");
     with("postgres").await.expect(0).says("done  BEGIN;");
-    ground.check().await.expect(0).says("the event trigger unstale_table_rewrite tells of");
+    ground.check().await.expect(0).says("event triggers tell of rewritten tables");
 }

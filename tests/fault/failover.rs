@@ -78,26 +78,24 @@ async fn nothing_is_stale(world: &World, server: &Postgres, daemon: &Daemon) {
     }
 }
 
-/// All that this server has committed is applied. A slot of old has much to tell again.
-async fn settle(world: &World, server: &Postgres) {
-    let client = server.client().await.unwrap();
-    client.batch_execute("select pg_logical_emit_message(true, 'test', '')").await.unwrap();
-    let row = client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
-    let end: Lsn = row.get::<_, &str>(0).parse().unwrap();
-    until(&format!("the watermark to pass {end}"), async || {
-        (world.state("watermark").await?.parse::<Lsn>().ok()? >= end).then_some(())
-    })
-    .await;
-}
-
 /// Values that are filled from here on are kept fresh.
 async fn goes_on(world: &World, server: &Postgres, daemon: &Daemon) {
-    settle(world, server).await;
+    // A slot of old has much to tell again.
+    world.settle_with(server).await;
     fill(world, server, daemon).await;
     server.execute("update item set name = name || '+' where id = 4").await.unwrap();
     world.until_gone("item:4").await;
     assert_eq!(world.keys().await.len(), 4, "{}", daemon.log());
     nothing_is_stale(world, server, daemon).await;
+}
+
+/// What the former server had written is no measure any more.
+async fn lags_behind_none_but(server: &Postgres, daemon: &Daemon) {
+    let client = server.client().await.unwrap();
+    let row = client.query_one("select pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
+    let end: Lsn = row.get::<_, &str>(0).parse().unwrap();
+    let told: Lsn = daemon.readyz().await.unwrap()["server_lsn"].as_str().unwrap().parse().unwrap();
+    assert!(told <= end, "its WAL ends at {end}, not {told}\n{}", daemon.log());
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -253,6 +251,7 @@ async fn an_earlier_state_that_is_put_back_leaves_nothing_stale() {
     world.postgres.start_again().await.unwrap();
     daemon.until_gap("wal_behind").await;
     assert_eq!(name(&world.postgres, 1).await, "first");
+    lags_behind_none_but(&world.postgres, &daemon).await;
     nothing_is_stale(&world, &world.postgres, &daemon).await;
     goes_on(&world, &world.postgres, &daemon).await;
 
@@ -297,8 +296,90 @@ async fn another_server_with_the_same_tables_leaves_nothing_stale() {
     proxy.cut();
     daemon.until_gap("other_system").await;
     assert_eq!(name(&other, 1).await, "first");
+    lags_behind_none_but(&other, &daemon).await;
     nothing_is_stale(&world, &other, &daemon).await;
     goes_on(&world, &other, &daemon).await;
+    assert!(daemon.stop().await.success());
+}
+
+/// The programs of another version, for `pg_upgrade`; `None`, with a plain word, where they cannot be had.
+#[cfg(feature = "long-tests")]
+fn programs_of(version: &str) -> Option<std::path::PathBuf> {
+    let script = crate::support::root().join("scripts/postgres.sh");
+    let output = Program::new(script).arg(version).output().unwrap();
+    if !output.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    Some(String::from_utf8(output.stdout).unwrap().trim().into())
+}
+
+/// The files are taken over, the slot is not (before 17), and the system identifier is the new one's.
+#[cfg(feature = "long-tests")]
+#[tokio::test]
+async fn a_server_that_was_upgraded_to_18_leaves_nothing_stale() {
+    let (world, proxy) = world(Postgres::start().await.unwrap()).await;
+    let version: u32 = world.query_one("show server_version_num").await.parse().unwrap();
+    if version >= 180_000 || lacks(&world.postgres, "pg_upgrade") {
+        eprintln!("skipped: Postgres {version} is not upgraded to 18 here");
+        return;
+    }
+    let Some(programs) = programs_of("18") else { return };
+    let new = Postgres::builder().programs(&programs).start().await.unwrap();
+    let old = &world.postgres;
+    let daemon = world.daemon().await;
+    old.execute("update item set name = 'before' where id = 1").await.unwrap();
+    // Further than where the new one begins.
+    old.execute("do $$ begin for i in 1..12 loop perform pg_logical_emit_message(true, 'x', 'y'); perform pg_switch_wal(); end loop; end $$").await.unwrap();
+    world.settle().await;
+    fill(&world, old, &daemon).await;
+    old.stop(Shutdown::Fast).await.unwrap();
+    new.stop(Shutdown::Fast).await.unwrap();
+
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Program::new(new.program(program));
+        // Where it leaves its files.
+        command.args(arguments).current_dir(new.socket_dir());
+        new.run_as_owner(&mut command);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {said}{complained}");
+    };
+    let folder = |path: &Path| path.display().to_string();
+    let (from, to) = (folder(&old.data_dir()), folder(&new.data_dir()));
+    // Both must be alike.
+    run("pg_checksums", &["--disable", "--pgdata", &to]);
+    let old_programs = folder(old.program("postgres").parent().unwrap());
+    run(
+        "pg_upgrade",
+        &[
+            "-b",
+            &old_programs,
+            "-d",
+            &from,
+            "-D",
+            &to,
+            "-U",
+            "postgres",
+            "--socketdir",
+            &folder(new.socket_dir()),
+        ],
+    );
+    new.start_again().await.unwrap();
+    // Changed before anybody reads it there.
+    new.execute("update item set name = 'after' where id = 2").await.unwrap();
+    assert_eq!(name(&new, 1).await, "before", "it has the rows");
+    proxy.redirect(new.address());
+    daemon.until_gap("other_system").await;
+    let told = daemon.log();
+    let told: Vec<_> = told.lines().filter(|line| line.contains("gap: everything")).collect();
+    assert_eq!(told.len(), 2, "the first start's, and one of the upgrade: {told:?}");
+    assert!(told[1].contains("other_system"), "{told:?}");
+    assert!(!daemon.gaps().await.contains_key("slot_missing"), "{}", daemon.log());
+    nothing_is_stale(&world, &new, &daemon).await;
+    lags_behind_none_but(&new, &daemon).await;
+    goes_on(&world, &new, &daemon).await;
     assert!(daemon.stop().await.success());
 }
 

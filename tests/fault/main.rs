@@ -8,6 +8,7 @@
 )]
 
 mod certificate;
+mod clocks;
 mod daemon;
 mod failover;
 mod memory;

@@ -177,6 +177,42 @@ async fn a_suspect_that_rolls_back_or_touches_nothing_mapped_is_none() {
     assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 2)].into());
 }
 
+/// Redis has forgotten which publication is streamed; the daemon has not. Whoever writes just then
+/// comes through as a whole.
+#[tokio::test]
+async fn a_lost_state_is_one_gap_whoever_is_writing_just_then() {
+    let world = World::new().await;
+    let daemon = started(&world).await;
+    let open = world.postgres.client().await.unwrap();
+    open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
+    let lost = async || {
+        let _: () = world.values().await.del("unstale:unstale:state").await.unwrap();
+    };
+    lost().await;
+    daemon.until_metric("unstale_gaps_total{reason=\"no_state\"}", 2.0).await;
+    daemon.until_ready().await;
+    assert_eq!(daemon.readyz().await.unwrap()["suspects"], 1, "{}", daemon.log());
+    world.put_each(3).await;
+    open.batch_execute("commit").await.unwrap();
+    world.until_gone(&org(1)).await;
+    until("no suspect to be left", async || {
+        (daemon.readyz().await?["suspects"] == 0).then_some(())
+    })
+    .await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [org(2), org(3)].into(), "{}", daemon.log());
+    assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 2)].into());
+
+    // Where nobody knows any more, whoever is open may come through in part.
+    open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
+    daemon.kill9().await;
+    lost().await;
+    let daemon = world.daemon().await;
+    open.batch_execute("commit").await.unwrap();
+    daemon.until_gap("suspect").await;
+    daemon.assert_gaps(&["no_state", "suspect"]).await;
+}
+
 #[tokio::test]
 async fn the_slot_runs_out_of_wal() {
     let postgres = Postgres::builder()

@@ -58,6 +58,8 @@ async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
     // What is written meanwhile can be decoded by nobody.
     world.rename(1).await;
     world.postgres.execute(&create).await.unwrap();
+    // It may have been ready before it came to that.
+    daemon.until_gap("publication_missing").await;
     daemon.until_ready().await;
     world.put_each(3).await;
     world.rename(2).await;

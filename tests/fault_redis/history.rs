@@ -43,6 +43,42 @@ async fn everything_is_flushed_or_the_state_alone_is_deleted() {
 }
 
 #[tokio::test]
+async fn a_forged_state_makes_a_gap_delete_nothing_of_others_and_write_no_line_of_the_log() {
+    let (world, daemon) = started().await;
+    let mut values = world.values().await;
+    let others = ["sessions:1", "prs_cache:2:v1:x", "unstale:other:state"];
+    for key in others {
+        let _: () = values.set(key, 1).await.unwrap();
+    }
+    // Mappings that are no more, one of them of another version.
+    let former = "prs_cache:3:v1:former:1";
+    let _: () = values.set(former, 1).await.unwrap();
+    world.put(&["v1:former:1"]).await;
+    let forged = r#"["", "sessions:", "prs_cache:", "unstale:", "prs_cache:1:v1:former:", "prs_cache:3:v1:former:"]"#;
+    let nonce = "x\n2026-01-01T00:00:00Z ERROR unstale: forged\u{1b}[2J";
+    let _: () = redis::pipe()
+        .hset("unstale:unstale:state", "prefixes", forged)
+        .hset("unstale:unstale:state", "nonce", nonce)
+        .query_async(&mut values)
+        .await
+        .unwrap();
+    daemon.until_gap("chain_broken").await;
+    assert_eq!(world.keys().await, [].into(), "what is ours is dropped, of a former mapping too");
+    assert!(!values.exists::<_, bool>(former).await.unwrap(), "{}", daemon.log());
+    for key in others {
+        assert!(values.exists::<_, bool>(key).await.unwrap(), "{key}\n{}", daemon.log());
+    }
+    world.goes_on(&daemon, 9).await;
+    let log = daemon.log();
+    assert!(
+        log.contains("sessions:") && log.contains("in another way than redis.key_prefix"),
+        "{log}"
+    );
+    assert!(log.contains("forged") && !log.contains('\u{1b}'), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")), "{log}");
+}
+
+#[tokio::test]
 async fn an_old_dump_comes_back_under_a_running_daemon() {
     let (world, daemon) = started().await;
     let dump = world.redis.save_dump().await.unwrap();

@@ -4,6 +4,11 @@
 //! a position that its commit ends at or below: taken by the writer once the commit had
 //! returned. So a value with an older version is stale as soon as the watermark has passed that
 //! position, and whoever asks the read API for that position must get that version at least.
+//!
+//! Whoever commits in haste (`synchronous_commit = off`) may lose it in a crash, though it was
+//! visible: what was noted of such commits since the last crash is forgotten with the next. What
+//! no stream carries (a table is not published just then) the daemon learns of within a second or
+//! two, and not from a position: such versions are not noted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,9 +21,35 @@ pub struct Ledger(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// By row: its versions, each with a position that its commit ends at or below.
-    versions: HashMap<u32, Vec<(u64, Lsn)>>,
+    /// By row: its versions.
+    versions: HashMap<u32, Vec<Noted>>,
+    /// How many crashes there were that lose commits.
+    era: u64,
+    /// Changes are not streamed now.
+    unheard: bool,
+    /// How often that was so.
+    deafness: u64,
     tally: Tally,
+}
+
+#[derive(Clone, Copy)]
+struct Noted {
+    version: u64,
+    /// A position that its commit ends at or below.
+    by: Lsn,
+    hasty: bool,
+}
+
+/// A version that was committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Committed {
+    pub version: u64,
+    /// By then the WAL was written up to there; of a hasty one it will be.
+    pub by: Lsn,
+    /// In haste, in this era.
+    pub hasty: Option<u64>,
+    /// The stream carries it.
+    pub heard: bool,
 }
 
 /// What was counted, and what was wrong.
@@ -45,18 +76,57 @@ impl Ledger {
         use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A commit has returned; by then the WAL was written up to `by`.
-    pub fn committed(&self, row: u32, version: u64, by: Lsn) {
-        self.with(|inner| inner.versions.entry(row).or_default().push((version, by)));
+    /// A commit has returned. One whose era is over is lost, or nobody knows.
+    pub fn committed(&self, row: u32, committed: Committed) {
+        let Committed { version, by, hasty, heard } = committed;
+        self.with(|inner| {
+            if heard && hasty.is_none_or(|era| era == inner.era) {
+                let noted = Noted { version, by, hasty: hasty.is_some() };
+                inner.versions.entry(row).or_default().push(noted);
+            }
+        });
         self.count("versions");
+    }
+
+    /// To be asked before a hasty commit.
+    pub fn era(&self) -> u64 {
+        self.with(|inner| inner.era)
+    }
+
+    /// From here on, until told otherwise, changes are streamed or not.
+    pub fn hears(&self, heard: bool) {
+        self.with(|inner| {
+            inner.unheard = !heard;
+            inner.deafness += 1;
+        });
+    }
+
+    /// The same before and after a commit: the stream carries it.
+    pub fn hearing(&self) -> Option<u64> {
+        self.with(|inner| (!inner.unheard).then_some(inner.deafness))
+    }
+
+    /// The server has crashed. Gives the last hasty version of each row.
+    pub fn forget_hasty(&self) -> Vec<(u32, u64)> {
+        self.with(|inner| {
+            inner.era += 1;
+            let mut forgotten = Vec::new();
+            for (row, versions) in &mut inner.versions {
+                let last = versions.iter().rfind(|noted| noted.hasty);
+                forgotten.extend(last.map(|noted| (*row, noted.version)));
+                versions.retain(|noted| !noted.hasty);
+            }
+            forgotten
+        })
     }
 
     /// A version that `version` lacks although it was committed below `watermark`.
     pub fn lacks(&self, row: u32, version: u64, watermark: Lsn) -> Option<(u64, Lsn)> {
         self.with(|inner| {
             let known = inner.versions.get(&row)?;
-            let next = known.partition_point(|(other, _)| *other <= version);
-            known.get(next).copied().filter(|(_, by)| *by <= watermark)
+            let next = known.partition_point(|noted| noted.version <= version);
+            let next = known.get(next).filter(|noted| noted.by <= watermark);
+            next.map(|noted| (noted.version, noted.by))
         })
     }
 

@@ -1,14 +1,18 @@
 //! Who writes: at random whatever an application does, and rows whose versions are followed.
 
 use std::fmt::Write as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::SinkExt as _;
 use redis::AsyncCommands as _;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, SimpleQueryMessage};
 use unstale::lsn::Lsn;
 
+use crate::raise::raise;
 use crate::stage::{ROWS, Stage};
 use crate::support::api::bearer;
 use crate::support::root;
@@ -37,6 +41,35 @@ const LARGE: &str = "do $$ begin for i in 1..15 loop begin
     if i % 4 = 0 then raise exception 'taken back'; end if;
     exception when raise_exception then null; end; end loop; end $$; ";
 
+/// Grants, without asking anybody's models: those of some role, or of some permission.
+const REVOKED: &str = "delete from permissions_role_permissions where role_id =
+        (select role_id from permissions_role_permissions order by random() limit 1)
+    or permission_id = (select id from auth_permission order by random() limit 1);
+    insert into permissions_role_permissions (role_id, permission_id)
+        select r.id, p.id from permissions_role r, auth_permission p order by random() limit 5
+        on conflict do nothing; ";
+
+/// What another system's replication writes here: no trigger fires, no foreign key is checked.
+const AS_REPLICA: &str = "set local session_replication_role = replica;
+    update clients_client set client_name = left(client_name, 30) || '~'
+        where id = (select id from clients_client order by random() limit 1);
+    update deals_deal set deal_value = deal_value + 1, verification_status = 'verified'
+        where id = (select id from deals_deal order by random() limit 1);
+    update authentication_user set is_active = not is_active
+        where id = (select id from authentication_user order by random() limit 1);
+    set local session_replication_role = origin; ";
+
+/// Some deals once more, as lines for COPY.
+const DEALS: &str = "select concat_ws(E'\\t', gen_random_uuid(), 'C' || gen_random_uuid(),
+        organization_id, client_id, replace(deal_name, E'\\t', ' '), deal_value, verification_status,
+        payment_status, payment_method, source_type, deal_date, created_at, updated_at)
+    from deals_deal order by random() limit 3";
+
+const COPY: &str =
+    "copy deals_deal (id, deal_id, organization_id, client_id, deal_name, deal_value,
+    verification_status, payment_status, payment_method, source_type, deal_date, created_at,
+    updated_at) from stdin";
+
 /// What a nightly synchronization does.
 const RELOADED: &str = "create temporary table grants on commit drop as
     select role_id, permission_id from permissions_role_permissions;
@@ -59,12 +92,12 @@ pub fn start(stage: &Arc<Stage>, seed: u64) -> JoinSet<()> {
 /// The demo's rows, few of them.
 pub async fn load_rows(stage: &Stage) {
     let rows = std::fs::read_to_string(root().join("sql/demo/data.sql")).unwrap();
-    stage.world.postgres.execute(&format!("{SIZES} {EMPTY} {rows}")).await.unwrap();
+    stage.primary().execute(&format!("{SIZES} {EMPTY} {rows}")).await.unwrap();
 }
 
 /// A session that is made anew when it is lost.
-struct Session {
-    stage: Arc<Stage>,
+pub struct Session {
+    pub stage: Arc<Stage>,
     client: Option<Client>,
 }
 
@@ -73,10 +106,10 @@ impl Session {
         Session { stage: Arc::clone(stage), client: None }
     }
 
-    async fn client(&mut self) -> Option<&Client> {
+    pub async fn client(&mut self) -> Option<&Client> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             self.client = None;
-            let client = self.stage.world.postgres.client().await.ok()?;
+            let client = self.stage.primary().client().await.ok()?;
             let prologue = "set lock_timeout = '300ms'; set client_min_messages = error";
             client.batch_execute(prologue).await.ok()?;
             self.client = Some(client);
@@ -85,7 +118,7 @@ impl Session {
     }
 
     /// The first row's columns; `None`: it was refused, or nobody knows what came of it.
-    async fn run(&mut self, sql: &str) -> Option<Vec<String>> {
+    pub async fn run(&mut self, sql: &str) -> Option<Vec<String>> {
         let Some(client) = self.client().await else {
             // The server is being restarted.
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -110,12 +143,22 @@ async fn write_anything(stage: Arc<Stage>, seed: u64, number: u32) {
     let mut session = Session::new(&stage);
     let prepared = format!("of writer {number}");
     while !stage.writing.is_set() {
-        let mut sql = format!("begin; {}", writer.body());
+        if writer.chance(15) {
+            copy_deals(&mut session).await;
+        }
+        let hasty = if stage.hasty.is_set() { "set local synchronous_commit = off;" } else { "" };
+        let mut sql = format!("begin; {hasty} {}", writer.body());
         if writer.chance(12) {
             sql += LARGE;
         }
         if writer.chance(20) {
             sql += RELOADED;
+        }
+        if writer.chance(12) {
+            sql += REVOKED;
+        }
+        if writer.chance(12) {
+            sql += AS_REPLICA;
         }
         let two_phases = writer.chance(10);
         match (two_phases, writer.chance(8)) {
@@ -126,14 +169,30 @@ async fn write_anything(stage: Arc<Stage>, seed: u64, number: u32) {
         let done = session.run(&sql).await.is_some();
         stage.ledger.count(if done { "transactions" } else { "refused" });
         if two_phases {
-            finish_prepared(&stage, &mut session, &prepared, writer.chance(3)).await;
+            finish_prepared(&mut session, &prepared, writer.chance(3)).await;
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20))).await;
     }
 }
 
+/// Loads some deals; those of the time before go in one statement.
+async fn copy_deals(session: &mut Session) -> Option<()> {
+    session.run("delete from deals_deal where deal_id like 'C%' and random() < 0.7").await?;
+    let client = session.client().await?;
+    let mut lines = String::new();
+    for row in client.query(DEALS, &[]).await.ok()? {
+        lines += row.get::<_, &str>(0);
+        lines += "\n";
+    }
+    let mut sink = pin!(client.copy_in(COPY).await.ok()?);
+    sink.send(Bytes::from(lines)).await.ok()?;
+    let copied = sink.finish().await.ok()?;
+    session.stage.ledger.note(|tally| *tally.counts.entry("copied").or_default() += copied);
+    Some(())
+}
+
 /// Ends what was prepared, if it was: it outlives every restart of the server.
-async fn finish_prepared(stage: &Stage, session: &mut Session, name: &str, roll_back: bool) {
+pub async fn finish_prepared(session: &mut Session, name: &str, roll_back: bool) {
     tokio::time::sleep(Duration::from_millis(fastrand::u64(0..100))).await;
     let verb = if roll_back { "rollback" } else { "commit" };
     let there = format!("select gid from pg_prepared_xacts where gid = '{name}'");
@@ -143,7 +202,7 @@ async fn finish_prepared(stage: &Stage, session: &mut Session, name: &str, roll_
             Some(_) => _ = session.run(&format!("{verb} prepared '{name}'")).await,
             None => {}
         }
-        stage.ledger.count("prepared");
+        session.stage.ledger.count("prepared");
     }
 }
 
@@ -154,23 +213,15 @@ async fn write_versions(stage: Arc<Stage>, number: u32) {
     let rows: Vec<u32> = (1..=ROWS).filter(|row| row % VERSION_WRITERS == number).collect();
     while !stage.writing.is_set() {
         let row = rows[fastrand::usize(0..rows.len())];
-        if let Some((version, by)) = raise(&mut session, row).await {
-            stage.ledger.committed(row, version, by);
-            if fastrand::u8(0..3) == 0 {
-                read_own(&stage, row, version, by).await;
+        if let Some(committed) = raise(&mut session, row).await {
+            stage.ledger.committed(row, committed);
+            // A crash may take a hasty one back.
+            if committed.heard && committed.hasty.is_none() && fastrand::u8(0..3) == 0 {
+                read_own(&stage, row, committed.version, committed.by).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(1..15))).await;
     }
-}
-
-/// A version more, and a position that its commit ends at or below.
-async fn raise(session: &mut Session, row: u32) -> Option<(u64, Lsn)> {
-    let sql = format!("update item set version = version + 1 where id = {row} returning version");
-    let version = session.run(&sql).await?.first()?.parse().unwrap();
-    // Of a session that was lost in between nobody knows; then it is not noted.
-    let by = session.run("select pg_current_wal_flush_lsn()::text").await?;
-    Some((version, by.first()?.parse().unwrap()))
 }
 
 async fn read_own(stage: &Stage, row: u32, version: u64, by: Lsn) {
@@ -208,7 +259,9 @@ async fn mark_and_change(stage: Arc<Stage>) {
         let key = format!("prs_cache:1:v1:item:{row}");
         let marked: redis::RedisResult<()> = values.set_ex(key, MARK, 3600).await;
         // Whether or not it was: it must go.
-        while raise(&mut session, row).await.is_none() {}
+        while raise(&mut session, row).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         if marked.is_ok() {
             stage.ledger.count("marked");
         }

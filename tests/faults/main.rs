@@ -16,9 +16,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod audit;
 mod inflict;
 mod ledger;
 mod load;
+mod raise;
 mod readers;
 mod rest;
 mod schedule;
@@ -27,6 +29,7 @@ mod stage;
 mod support;
 #[path = "../default_mapping_complete/universe.rs"]
 mod universe;
+mod what;
 #[path = "../default_mapping_complete/writer.rs"]
 mod writer;
 
@@ -34,10 +37,12 @@ use std::time::{Duration, Instant};
 
 use ledger::Tally;
 use redis::AsyncCommands as _;
-use schedule::{Act, Fault, Place, Plan, What};
+use schedule::{Act, Fault, Place, Plan};
 use stage::Stage;
 use support::PATIENCE;
 use tokio::task::JoinSet;
+use unstale::pipeline::points::Point;
+use what::What;
 
 /// How many acts `make faults` plays of a seed.
 const ACTS: usize = 3;
@@ -48,19 +53,19 @@ async fn play(plan: &Plan, without_gate: bool) -> Tally {
     let stage = Stage::new(plan.place, without_gate).await;
     for act in &plan.acts {
         load::load_rows(&stage).await;
-        stage.writing.set(false);
-        stage.reading.set(false);
+        stage.writing.clear();
+        stage.reading.clear();
         let mut writers = load::start(&stage, plan.seed);
         let mut readers = readers::start(&stage);
         stage.play(act).await;
         until_enough(&stage).await;
-        stage.writing.set(true);
+        stage.writing.set();
         ended("writers", &mut writers).await;
         stage.settle().await;
-        stage.reading.set(true);
+        stage.reading.set();
         ended("readers", &mut readers).await;
         rest::compare(&stage).await;
-        rest::audit(&stage).await;
+        audit::audit(&stage).await;
         if !stage.ledger.tally().is_clean() {
             break;
         }
@@ -131,6 +136,30 @@ async fn nothing_stale_is_left_whatever_goes_wrong_where_commits_wait_for_a_stan
 async fn nothing_stale_is_left_whatever_goes_wrong_where_redis_keeps_its_data() {
     assert!(Plan::new(APPENDS, 1).place.appends);
     holds(APPENDS, 1).await;
+}
+
+/// Each of them, and each must come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stale_is_left_by_who_dies_at_any_of_the_named_points() {
+    let place = Place { standby: None, appends: false, streaming: true };
+    let stage = Stage::new(place, false).await;
+    load::load_rows(&stage).await;
+    let mut writers = load::start(&stage, 0);
+    let mut readers = readers::start(&stage);
+    for (number, point) in (1..).zip(Point::ALL) {
+        stage.until_ready().await;
+        let what = What::DaemonKilledAt(point);
+        stage.inflict(&Fault { at: Duration::ZERO, lasts: PATIENCE, what }).await;
+        assert_eq!(stage.ledger.tally().of("killed_at_points"), number, "{point:?} was not met");
+    }
+    stage.writing.set();
+    ended("writers", &mut writers).await;
+    stage.settle().await;
+    stage.reading.set();
+    ended("readers", &mut readers).await;
+    rest::compare(&stage).await;
+    let tally = stage.ledger.tally();
+    assert!(tally.is_clean(), "{tally}");
 }
 
 /// How many seeds `make test-long` takes.

@@ -91,10 +91,15 @@ async fn look_once(stage: &Stage, values: &mut MultiplexedConnection) -> Result<
 
 /// Any entry of any cache, by the library's leases.
 async fn fill(stage: Arc<Stage>) {
-    let reader = Reader::new(&stage.world);
+    let mut primary = stage.primary().url();
+    let mut reader = Reader::of(&stage.world, &primary);
     let mapping = Arc::clone(&reader.mapping);
     let caches: Vec<_> = mapping.caches().map(|(_, cache)| cache).collect();
     while !stage.reading.is_set() {
+        if primary != stage.primary().url() {
+            primary = stage.primary().url();
+            reader = Reader::of(&stage.world, &primary);
+        }
         let cache = caches[fastrand::usize(0..caches.len())];
         let names = cache.template.parameters().filter(|name| *name != GENERATION);
         let values: Vec<(&str, String)> = names.map(|name| (name, any(name))).collect();

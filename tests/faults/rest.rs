@@ -1,10 +1,10 @@
-//! When it is quiet: every cached value against the database, every counter against the log.
+//! When it is quiet: every cached value against the database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use redis::AsyncCommands as _;
 
-use crate::load::{MARK, MARKED};
+use crate::load::MARK;
 use crate::stage::{Stage, default_configuration};
 use crate::universe::{Place, Universe};
 
@@ -15,7 +15,7 @@ const ANY_GENERATION: &str = "f00d";
 
 /// Compares all that is cached. Nobody writes, and all is applied.
 pub async fn compare(stage: &Stage) {
-    let client = stage.world.postgres.client().await.unwrap();
+    let client = stage.primary().client().await.unwrap();
     let loaded = default_configuration();
     let queries = unstale::config::queries(&loaded.config, loaded.source.base_dir()).unwrap();
     let universe = Universe::new(&loaded.config, &queries, &client).await;
@@ -25,7 +25,7 @@ pub async fn compare(stage: &Stage) {
         scopes.extend(scope);
         expected.insert(key, value);
     }
-    for row in client.query("select id, version from item", &[]).await.unwrap() {
+    for row in client.query("select id, version::bigint from item", &[]).await.unwrap() {
         let (id, version): (i32, i64) = (row.get(0), row.get(1));
         expected.insert(format!("v1:item:{id}"), version.to_string());
     }
@@ -65,89 +65,4 @@ fn known_as(key: &str, generations: &BTreeSet<String>) -> Option<String> {
         None => Some(key.to_owned()),
         Some(one) => generations.contains(one).then(|| key.replace(one, ANY_GENERATION)),
     }
-}
-
-/// What the daemon of the moment has counted, and what it has written into its log.
-pub async fn audit(stage: &Stage) {
-    let daemon = stage.daemon.lock().await;
-    // Of one that has ended by itself enough is known.
-    let Some((_, metrics)) = daemon.get("/metrics").await else { return };
-    let log = daemon.log();
-    let gaps = gaps(&log);
-    let drops = count_by(&log, "dropping a whole cache", &["cache", "reason"]);
-    let counted = [
-        ("gaps", counters(&metrics, "unstale_gaps_total"), gaps),
-        ("escalations", counters(&metrics, "unstale_escalations_total"), drops),
-    ];
-    let applied = log.lines().filter(|line| line.contains("applied transactions="));
-    let applied: Vec<&str> = applied.collect();
-    let sum = |field: &str| -> u64 {
-        applied.iter().filter_map(|line| self::field(line, field)?.parse::<u64>().ok()).sum()
-    };
-    let total = |name: &str| counters(&metrics, name).values().sum::<u64>();
-    let sums = [
-        ("transactions", total("unstale_transactions_total"), sum("transactions")),
-        ("invalidations", total("unstale_invalidations_total"), sum("keys")),
-    ];
-    // A mark is beside the protocol until its row changes, and that is what the daemon says.
-    let stale = log.lines().filter(|line| line.contains("a cached value is stale"));
-    let stale = stale.filter(|line| !field(line, "key").is_some_and(is_marked));
-    let stale: Vec<String> =
-        stale.map(|line| format!("by the daemon's own audit: {line}")).collect();
-    stage.ledger.note(|tally| {
-        for (what, counted, logged) in counted {
-            if counted != logged {
-                tally.other.push(format!("{what}: counted {counted:?}, logged {logged:?}"));
-            }
-        }
-        for (what, counted, logged) in sums {
-            if counted != logged {
-                tally.other.push(format!("{what}: counted {counted}, logged {logged}"));
-            }
-        }
-        tally.stale_stored.extend(stale);
-    });
-}
-
-fn is_marked(key: &str) -> bool {
-    let row = key.rsplit_once("v1:item:").and_then(|(_, row)| row.parse().ok());
-    row.is_some_and(|row| MARKED.contains(&row))
-}
-
-/// How many gaps there were, by reason.
-pub fn gaps(log: &str) -> BTreeMap<String, u64> {
-    count_by(log, "gap: everything managed was dropped", &["reason"])
-}
-
-/// The counters of a family that are not zero, by the values of their labels.
-fn counters(metrics: &str, family: &str) -> BTreeMap<String, u64> {
-    metrics
-        .lines()
-        .filter_map(|line| {
-            let rest = line.strip_prefix(family)?;
-            let (labels, value) = rest.rsplit_once(' ')?;
-            let mut values: Vec<&str> = labels.split('"').skip(1).step_by(2).collect();
-            values.sort_unstable();
-            Some((values.join(" "), value.parse().ok()?))
-        })
-        .filter(|(_, value)| *value > 0)
-        .collect()
-}
-
-/// How many lines with this message there are, by the values of these fields.
-fn count_by(log: &str, message: &str, fields: &[&str]) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for line in log.lines().filter(|line| line.contains(message)) {
-        let mut values: Vec<&str> = fields.iter().filter_map(|name| field(line, name)).collect();
-        values.sort_unstable();
-        *counts.entry(values.join(" ")).or_default() += 1;
-    }
-    counts
-}
-
-/// A field's value in a line of the log.
-fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
-    let (_, rest) = line.split_once(&format!(" {name}="))?;
-    let end = rest.find(' ').unwrap_or(rest.len());
-    rest.get(..end).map(|value| value.trim_matches('"'))
 }

@@ -6,21 +6,27 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
-use unstale::config::TEST_WITHOUT;
 use unstale::pipeline::points::Point;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
+use crate::audit;
 use crate::ledger::Ledger;
-use crate::rest;
-use crate::schedule::{Part, Place};
+use crate::schedule::Place;
 use crate::support::api::{Client, Site};
 use crate::support::points::Points;
-use crate::support::{Daemon, World, free_port, root};
+use crate::support::standby::follow;
+use crate::support::stop::Stop;
+use crate::support::{Daemon, PATIENCE, World, free_port, root};
+use crate::what::Part;
 
-/// After everything is mended: longer than any pause of the daemon's.
-const RECOVERY: Duration = Duration::from_secs(60);
+/// After everything is mended: longer than any pause of the daemon's, on a machine that is busy
+/// with other things, too.
+const RECOVERY: Duration = PATIENCE.saturating_mul(4);
 
 const SIGKILL: i32 = 9;
+
+/// How long the server waits for a sign of life.
+const SILENCE: &str = "5s";
 
 /// How many numbered rows there are whose versions are followed.
 pub const ROWS: u32 = 24;
@@ -54,23 +60,11 @@ insert into item select i, 1 from generate_series(1, 2000) i;
 alter publication unstale add table item;
 ";
 
-/// Told to stop, or not yet.
-#[derive(Default)]
-pub struct Stop(AtomicBool);
-
-impl Stop {
-    pub fn set(&self, stop: bool) {
-        self.0.store(stop, Ordering::Relaxed);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 pub struct Stage {
     pub world: World,
     pub standby: Option<Postgres>,
+    /// The standby has taken over.
+    promoted: AtomicBool,
     pub to_redis: Proxy,
     pub to_postgres: Proxy,
     pub points: Points,
@@ -80,6 +74,8 @@ pub struct Stage {
     pub parts: [Mutex<()>; Part::ALL.len()],
     pub writing: Stop,
     pub reading: Stop,
+    /// Nobody waits until the WAL is written.
+    pub hasty: Stop,
     /// Where the daemon of the moment serves.
     api: AtomicU16,
     without_gate: bool,
@@ -90,7 +86,8 @@ impl Stage {
         let postgres = Postgres::builder()
             .setting("max_prepared_transactions", 20)
             .setting("logical_decoding_work_mem", "64kB")
-            .setting("wal_sender_timeout", "5s")
+            // What nobody waits for stays unwritten.
+            .setting("wal_writer_delay", "10s")
             .start();
         let redis = if place.appends {
             Redis::builder().setting("appendonly", "yes").start()
@@ -103,12 +100,12 @@ impl Stage {
         world.reconfigure(|toml| toml + ITEMS);
         let mut standby = None;
         if let Some(commit) = place.standby {
-            let started = world.postgres.standby().start().await.unwrap();
-            world.postgres.set("synchronous_commit", commit).await.unwrap();
-            world.postgres.set("synchronous_standby_names", "standby").await.unwrap();
+            let started = follow(&world.postgres, Duration::ZERO, Some(commit)).await;
             world.set(&format!("postgres.replica_url={}", started.url()));
             standby = Some(started);
         }
+        // Not before: who copies a server on a busy machine may be silent for that long.
+        world.postgres.set("wal_sender_timeout", SILENCE).await.unwrap();
         let (to_redis, to_postgres) = (world.redis_proxy().await, world.postgres_proxy().await);
         let points = world.points();
         for setting in [
@@ -119,7 +116,7 @@ impl Stage {
             "warm.enabled=true",
             "warm.after_gap=true",
             "audit.per_second=50",
-            "api.access_log=off",
+            "api.access_log=all",
         ] {
             world.set(setting);
         }
@@ -131,6 +128,7 @@ impl Stage {
         Arc::new(Stage {
             world,
             standby,
+            promoted: AtomicBool::new(false),
             to_redis,
             to_postgres,
             points,
@@ -139,9 +137,33 @@ impl Stage {
             parts: Default::default(),
             writing: Stop::default(),
             reading: Stop::default(),
+            hasty: Stop::default(),
             api,
             without_gate,
         })
+    }
+
+    /// Who is written to, by now.
+    pub fn primary(&self) -> &Postgres {
+        match &self.standby {
+            Some(standby) if self.promoted.load(Ordering::Relaxed) => standby,
+            _ => &self.world.postgres,
+        }
+    }
+
+    /// As long as it is one.
+    pub fn standby(&self) -> Option<&Postgres> {
+        self.standby.as_ref().filter(|_| !self.promoted.load(Ordering::Relaxed))
+    }
+
+    /// The primary is dead. Whoever asks for it from here on is led to the standby.
+    pub async fn take_over(&self) {
+        let Some(standby) = self.standby() else { return };
+        standby.promote().await.unwrap();
+        standby.set("wal_sender_timeout", SILENCE).await.unwrap();
+        self.promoted.store(true, Ordering::Relaxed);
+        self.to_postgres.redirect(standby.address());
+        self.to_postgres.cut();
     }
 
     /// Whom to ask.
@@ -198,7 +220,7 @@ impl Stage {
     /// Counted once a life, at its end.
     pub fn count_gaps(&self, daemon: &Daemon) {
         self.ledger.note(|tally| {
-            for (reason, count) in rest::gaps(&daemon.log()) {
+            for (reason, count) in audit::gaps(&daemon.log()) {
                 *tally.gaps.entry(reason).or_default() += count;
             }
         });
@@ -209,46 +231,66 @@ impl Stage {
         self.to_redis.resume().await;
         self.to_postgres.resume().await;
         self.world.redis.resume();
-        self.world.postgres.resume();
+        self.primary().resume();
         if self.world.redis.pid().is_none() {
             self.world.redis.start_again().await.unwrap();
         }
-        if self.world.postgres.pid().is_none() {
-            self.world.postgres.start_again().await.unwrap();
+        if self.primary().pid().is_none() {
+            self.primary().start_again().await.unwrap();
         }
+    }
+
+    /// Waits until the daemon of the moment is ready.
+    pub async fn until_ready(&self) {
+        self.daemon.lock().await.until_ready().await;
     }
 
     /// Waits until the daemon has recovered and has applied everything.
     pub async fn settle(&self) {
         let mut daemon = self.daemon.lock().await;
+        let committed = World::committed(self.primary()).await;
         let start = Instant::now();
         loop {
             self.look_at(&mut daemon, false);
             let readiness = daemon.readyz().await;
             let settled =
-                readiness.as_ref().is_some_and(|r| r["ready"] == true && r["suspects"] == 0);
+                readiness.as_ref().is_some_and(|r| r["ready"] == true && r["suspects"] == 0)
+                    && self.world.has_applied(committed).await;
             if settled || daemon.child.try_wait().unwrap().is_some() {
-                break;
+                return;
             }
-            assert!(
-                start.elapsed() < RECOVERY,
-                "the daemon has not recovered: {readiness:?}\n{}",
-                daemon.log()
-            );
+            if start.elapsed() > RECOVERY {
+                let servers = self.servers().await;
+                panic!(
+                    "the daemon has not applied {committed}: {readiness:?}\n{servers}\n{}",
+                    daemon.log()
+                );
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if daemon.child.try_wait().unwrap().is_none() {
-            self.world.settle().await;
+    }
+
+    /// What the servers say of themselves.
+    async fn servers(&self) -> String {
+        let state: Result<Vec<String>, _> = redis::cmd("HGETALL")
+            .arg("unstale:unstale:state")
+            .query_async(&mut self.world.values().await)
+            .await;
+        let mut said = format!("{state:?}");
+        for view in
+            ["pg_replication_slots", "pg_stat_replication", "pg_stat_activity", "pg_prepared_xacts"]
+        {
+            let sql = format!(
+                "select coalesce(string_agg(to_jsonb(v)::text, chr(10)), 'none') from {view} v"
+            );
+            said += &format!("\n{view}: {}", World::ask(self.primary(), &sql).await);
         }
+        said
     }
 }
 
 fn start(world: &World, without_gate: bool, elsewhere: Option<(u16, u16)>) -> Daemon {
-    let mut command = world.command("run");
-    command.env_remove(TEST_WITHOUT);
-    if without_gate {
-        command.env(TEST_WITHOUT, "gate");
-    }
+    let mut command = world.run_without(without_gate.then_some("gate"));
     let mut admin = world.admin;
     if let Some((other_admin, api)) = elsewhere {
         admin = other_admin;

@@ -121,7 +121,8 @@ impl Redis {
             && self.leases[key] == 0
     }
 
-    /// Stores a value if the token is still the lease.
+    /// Stores a value if the token is still the lease. (The script looks whether the state is valid,
+    /// too; a copy of it that does not is safe.)
     pub fn fill(&mut self, key: usize, token: Token, value: Txs, rules: &Rules) -> bool {
         let lease = self.leases[key];
         let accepted = if rules.token_check { lease == token } else { lease != 0 };
@@ -136,7 +137,9 @@ impl Redis {
     pub fn purge(&mut self, part: u8, keys: usize, rules: &Rules) -> bool {
         let part = usize::from(part);
         let key = part % keys;
-        if (part < keys) == rules.leases_before_values {
+        let is_gap = !self.state.is_some_and(|state| state.valid);
+        let leases_first = rules.leases_before_values && !is_gap;
+        if (part < keys) == leases_first {
             self.leases[key] = 0;
         } else {
             self.values[key] = None;

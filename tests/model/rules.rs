@@ -37,7 +37,9 @@ pub struct Rules {
     pub watermark_at_restart: bool,
     /// 7: a watermark behind the slot's position is a gap.
     pub slot_position: bool,
-    /// 8: leases are voided before values are purged.
+    /// 9: of a cache that is dropped, leases are voided before values are purged. (In a gap it is
+    /// always the other way round, the worst there is: what slips in goes with the second purge,
+    /// and no lease is left for that.)
     pub leases_before_values: bool,
     /// 8: the valid state is written after the purge.
     pub valid_last: bool,

@@ -11,6 +11,6 @@ mod allocation;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod properties;
-#[path = "../../fuzz/property.rs"]
+#[path = "../../fuzz/properties/pgoutput.rs"]
 mod property;
 mod recorded;

@@ -1,14 +1,11 @@
 //! One environment: its servers, its load, what disturbs it.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use unstale::config::TEST_WITHOUT;
 use unstale::sandbox::{Postgres, Redis};
 
 use crate::filler::{self, Filling, Reads};
@@ -16,6 +13,8 @@ use crate::history::History;
 use crate::oracle::{Oracle, Progress, Report, Seen};
 use crate::process::Filler as Process;
 use crate::reader;
+use crate::support::standby::follow;
+use crate::support::stop::Stop;
 use crate::support::{Daemon, PATIENCE, World, until};
 use crate::writer::{Acks, Writer};
 
@@ -111,20 +110,6 @@ impl Default for Case {
     }
 }
 
-/// Told to stop, or not yet.
-#[derive(Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 impl Case {
     /// Runs the load for `time`, and on until `enough` has happened; lets everything settle,
     /// and says what was found.
@@ -208,11 +193,7 @@ impl Case {
     }
 
     fn daemon(&self, world: &World) -> Daemon {
-        let mut command = world.command("run");
-        command.env_remove(TEST_WITHOUT);
-        if self.without_gate {
-            command.env(TEST_WITHOUT, "gate");
-        }
+        let command = world.run_without(self.without_gate.then_some("gate"));
         world.spawn_with(command, world.admin)
     }
 
@@ -221,12 +202,7 @@ impl Case {
         postgres.execute(SCHEMA).await.unwrap();
         let mut standby = None;
         if self.synchronous_commit.is_some() || self.reads != Reads::Primary {
-            let start = postgres.standby().apply_delay(self.apply_delay).start();
-            standby = Some(start.await.unwrap());
-        }
-        if let Some(commit) = self.synchronous_commit {
-            postgres.set("synchronous_commit", commit).await.unwrap();
-            postgres.set("synchronous_standby_names", "standby").await.unwrap();
+            standby = Some(follow(&postgres, self.apply_delay, self.synchronous_commit).await);
         }
         let redis = Redis::start().await.unwrap();
         let mut world = World::bare(postgres, redis, "none".as_ref());

@@ -20,9 +20,10 @@ use unstale::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
 use unstale::store::session::Address;
 
-use crate::case::{Sink, Stop, Target};
+use crate::case::{Sink, Target};
 use crate::oracle::{Claim, Seen};
 use crate::reader::Values;
+use crate::support::stop::Stop;
 
 const LIFE: Duration = Duration::from_secs(3600);
 

@@ -10,9 +10,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::case::{Sink, Stop};
+use crate::case::Sink;
 use crate::filler::{self, Filling};
 use crate::oracle::Seen;
+use crate::support::stop::Stop;
 
 const TASK: &str = "PROOF_FILLING";
 

@@ -7,8 +7,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, RedisError};
 use unstale::lsn::Lsn;
 
-use crate::case::{Sink, Stop, Target};
+use crate::case::{Sink, Target};
 use crate::oracle::{Claim, Seen};
+use crate::support::stop::Stop;
 
 /// A connection that is made when it is needed. What is read on one is of one Redis process.
 pub struct Values {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::case::{Case, Stop};
+use crate::case::Case;
 use crate::support::World;
+use crate::support::stop::Stop;
 
 /// When each version was known to be visible: its commit had returned.
 #[derive(Clone, Default)]

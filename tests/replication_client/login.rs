@@ -115,6 +115,19 @@ async fn whoever_is_turned_away_is_told_why() {
     );
 }
 
+#[tokio::test]
+async fn a_password_of_too_many_rounds_is_told_with_what_stores_it_anew() {
+    let cluster = with_methods().await;
+    // What a later Postgres stores by scram_iterations = 100001.
+    let key = "A".repeat(43) + "=";
+    let stored = format!("SCRAM-SHA-256$100001:c2FsdHNhbHRzYWx0c2FsdA==${key}:{key}");
+    cluster.sql(&format!("ALTER ROLE scram PASSWORD '{stored}'")).await;
+    let error = try_both(&cluster.url("scram:hunter2")).await.unwrap_err();
+    check(&error, Kind::Login, Class::Stop, "scram_iterations");
+    check(&error, Kind::Login, Class::Stop, r#"ALTER ROLE "scram" PASSWORD"#);
+    assert!(error.what().contains("100001 rounds"), "{error}");
+}
+
 fn options(url: &str) -> ConnectOptions {
     ConnectOptions::parse(url).unwrap()
 }

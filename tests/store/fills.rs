@@ -9,7 +9,7 @@ use unstale::lsn::Lsn;
 use unstale::sandbox::{Proxy, Redis};
 use unstale::store::fills::{Acquired, Due, Entry, Filled, Fills, Lease};
 use unstale::store::keys::ControlKeys;
-use unstale::store::purge::purge;
+use unstale::store::purge::{Shut, purge};
 use unstale::store::session::{Address, Outcome, Session, Step};
 use unstale::store::state::{Identity, Nonce, Nonces, State, closed};
 
@@ -245,7 +245,7 @@ async fn a_cache_that_is_being_dropped_gives_no_lease_and_its_old_leases_are_voi
     assert!(matches!(world.acquire(&entry("p:2")).await, Acquired::Closed));
     let other = Entry { cache: "data".to_owned(), ..entry("q:1") };
     world.lease(&other).await;
-    purge(&world.session, &[b"p:"]).await.unwrap();
+    purge(&world.session, &[b"p:"], Shut::Caches).await.unwrap();
     world.step(&[], &[closed(&[])]).await;
     assert_eq!(before.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
     world.lease(&entry("p:1")).await;
@@ -438,7 +438,7 @@ async fn what_is_refreshed_goes_with_everything_else() {
     // As a whole.
     world.step(&[], &[closed(&["org_data"])]).await;
     assert!(matches!(world.refresh("p:3").await, Due::Closed));
-    assert_eq!(purge(&world.session, &[b"p:"]).await.unwrap(), 2);
+    assert_eq!(purge(&world.session, &[b"p:"], Shut::Caches).await.unwrap(), 2);
     world.step(&[], &[closed(&[])]).await;
     assert_eq!(second.fill(b"old", LIFE).await.unwrap(), Filled::Voided);
     assert_eq!((world.value("p:2").await, world.value("p:3").await), (None, None));

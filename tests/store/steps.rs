@@ -8,7 +8,7 @@ use unstale::config::model;
 use unstale::lsn::Lsn;
 use unstale::sandbox::Redis;
 use unstale::store::keys::ControlKeys;
-use unstale::store::purge::purge;
+use unstale::store::purge::{Shut, purge};
 use unstale::store::reader::Reader;
 use unstale::store::session::{Address, Outcome, Session, Step};
 use unstale::store::state::{self, Identity, Nonce, Nonces, State};
@@ -164,18 +164,20 @@ async fn a_purge_takes_what_begins_with_the_prefix_and_nothing_else() {
     let (session, mut values) = (open(&redis).await, redis.connection_db(1).await.unwrap());
     let managed: [&[u8]; 5] = [b"p*[1]?:", b"p*[1]?:a", b"p*[1]?:\xff\x00", b"q\\:^", b"q\\:^-"];
     let others: [&[u8]; 6] = [b"p", b"pX[1]?:a", b"p*1?:a", b"p*[1]x:a", b"q:^", b"unstale:other"];
-    put(&mut values, &managed).await;
-    put(&mut values, &others).await;
-    let before = all(&mut values).await.len();
-    let removed = purge(&session, &[b"p*[1]?:", b"q\\:^"]).await.unwrap();
-    assert_eq!(removed, 5);
-    assert_eq!(all(&mut values).await.len(), before - 10, "each with its lease");
-    for key in others {
-        let lease = [b"unstale:s:lease:{", key, b"}"].concat();
-        assert_eq!(values.exists::<_, u32>(&[key, &lease]).await.unwrap(), 2, "{key:?}");
+    for shut in [Shut::Caches, Shut::State] {
+        put(&mut values, &managed).await;
+        put(&mut values, &others).await;
+        let before = all(&mut values).await.len();
+        let removed = purge(&session, &[b"p*[1]?:", b"q\\:^"], shut).await.unwrap();
+        assert_eq!(removed, 5, "values, and not their leases");
+        assert_eq!(all(&mut values).await.len(), before - 10, "each with its lease");
+        for key in others {
+            let lease = [b"unstale:s:lease:{", key, b"}"].concat();
+            assert_eq!(values.exists::<_, u32>(&[key, &lease]).await.unwrap(), 2, "{key:?}");
+        }
+        assert_eq!(purge(&session, &[], shut).await.unwrap(), 0, "no prefix is not every key");
+        assert_eq!(all(&mut values).await.len(), before - 10);
     }
-    assert_eq!(purge(&session, &[]).await.unwrap(), 0, "no prefix is not every key");
-    assert_eq!(all(&mut values).await.len(), before - 10);
 }
 
 #[tokio::test]
@@ -187,7 +189,7 @@ async fn a_purge_of_a_hundred_thousand_keys_goes_in_small_steps() {
          for i = 1, 50000 do redis.call('SET', 'other:' .. i, 'x') end",
     );
     let _: () = fill.invoke_async(&mut values).await.unwrap();
-    assert_eq!(purge(&session, &[b"p:"]).await.unwrap(), 100_000);
+    assert_eq!(purge(&session, &[b"p:"], Shut::Caches).await.unwrap(), 100_000);
     let left: u32 = redis::cmd("DBSIZE").query_async(&mut values).await.unwrap();
     assert_eq!(left, 50_000);
     let stats: String =
@@ -255,19 +257,20 @@ async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() 
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
     // Some ask for several keys, some of which are not there; every seventh goes away at once.
     let read = async |number: usize| {
-        let keys: Vec<String> = ["v", "none", "v"][..=number % 3]
+        let keys: Vec<Vec<u8>> = ["v", "none", "v"][..=number % 3]
             .iter()
-            .map(|kind| format!("{kind}:{number}"))
+            .map(|kind| format!("{kind}:{number}").into_bytes())
             .collect();
         let patience = Duration::from_secs(if number.is_multiple_of(7) { 0 } else { 30 });
-        let Ok(found) = tokio::time::timeout(patience, reader.get(&keys)).await else {
+        let Ok(found) = tokio::time::timeout(patience, reader.get(keys.clone())).await else {
             return assert!(number.is_multiple_of(7), "it was not answered");
         };
         let found = found.unwrap();
+        assert_eq!(found.keys, keys);
         assert_eq!(found.certificate, Some(Lsn(42)));
         let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8(bytes).unwrap());
         let values: Vec<Option<String>> = found.values.into_iter().map(text).collect();
-        let expected = keys.iter().map(|key| key.starts_with('v').then(|| format!("of {number}")));
+        let expected = keys.iter().map(|key| key.starts_with(b"v").then(|| format!("of {number}")));
         assert_eq!(values, expected.collect::<Vec<_>>());
     };
     futures_util::future::join_all((0..READERS).map(read)).await;
@@ -279,9 +282,10 @@ async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() 
 
     // Without a certificate nothing is to be believed; without Redis nobody waits.
     let _: () = connection.del("unstale:s:fresh").await.unwrap();
-    assert_eq!(reader.get(&["v:1"]).await.unwrap().certificate, None);
+    assert_eq!(reader.get(vec![b"v:1".to_vec()]).await.unwrap().certificate, None);
     redis.stop().await.unwrap();
-    let all =
-        futures_util::future::join_all((0..READERS).map(async |_| reader.get(&["v:1"]).await));
+    let all = futures_util::future::join_all(
+        (0..READERS).map(async |_| reader.get(vec![b"v:1".to_vec()]).await),
+    );
     assert!(all.await.iter().all(Result::is_err));
 }

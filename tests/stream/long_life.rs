@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{World, lacks};
+use crate::support::{World, lacks, until};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
@@ -173,6 +173,156 @@ async fn two_thousand_published_tables_and_five_hundred_rules_are_followed() {
     world.postgres.execute("drop table t_1999; create table t_2001 (id int)").await.unwrap();
     world.settle().await;
     assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 1)].into());
+    assert!(daemon.stop().await.success());
+}
+
+/// A transaction that nobody ends, a cache that nobody can change: 4 GiB of WAL and more lie
+/// between what is and what is done.
+#[tokio::test]
+async fn a_slot_that_is_4_gib_behind_is_told_of_and_catches_up_or_is_given_up() {
+    // A segment that is switched costs no disk.
+    let postgres =
+        Postgres::builder().setting("wal_init_zero", "off").setting("wal_recycle", "off");
+    let postgres = postgres.setting("max_wal_size", "64MB").start().await.unwrap();
+    postgres.execute(SCHEMA).await.unwrap();
+    let world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let daemon = world.daemon().await;
+    world.put(&["item:1", "item:2"]).await;
+    let open = world.postgres.client().await.unwrap();
+    open.batch_execute("begin; update item set name = 'open' where id = 5").await.unwrap();
+    world.redis.pause().await;
+    touch(&world, 1).await;
+    let write = "do $$ begin for i in 1..260 loop
+                     perform pg_logical_emit_message(false, 'x', 'y'); perform pg_switch_wal();
+                 end loop; end $$";
+    world.postgres.execute(write).await.unwrap();
+    const GIB_4: f64 = 4_294_967_296.0;
+    daemon.until_at_least("unstale_replication_lag_bytes", GIB_4).await;
+    assert!(daemon.readyz().await.unwrap()["lag_bytes"].as_f64().unwrap() >= GIB_4);
+    // The stream is ahead of Redis; what is applied is not, and the slot keeps what it needs.
+    let first = world.confirmed_flush().await;
+    assert!(world.wal_end().await.bytes_since(first) >= 1 << 32);
+    world.redis.resume();
+    world.until_gone("item:1").await;
+    world.settle().await;
+    assert_eq!(world.keys().await, ["item:2".to_owned()].into(), "{}", daemon.log());
+    until("all to be applied", async || {
+        (daemon.metric("unstale_replication_lag_bytes").await < 1e6).then_some(())
+    })
+    .await;
+
+    // The open transaction holds the slot's beginning back.
+    daemon.until_at_least("unstale_slot_retained_bytes", GIB_4).await;
+    daemon.until_metric(r#"unstale_slot_wal_status{status="extended"}"#, 1.0).await;
+    daemon.until_metric("unstale_slot_safe_wal_bytes", -1.0).await;
+    // A bound so far off that nobody may cut the figure.
+    world.postgres.set("max_slot_wal_keep_size", "2000GB").await.unwrap();
+    daemon.until_at_least("unstale_slot_safe_wal_bytes", 1e12).await;
+    // One that it is past already: told, while there is a moment left.
+    world.postgres.set("max_slot_wal_keep_size", "64MB").await.unwrap();
+    daemon.until_metric(r#"unstale_slot_wal_status{status="unreserved"}"#, 1.0).await;
+    daemon.until_log("the slot is about to be lost").await;
+    assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 1)].into());
+    let giving_up = tokio::spawn({
+        let client = world.postgres.client().await.unwrap();
+        async move { client.batch_execute("checkpoint").await.unwrap() }
+    });
+    daemon.until_log("the server has invalidated the slot").await;
+    // A new slot waits for who was open before.
+    open.batch_execute("commit").await.unwrap();
+    giving_up.await.unwrap();
+    daemon.until_gap("slot_lost").await;
+    assert_eq!(world.keys().await, [].into());
+    world.put(&["item:3"]).await;
+    touch(&world, 3).await;
+    world.until_gone("item:3").await;
+    daemon.until_metric(r#"unstale_slot_wal_status{status="reserved"}"#, 1.0).await;
+    assert!(daemon.stop().await.success());
+}
+
+/// What a process holds: descriptors, threads.
+fn held_by(pid: u32) -> [usize; 2] {
+    ["fd", "task"].map(|what| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count())
+}
+
+#[tokio::test]
+async fn servers_that_restart_again_and_again_cost_no_change_and_leave_nothing_behind() {
+    const ROUNDS: u32 = 20;
+    let postgres = Postgres::start().await.unwrap();
+    postgres.execute(SCHEMA).await.unwrap();
+    postgres
+        .execute("insert into item select i, 'x' from generate_series(6, 1000) i")
+        .await
+        .unwrap();
+    let redis = Redis::builder().setting("appendonly", "yes").setting("appendfsync", "always");
+    let world = world(postgres, redis.start().await.unwrap(), RULES);
+    let daemon = world.daemon().await;
+    let keys: Vec<String> = (1..=1001).map(|id| format!("item:{id}")).collect();
+    world.put(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    world.settle().await;
+    let connections = async || -> (usize, usize) {
+        let sql =
+            "select count(*)::text from pg_stat_activity where application_name like 'unstale%'";
+        let clients: String =
+            redis::cmd("CLIENT").arg("LIST").query_async(&mut world.values().await).await.unwrap();
+        (world.query_one(sql).await.parse().unwrap(), clients.lines().count())
+    };
+    let (before, held) = (connections().await, held_by(daemon.pid()));
+
+    let mut done = 0;
+    for round in 1..=ROUNDS {
+        // Under load until the moment of the restart, in which a commit may or may not be.
+        let client = world.postgres.client().await.unwrap();
+        let last = round * 1000 / ROUNDS;
+        while done < last {
+            let id = done + 1;
+            client
+                .batch_execute(&format!("update item set name = 'y' where id = {id}"))
+                .await
+                .unwrap();
+            done = id;
+            if done == last - 5 {
+                world.redis.restart().await.unwrap();
+            }
+        }
+        drop(client);
+        world.postgres.restart(Shutdown::Fast).await.unwrap();
+    }
+    daemon.until_ready().await;
+    world.settle().await;
+    assert_eq!(world.keys().await, ["item:1001".to_owned()].into(), "{}", daemon.log());
+    assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 1)].into(), "{}", daemon.log());
+
+    until("no more connections than before", async || {
+        let (now, [files, threads]) = (connections().await, held_by(daemon.pid()));
+        let fewer = now.0 <= before.0 && now.1 <= before.1;
+        // Threads that block are kept for a while.
+        (fewer && files <= held[0] + 4 && threads <= held[1] + 16).then_some(())
+    })
+    .await;
+    // Each change of state is told once: gone, not there yet, starting, and there again.
+    let log = daemon.log();
+    let loud =
+        log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).count();
+    assert!(loud <= usize::try_from(ROUNDS).unwrap() * 8, "{loud} lines\n{log}");
+    assert!(daemon.stop().await.success());
+}
+
+/// Hours without a server are a line or two, not one for each try.
+#[tokio::test]
+async fn a_server_that_stays_away_is_told_of_once() {
+    let postgres = Postgres::start().await.unwrap();
+    postgres.execute(SCHEMA).await.unwrap();
+    let world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let daemon = world.daemon().await;
+    world.postgres.stop(Shutdown::Fast).await.unwrap();
+    daemon.until_not_ready().await;
+    daemon.until_at_least(r#"unstale_reconnects_total{service="postgres"}"#, 6.0).await;
+    let log = daemon.log();
+    let told = log.lines().filter(|line| line.contains("the run has ended")).count();
+    assert!((1..=3).contains(&told), "{told} lines\n{log}");
+    world.postgres.start_again().await.unwrap();
+    daemon.until_ready().await;
     assert!(daemon.stop().await.success());
 }
 

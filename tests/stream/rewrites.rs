@@ -185,6 +185,45 @@ async fn a_rewrite_that_is_told_of_is_applied_like_any_other_change() {
     assert!(daemon.stop().await.success());
 }
 
+/// Nobody has to look: a partition's rows come and go with the commit.
+#[tokio::test]
+async fn a_partition_that_is_told_of_comes_and_goes_with_its_commit() {
+    let (world, daemon) = announced().await;
+    let client = world.postgres.client().await.unwrap();
+    let mut values = world.values().await;
+    let make = "create table part_2 (id int primary key, org bigint not null);
+                alter table part_2 replica identity full;
+                insert into part_2 values (11, 7);
+                create table stray (like item); create table elder (like item);
+                alter table stray add n int; alter table stray inherit elder";
+    let attach = "alter table part attach partition part_2 for values from (10) to (20)";
+    let detach = "alter table part detach partition part_2";
+    let (all, without) = (vec!["item:1", "part:7"], vec!["item:1"]);
+    for (change, left) in [
+        (make.to_owned(), &all),
+        (attach.to_owned(), &without),
+        (format!("begin; {detach}; rollback"), &all),
+        (detach.to_owned(), &without),
+        (format!("begin; savepoint s; {attach}; release s; {detach}; commit"), &without),
+        // What is no table's, and what has neither partitions nor parents.
+        (
+            "alter table item set (fillfactor = 90); alter table item reset (fillfactor)"
+                .to_owned(),
+            &all,
+        ),
+        ("create view v as select 1 as n; alter view v rename to w".to_owned(), &all),
+    ] {
+        world.put(&all).await;
+        client.batch_execute(&change).await.unwrap();
+        // A commit takes some milliseconds; the daemon looks once a second.
+        world.settle_quickly(&client, &mut values).await;
+        let left = left.iter().map(|key| (*key).to_owned()).collect();
+        assert_eq!(world.keys().await, left, "{change}\n{}", daemon.log());
+    }
+    assert_eq!(daemon.gaps().await.values().sum::<u32>(), 1, "the first start's alone");
+    assert!(daemon.stop().await.success());
+}
+
 /// A TRUNCATE explains its own table's new file, and no other's that its transaction wrote anew.
 #[tokio::test]
 async fn a_rewrite_beside_a_truncate_of_another_table_is_seen() {

@@ -160,7 +160,11 @@ impl Answer {
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
         let headers = lines.filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect();
-        Some(Answer { status, headers, body: bytes[end + 4..].to_vec() })
+        let answer = Answer { status, headers, body: bytes[end + 4..].to_vec() };
+        // Whoever answers, and whatever: what has a body is not taken for something else.
+        let sniffed = answer.header("x-content-type-options") != Some("nosniff");
+        assert!(answer.body.is_empty() || !sniffed, "{answer:?}");
+        Some(answer)
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {

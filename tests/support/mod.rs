@@ -24,17 +24,20 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::process::Command;
-use unstale::config::TEST_POINTS;
+use unstale::config::{TEST_POINTS, TEST_WITHOUT};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis};
 
 pub mod acl;
 pub mod api;
 pub mod browser;
+pub mod clock;
 mod daemon;
 pub mod environment;
 mod organizations;
 mod servers;
+pub mod standby;
+pub mod stop;
 
 pub use daemon::Daemon;
 pub use organizations::org;
@@ -220,6 +223,16 @@ impl World {
         self.spawn_with(command, admin)
     }
 
+    /// The daemon, which leaves a rule of the protocol out, or none.
+    pub fn run_without(&self, rule: Option<&str>) -> Command {
+        let mut command = self.command("run");
+        match rule {
+            Some(rule) => _ = command.env(TEST_WITHOUT, rule),
+            None => _ = command.env_remove(TEST_WITHOUT),
+        }
+        command
+    }
+
     /// Starts a daemon by a command of one's own.
     pub fn spawn_with(&self, command: Command, admin: u16) -> Daemon {
         Daemon::spawn(command, admin)
@@ -273,7 +286,12 @@ impl World {
 
     /// One text from the database.
     pub async fn query_one(&self, sql: &str) -> String {
-        let client = self.postgres.client().await.expect("a client");
+        World::ask(&self.postgres, sql).await
+    }
+
+    /// One text from a server.
+    pub async fn ask(server: &Postgres, sql: &str) -> String {
+        let client = server.client().await.expect("a client");
         let rows = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         rows.iter()
             .find_map(|message| match message {
@@ -322,13 +340,27 @@ impl World {
 
     /// Waits until everything committed so far is applied.
     pub async fn settle(&self) {
-        // A commit of our own carries the watermark past whatever was written before.
-        let end = self.query_one("select pg_logical_emit_message(true, 'test', '')::text; select pg_current_wal_insert_lsn()::text").await;
-        let end: Lsn = self.wal_end().await.max(end.parse().unwrap_or_default());
-        until(&format!("the watermark to pass {end}"), async || {
-            let watermark: Lsn = self.state("watermark").await?.parse().ok()?;
-            (watermark >= end).then_some(())
-        })
-        .await;
+        self.settle_with(&self.postgres).await;
+    }
+
+    /// The same of another server, if the daemon follows that one by now.
+    pub async fn settle_with(&self, server: &Postgres) {
+        let end = World::committed(server).await;
+        let what = format!("the watermark to pass {end}");
+        until(&what, async || self.has_applied(end).await.then_some(())).await;
+    }
+
+    /// Past whatever this server has committed. A commit of our own carries the watermark there.
+    pub async fn committed(server: &Postgres) -> Lsn {
+        let below = "select pg_logical_emit_message(true, 'test', '')::text; select pg_current_wal_insert_lsn()::text";
+        let below = World::ask(server, below).await.parse().unwrap_or_default();
+        let flushed = World::ask(server, "select pg_current_wal_flush_lsn()::text").await;
+        flushed.parse::<Lsn>().expect("an LSN").max(below)
+    }
+
+    /// Whether everything below is applied.
+    pub async fn has_applied(&self, end: Lsn) -> bool {
+        let watermark = self.state("watermark").await;
+        watermark.and_then(|text| text.parse::<Lsn>().ok()).is_some_and(|is| is >= end)
     }
 }

@@ -38,7 +38,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hasher};
 
-use super::{ChangeSet, ChangeSink, Escalation, Key, LookupRows, Origin, grown};
+use super::few::{Few, RowCounts};
+use super::{ChangeSet, ChangeSink, Escalation, Key, LookupRows, Origin};
 use crate::config::model::Operation;
 use crate::mapping::model::{CacheId, TableId};
 use crate::snapshot::Xid;
@@ -60,7 +61,8 @@ pub struct RevocableChanges {
     parts: Vec<Part>,
     /// Who writes now.
     writer: Xid,
-    tallies: Vec<Tally>,
+    /// Of the caches that were reached.
+    tallies: Few<CacheId, Tally>,
     /// How many keys and rows the log holds.
     held: usize,
     scratch: Vec<u8>,
@@ -87,7 +89,7 @@ struct Part {
     xid: Xid,
     /// Where it begins in the log.
     start: usize,
-    counts: Vec<(TableId, Operation, u64)>,
+    counts: RowCounts,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,9 +107,9 @@ impl RevocableChanges {
             log: Vec::new(),
             index: HashTable::new(),
             hasher: RandomState::default(),
-            parts: vec![Part { xid, start: 0, counts: Vec::new() }],
+            parts: vec![Part { xid, start: 0, counts: RowCounts::default() }],
             writer: xid,
-            tallies: Vec::new(),
+            tallies: Few::default(),
             held: 0,
             scratch: Vec::new(),
         }
@@ -169,10 +171,8 @@ impl RevocableChanges {
     /// Costs nothing worth mentioning while under it.
     pub fn limit(&mut self, max: usize) {
         while self.held > max {
-            let largest = (0..).map(CacheId).zip(&self.tallies).max_by(|(a, x), (b, y)| {
-                // Of equals the first by name.
-                x.held.cmp(&y.held).then(b.0.cmp(&a.0))
-            });
+            // Of equals the last: the first by name.
+            let largest = self.tallies.iter().rev().max_by_key(|(_, tally)| tally.held);
             let Some((cache, _)) = largest.filter(|(_, tally)| tally.held > 0) else { return };
             self.forget_keys_of(cache);
         }
@@ -183,9 +183,7 @@ impl RevocableChanges {
     pub fn committed(self) -> ChangeSet {
         let mut out = ChangeSet::default();
         for part in self.parts {
-            for (table, operation, rows) in part.counts {
-                out.count_rows(table, operation, rows);
-            }
+            out.counts.absorb(&part.counts);
         }
         for entry in &self.log {
             if let Kind::Whole(reason) = entry.kind {
@@ -205,6 +203,7 @@ impl RevocableChanges {
                 }
                 Kind::LookupRow => {
                     out.lookup_rows(origin).insert_new(bytes);
+                    out.lookup_rows += 1;
                     out.tally(origin.cache).rows += 1;
                 }
                 Kind::Whole(_) => {}
@@ -223,7 +222,8 @@ impl RevocableChanges {
     /// The writer's own part, which begins here if it has none.
     fn own_part(&mut self) -> Option<&mut Part> {
         if self.parts.last().is_none_or(|part| part.xid != self.writer) {
-            let part = Part { xid: self.writer, start: self.log.len(), counts: Vec::new() };
+            let part =
+                Part { xid: self.writer, start: self.log.len(), counts: RowCounts::default() };
             self.parts.push(part);
         }
         self.parts.last_mut()
@@ -248,12 +248,12 @@ impl RevocableChanges {
         self.own_part();
         self.log.push(Entry { bytes, origin, kind });
         self.held += 1;
-        grown(&mut self.tallies, usize::from(origin.cache.0)).held += 1;
+        self.tallies.entry(origin.cache, Tally::default).held += 1;
     }
 
     /// The log's last entry was taken off it.
     fn forget(&mut self, entry: &Entry) {
-        let tally = grown(&mut self.tallies, usize::from(entry.origin.cache.0));
+        let tally = self.tallies.entry(entry.origin.cache, Tally::default);
         if matches!(entry.kind, Kind::Whole(_)) {
             tally.is_whole = false;
             return;
@@ -287,7 +287,7 @@ impl RevocableChanges {
             kept.push(entry);
         }
         parts.for_each(|part| part.start = kept.len());
-        let tally = grown(&mut self.tallies, usize::from(cache.0));
+        let tally = self.tallies.entry(cache, Tally::default);
         self.held -= tally.held;
         *tally = Tally { held: 0, is_whole };
         self.log = kept;
@@ -305,7 +305,7 @@ impl RevocableChanges {
 
 impl ChangeSink for RevocableChanges {
     fn is_whole(&self, cache: CacheId) -> bool {
-        self.tallies.get(usize::from(cache.0)).is_some_and(|tally| tally.is_whole)
+        self.tallies.get(cache).is_some_and(|tally| tally.is_whole)
     }
 
     fn count(&mut self, table: TableId, operation: Operation) {
@@ -316,7 +316,7 @@ impl ChangeSink for RevocableChanges {
             self.parts.last_mut()
         };
         if let Some(part) = part {
-            part.count(table, operation, 1);
+            part.counts.add(table, operation, 1);
         }
     }
 
@@ -343,7 +343,7 @@ impl ChangeSink for RevocableChanges {
     /// The cache's keys stay in the log: should this be rolled back, those that others
     /// touched before are needed.
     fn escalate(&mut self, reason: Escalation, origin: Origin) {
-        let tally = grown(&mut self.tallies, usize::from(origin.cache.0));
+        let tally = self.tallies.entry(origin.cache, Tally::default);
         if !std::mem::replace(&mut tally.is_whole, true) {
             self.own_part();
             self.log.push(Entry { bytes: Box::default(), origin, kind: Kind::Whole(reason) });
@@ -368,18 +368,9 @@ fn hash(hasher: &RandomState, kind: Kind, origin: Origin, bytes: &[u8]) -> u64 {
 }
 
 impl Part {
-    fn count(&mut self, table: TableId, operation: Operation, rows: u64) {
-        match self.counts.iter_mut().find(|(t, o, _)| (*t, *o) == (table, operation)) {
-            Some((.., count)) => *count += rows,
-            None => self.counts.push((table, operation, rows)),
-        }
-    }
-
     /// Both as one part.
     fn followed_by(mut self, later: Part) -> Part {
-        for (table, operation, rows) in later.counts {
-            self.count(table, operation, rows);
-        }
+        self.counts.absorb(&later.counts);
         self
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn content(set: &ChangeSet) -> impl PartialEq + std::fmt::Debug + use
 pub(super) fn check(set: &ChangeSet) {
     let rows: usize = set.lookups().map(|(_, rows)| rows.len()).sum();
     assert_eq!(set.len(), set.keys().count() + rows);
-    for (cache, tally) in (0..).map(CacheId).zip(&set.tallies) {
+    for (cache, tally) in set.tallies.iter() {
         let keys = set.keys().filter(|(_, origin)| origin.cache == cache).count();
         let lookups = set.lookups().filter(|(_, rows)| rows.origin().cache == cache);
         assert_eq!(tally.keys, keys);
@@ -171,4 +171,18 @@ fn changes_are_counted_by_table_and_operation() {
         ]
     );
     assert!(set.is_empty());
+}
+
+#[test]
+fn what_is_kept_is_as_long_as_what_was_reached_however_many_caches_and_tables_there_are() {
+    let mut set = ChangeSet::default();
+    let (rule, cache) = (RuleId(60_000), CacheId(60_000));
+    let origin = Origin { rule, cache, operation: Operation::Update };
+    set.count(TableId(60_000), Operation::Update);
+    set.add_key(origin, |key| key.push(b'k'));
+    set.add_lookup_row(origin, [Some("1")].into_iter());
+    assert_eq!((set.tallies.iter().count(), set.counts.iter().count()), (1, 1));
+    check(&set);
+    let kept: Vec<_> = set.take_lookups();
+    assert_eq!((kept.len(), set.len()), (1, 1));
 }

@@ -16,6 +16,11 @@ use super::super::template::{GENERATION, Template, is_parameter_name};
 /// Where the daemon keeps its own state: no cache may reach there.
 const CONTROL_PREFIX: &str = "unstale:";
 
+/// Whether some of the daemon's own keys begin with this, or it with what they begin with.
+pub(crate) fn reaches_own_keys(prefix: &str) -> bool {
+    prefix.starts_with(CONTROL_PREFIX) || CONTROL_PREFIX.starts_with(prefix)
+}
+
 /// What commands take for several caches at once.
 const RESERVED_NAMES: [&str; 4] = ["all", "strategic", "api", "user"];
 
@@ -168,7 +173,7 @@ impl CacheCompiler<'_> {
         };
         let key_prefix = &self.config.redis.key_prefix;
         let prefix = format!("{key_prefix}{}", template.prefix());
-        if prefix.starts_with(CONTROL_PREFIX) || CONTROL_PREFIX.starts_with(&prefix) {
+        if reaches_own_keys(&prefix) {
             let message =
                 format!("keys that begin with {CONTROL_PREFIX} are the daemon's own state");
             self.report(Problem::new(key, message), "begin the key with another text");

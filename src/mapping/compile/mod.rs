@@ -13,6 +13,7 @@ use crate::config::problem::{ConfigPath, Problem};
 use super::model::{Mapping, RuleId, TableId, TableModel};
 use super::name::TableName;
 use caches::Caches;
+pub(crate) use caches::reaches_own_keys;
 
 impl Mapping {
     /// Compiles the configuration's caches and tables.

@@ -46,6 +46,15 @@ impl Binaries {
         })
     }
 
+    /// Those in this folder.
+    pub(super) fn of(folder: PathBuf) -> Result<Binaries, SandboxError> {
+        Binaries::in_folder(&folder).map_err(|why| SandboxError::Missing {
+            program: "postgres",
+            looked: format!("{}: {why}", folder.display()),
+            remedy: "name the folder that holds initdb and postgres",
+        })
+    }
+
     fn in_folder(folder: &Path) -> Result<Binaries, String> {
         for program in ["postgres", "initdb"] {
             if !folder.join(program).is_file() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::binaries::Binaries;
@@ -40,9 +40,23 @@ pub struct PostgresBuilder {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
     tls: Option<ServerTls>,
+    programs: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 impl PostgresBuilder {
+    /// The installation to start, by the folder of its programs; else the one that is found.
+    pub fn programs(mut self, folder: &Path) -> Self {
+        self.programs = Some(folder.to_owned());
+        self
+    }
+
+    /// A variable of the server's environment, such as `LD_PRELOAD`.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A line of `postgresql.conf`; it is quoted here. `fsync` is off by
     /// default, `wal_level` is `logical`.
     pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
@@ -74,6 +88,7 @@ impl PostgresBuilder {
         let mut settings: Vec<_> =
             DEFAULTS.iter().map(|(name, value)| setting(name, *value)).collect();
         let (own, hba, identity) = (self.settings, self.hba.join("\n"), self.tls);
+        let (programs, environment) = (self.programs, self.environment);
         let prepare = move |place: &Place| {
             let data = data_dir(&place.folder);
             template::instantiate(&place.binaries, place.account, &data)?;
@@ -93,7 +108,8 @@ impl PostgresBuilder {
                 .and_then(|trusting| fs::write(&file, format!("{hba}\n{trusting}")))
                 .map_err(SandboxError::io(format!("write {}", file.display())))
         };
-        let place = Place::prepared(prepare).await?;
+        let find = move || programs.map_or_else(Binaries::find, Binaries::of);
+        let place = Place::prepared(find, prepare).await?.with(environment);
         let (binaries, account) = (place.binaries.clone(), place.account);
         let started = place.start().await;
         if plain && matches!(started, Err(SandboxError::Ended { .. })) {
@@ -109,23 +125,31 @@ pub(super) struct Place {
     pub(super) binaries: Binaries,
     pub(super) account: Account,
     pub(super) folder: Folder,
+    /// Of the server alone.
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
     /// Finds the programs and makes the folder; `prepare` fills it. All of this
     /// blocks, so it leaves the runtime's workers alone.
     pub(super) async fn prepared(
+        find: impl FnOnce() -> Result<Binaries, SandboxError> + Send + 'static,
         prepare: impl FnOnce(&Place) -> Result<(), SandboxError> + Send + 'static,
     ) -> Result<Place, SandboxError> {
         let work = tokio::task::spawn_blocking(move || {
-            let binaries = Binaries::find()?;
+            let binaries = find()?;
             let account = Account::for_postgres()?;
             let folder = Folder::create("postgres", account)?;
-            let place = Place { binaries, account, folder };
+            let place = Place { binaries, account, folder, environment: Vec::new() };
             prepare(&place)?;
             Ok(place)
         });
         work.await.map_err(|error| SandboxError::io("prepare Postgres")(error.into()))?
+    }
+
+    fn with(mut self, environment: Vec<(String, String)>) -> Place {
+        self.environment = environment;
+        self
     }
 
     /// Starts the server; on another port if somebody was quicker.
@@ -136,6 +160,7 @@ impl Place {
             account: self.account,
             port: Port::reserve()?,
             folder: self.folder,
+            environment: self.environment,
         };
         let mut attempt = 1;
         loop {

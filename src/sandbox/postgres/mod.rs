@@ -56,6 +56,7 @@ pub struct Postgres {
     account: Account,
     port: Port,
     folder: Folder,
+    environment: Vec<(String, String)>,
 }
 
 impl Postgres {
@@ -135,6 +136,11 @@ impl Postgres {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         data_dir(&self.folder)
+    }
+
+    /// Lets a command run under the account that the server runs under.
+    pub fn run_as_owner(&self, command: &mut Command) {
+        self.account.run(command);
     }
 
     /// A program of this server's installation, such as `pg_recvlogical`.
@@ -312,7 +318,9 @@ impl Postgres {
         self.process().clone()
     }
 
-    fn log(&self) -> PathBuf {
+    /// The file of the server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("server.log")
     }
 
@@ -340,6 +348,7 @@ impl Postgres {
             .arg(format!("unix_socket_directories={}", self.socket_dir().display()))
             .current_dir(self.folder.path())
             .env("LC_ALL", "C")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors);

@@ -62,6 +62,8 @@ impl<'a> StandbyBuilder<'a> {
             self.application_name,
         );
         let (slot, settings) = (self.slot, self.settings);
+        // The primary's own version, whichever would be found.
+        let binaries = self.primary.binaries.clone();
         let prepare = move |place: &Place| {
             let data = data_dir(&place.folder);
             let mut backup = Command::new(place.binaries.program("pg_basebackup"));
@@ -75,6 +77,6 @@ impl<'a> StandbyBuilder<'a> {
             template::run(place.account, &mut backup)?;
             append_settings(&data, &settings)
         };
-        Place::prepared(prepare).await?.start().await
+        Place::prepared(move || Ok(binaries), prepare).await?.start().await
     }
 }

@@ -139,7 +139,7 @@ fn touch(set: &mut impl ChangeSink, step: Option<Step>) {
 fn consistent(changes: &RevocableChanges) {
     let held = changes.log.iter().filter(|entry| !matches!(entry.kind, Kind::Whole(_))).count();
     assert_eq!((held, held), (changes.held, changes.index.len()));
-    assert_eq!(held, changes.tallies.iter().map(|tally| tally.held).sum::<usize>());
+    assert_eq!(held, changes.tallies.iter().map(|(_, tally)| tally.held).sum::<usize>());
     for (at, entry) in changes.log.iter().enumerate() {
         let found = changes.index.find(entry.hash(&changes.hasher), |other| *other == at);
         assert_eq!(found.is_some(), !matches!(entry.kind, Kind::Whole(_)));

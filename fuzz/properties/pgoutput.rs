@@ -1,5 +1,5 @@
 //! What must hold of the decoder whatever the bytes are. Used by the fuzz target
-//! and, on a bounded number of inputs, by `tests/pgoutput/properties.rs`.
+//! and, on a bounded number of inputs, by `tests/pgoutput` and `tests/fuzzed`.
 
 use unstale::pgoutput::decode::{Context, Protocol, Streaming, decode};
 use unstale::pgoutput::encode;

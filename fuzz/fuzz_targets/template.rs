@@ -1,0 +1,9 @@
+//! `make fuzz`: see `fuzz/README.md`.
+#![no_main]
+
+#[path = "../properties/template.rs"]
+mod property;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    property::check(input);
+});
