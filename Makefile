@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench bench-readme deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench bench-readme counts deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -65,6 +65,7 @@ test-long: setup-tests ## every test, the long ones too, and other versions of P
 	$(TEST_LONG)
 	$(DOCTEST)
 	$(MAKE) test-versions
+	$(MAKE) counts
 
 # What depends on the server, on those that this system does not package (VERSIONS="16 17 18").
 # scripts/postgres.sh says where one cannot be had; that one is skipped. The whole proof runs where
@@ -104,6 +105,10 @@ bench-readme: ## put target/bench/report.md, of the last benchmarks, into README
 		/^<!-- bench: made/ { printf "\n%s\n", report; within = 1 }' \
 		target/bench/report.md README.md > target/bench/README.md
 	@cp target/bench/README.md README.md
+
+# Minutes to build, seconds to run. The allocations among them are compared in `make test`, too.
+counts: setup-bench ## instructions and allocations a change, beside benches/counts/baseline.json
+	cargo run --locked --quiet --profile counts --features counts --bin unstale-counts
 
 deny: ## licences, advisories and sources of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \

@@ -22,7 +22,7 @@ use support::daemon::{Daemon, log_to};
 use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::readers::{Reader, Seen, read_while};
-use support::report::{Samples, Table, publish};
+use support::report::{Column, Samples, Table, publish};
 use support::{machine, progress, size};
 
 const SLOT: &str = "purge";
@@ -80,7 +80,7 @@ const WAYS: [(Way, &str); 3] = [
 ];
 
 /// What is told of each way, with how many decimals, and what becomes of its rounds.
-const COLUMNS: [(&str, usize, fn(&Samples) -> f64); 11] = [
+const COLUMNS: [Column; 11] = [
     ("took s", 1, Samples::median),
     ("calm p50 ms", 3, Samples::median),
     ("calm p99 ms", 3, Samples::median),
@@ -194,7 +194,12 @@ struct Lab {
     seconds: u64,
 }
 
-#[expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
+#[expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a benchmark fails by panicking"
+)]
 impl Lab {
     async fn round(&self, way: Way) -> [f64; COLUMNS.len()] {
         let mut daemon = self.daemon(&[]).await;

@@ -32,7 +32,7 @@ use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::http::{SECRET, bearer};
 use support::readers::{OfApi, Reader, read_while};
-use support::report::{Samples, Table, publish};
+use support::report::{Column, Samples, Table, publish};
 use support::{machine, progress, size};
 use tokio_postgres::{Client, Statement};
 
@@ -200,7 +200,7 @@ fn goals(table: &Table, seconds: u64) -> Goals {
 }
 
 /// What is told of each way, with how many decimals, and what becomes of its rounds.
-const COLUMNS: [(&str, usize, fn(&Samples) -> f64); 14] = [
+const COLUMNS: [Column; 14] = [
     ("updates/s", 0, Samples::median),
     ("behind s", 1, Samples::median),
     ("took s", 1, Samples::median),
@@ -372,7 +372,7 @@ impl Lab {
             storm.updates_per_second,
             storm.behind,
             storm.took,
-            count(within.millis.values.len() as u64) / storm.took,
+            count(u64::try_from(within.millis.values.len()).expect("it fits")) / storm.took,
             within.hit_percent(),
             count(loads.all()),
             count(loads.most(|key| key.loads)),
@@ -441,7 +441,7 @@ impl Database {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
+#[expect(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
 impl Reader for ByHand {
     async fn read(&mut self, number: usize) -> bool {
         let entry = ENTRIES[number % ENTRIES.len()];

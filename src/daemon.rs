@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use crate::admin;
 use crate::api::server;
 use crate::api::service::Api;
+use crate::api::threads::Threads;
 use crate::config::model::Config;
 use crate::mapping::Mapping;
 use crate::metrics::Metrics;
@@ -143,12 +144,22 @@ impl Daemon {
             self.context.address.clone(),
             ControlKeys::new(&self.context.config.postgres.slot),
         ));
+        let settings = &self.context.config.api;
+        let threads = match Threads::start(self.api.as_ref().map_or(0, |_| settings.threads)) {
+            Ok(threads) => Arc::new(threads),
+            Err(error) => {
+                return Ended::Hopeless(format!(
+                    "cannot start {} threads (api.threads): {error}; let it start fewer, or raise the system's limit",
+                    settings.threads
+                ));
+            }
+        };
         let api = match &self.api {
             None => None,
-            Some(api) => match server::bind(self.context.config.api.listen).await {
+            Some(api) => match server::bind(settings.listen).await {
                 Ok(listener) => {
-                    let serving = server::serve(listener, Arc::clone(api), stop.clone());
-                    Some(tokio::spawn(serving))
+                    let (api, threads) = (Arc::clone(api), Arc::clone(&threads));
+                    Some(tokio::spawn(server::serve(listener, api, threads, stop.clone())))
                 }
                 Err(reason) => return Ended::Hopeless(reason),
             },

@@ -42,14 +42,34 @@ impl Pulse {
 
     /// Ends when for so long nothing was asked, and nothing taken of what was answered.
     pub(crate) async fn stands_still(&self, patience: Duration) {
-        let (mut known, mut quarters) = (self.beats.load(Ordering::Relaxed), 0);
-        while quarters < 4 {
-            tokio::time::sleep(patience / 4).await;
+        let mut looks = Looks::default();
+        loop {
+            tokio::time::sleep(patience / QUARTERS).await;
             let beats = self.beats.load(Ordering::Relaxed);
-            let moves = beats != known || self.answering.load(Ordering::Relaxed);
-            quarters = if moves { 0 } else { quarters + 1 };
-            known = beats;
+            if looks.look(beats, self.answering.load(Ordering::Relaxed)) {
+                return;
+            }
         }
+    }
+}
+
+/// So often is looked in the time that one has.
+const QUARTERS: u32 = 4;
+
+/// What was seen when it was looked.
+#[derive(Default)]
+struct Looks {
+    beats: u32,
+    still: u32,
+}
+
+impl Looks {
+    /// Whether nothing has moved for the whole time: a request under way is no standing still.
+    fn look(&mut self, beats: u32, answering: bool) -> bool {
+        let moves = beats != self.beats || answering;
+        self.still = if moves { 0 } else { self.still + 1 };
+        self.beats = beats;
+        self.still >= QUARTERS
     }
 }
 
@@ -131,5 +151,33 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At which look it is found out, of those that saw so many beats, and whether it was answering.
+    fn found_at(seen: impl IntoIterator<Item = (u32, bool)>) -> Option<usize> {
+        let mut looks = Looks::default();
+        seen.into_iter().position(|(beats, answering)| looks.look(beats, answering))
+    }
+
+    #[test]
+    fn who_asks_nothing_is_found_out_when_the_time_is_over() {
+        assert_eq!(found_at([(0, false); 9]), Some(3), "after four quarters");
+        let once = [(0, false), (0, false), (1, false)];
+        let then_nothing = [(1, false); 9];
+        assert_eq!(found_at(once.into_iter().chain(then_nothing)), Some(6));
+    }
+
+    #[test]
+    fn who_is_answered_or_takes_the_answer_slowly_is_left_alone() {
+        assert_eq!(found_at([(1, true); 100]), None);
+        let slow = (0..100).flat_map(|beat| [(beat, false); 3]);
+        assert_eq!(found_at(slow), None);
+        let done = [(1, true); 9].into_iter().chain([(2, false); 9]);
+        assert_eq!(found_at(done), Some(13), "four quarters after the last that moved");
     }
 }

@@ -50,3 +50,25 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     let ticks = |at: usize| -> f64 { fields.get(at).and_then(|f| f.parse().ok()).unwrap_or(0.0) };
     (ticks(11) + ticks(12)) / 100.0
 }
+
+/// How often the threads of a process have gone to sleep of themselves, and so were woken.
+pub fn wakeups(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+        // A thread that has ended meanwhile counts no more.
+        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        field(&status, "voluntary_ctxt_switches:")
+    };
+    tasks.filter_map(of_task).sum()
+}
+
+/// The memory that a process holds of files, in bytes: its program, mostly. The kernel may drop it.
+pub fn rss_of_files(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    field(&status, "RssFile:").expect("Linux tells it") * 1024
+}
+
+fn field(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_whitespace().next()?.parse().ok()
+}

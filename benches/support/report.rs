@@ -52,6 +52,10 @@ impl Samples {
     }
 }
 
+/// What is told of each round: its name, how many decimals it is shown with, and what becomes of
+/// the rounds.
+pub type Column = (&'static str, usize, fn(&Samples) -> f64);
+
 /// A part of a report.
 pub trait Section {
     fn markdown(&self) -> String;

@@ -65,6 +65,7 @@ mod seen;
 pub mod server;
 pub mod service;
 mod stale;
+pub mod threads;
 pub mod token;
 mod trace;
 mod verified;

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::service::Api;
+use super::threads::Threads;
 use crate::impatient::Impatient;
 
 /// So many of those who are too many are told so at once; further ones are just closed.
@@ -53,7 +54,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 /// Serves until it is told to stop, and what was under way has ended.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    threads: Arc<Threads>,
+    stop: CancellationToken,
+) {
     if let Ok(address) = listener.local_addr() {
         info!(%address, "serving the read API");
     }
@@ -62,11 +68,12 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            // It goes to another runtime.
+            accepted = listener.accept() => accepted.and_then(|(stream, _)| stream.into_std()),
             () = stop.cancelled() => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of file descriptors, most likely: those that are open come to an end.
                 warn!(%error, "a connection was not accepted");
@@ -76,10 +83,13 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
         };
         if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
             let (api, stop) = (Arc::clone(&api), stop.clone());
-            connections.spawn(connection(stream, api, stop, permit));
+            let connection = connection(stream, api, stop, permit);
+            threads.spawn(connections.track_future(connection));
         } else if let Ok(permit) = Arc::clone(&told).try_acquire_owned() {
             connections.spawn(async move {
-                _ = tokio::time::timeout(Duration::from_secs(1), refuse(stream)).await;
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    _ = tokio::time::timeout(Duration::from_secs(1), refuse(stream)).await;
+                }
                 drop(permit);
             });
         }
@@ -90,11 +100,15 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: CancellationToken
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     api: Arc<Api>,
     stop: CancellationToken,
     place: OwnedSemaphorePermit,
 ) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return warn!(%error, "a connection was not taken up"),
+    };
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "small answers may wait for each other");
     }

@@ -84,8 +84,9 @@ impl Api {
             status: Arc::clone(&context.status),
             held: Arc::clone(&context.held),
             reader: Reader::new(
-                context.address.clone(),
-                ControlKeys::new(&context.config.postgres.slot),
+                &context.address,
+                &ControlKeys::new(&context.config.postgres.slot),
+                settings.threads,
             ),
             seen: Seen::default(),
             jobs: Arc::default(),

@@ -44,6 +44,10 @@ pub struct Api {
     pub header_timeout: Span,
     /// How long answering may take.
     pub request_timeout: Span,
+    /// How many threads serve requests, each with a connection to Redis: what of the machine's
+    /// cores the API may take.
+    #[schemars(range(min = 1, max = 64))]
+    pub threads: usize,
     /// How many connections are served at once. Who comes then gets 503.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: usize,
@@ -224,6 +228,7 @@ impl Default for Api {
             max_body_bytes: 65_536,
             header_timeout: Span::seconds(15),
             request_timeout: Span::seconds(10),
+            threads: 2,
             max_connections: 1024,
             max_loads: 8,
             max_load_wait: Span::seconds(1),

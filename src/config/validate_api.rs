@@ -15,6 +15,7 @@ impl Checks {
         let at = |key: &str| ConfigPath::from_iter(["api", key]);
         self.number(at("max_header_bytes"), api.max_header_bytes, 8_192..=1_048_576);
         self.number(at("max_body_bytes"), api.max_body_bytes, 0..=1_048_576);
+        self.number(at("threads"), api.threads, 1..=64);
         self.number(at("max_connections"), api.max_connections, 1..=1_000_000);
         self.number(at("max_loads"), api.max_loads, 1..=1_000);
         self.number(at("max_stale_bytes"), api.max_stale_bytes, 65_536..=1 << 40);

@@ -169,9 +169,7 @@ impl Held {
 
     /// Forgets a key of which Redis says something else: what is gone there by its end of life.
     pub fn forget(&self, key: &[u8]) {
-        let mut inner = self.lock();
-        inner.young.remove(key);
-        inner.old.remove(key);
+        self.lock().drop_held(key);
     }
 
     /// Entries were removed from Redis, by hand and before this: nothing that was read before is
@@ -198,8 +196,7 @@ impl Held {
                     stripe.closed += 1;
                 }
                 stripes.push(stripe);
-                inner.young.remove(key);
-                inner.old.remove(key);
+                inner.drop_held(key);
             }
         }
         if all {
@@ -239,6 +236,15 @@ impl Drop for Open {
 }
 
 impl Inner {
+    /// Where nothing is held, nothing is hashed: that is so wherever nobody reads by the API.
+    fn drop_held(&mut self, key: &[u8]) {
+        for entries in [&mut self.young, &mut self.old] {
+            if !entries.is_empty() {
+                entries.remove(key);
+            }
+        }
+    }
+
     fn is_open(&self, stripe: usize) -> bool {
         let stripe_is_open = self.stripes.get(stripe).is_some_and(|stripe| stripe.closed == 0);
         self.life % 2 == 1 && self.closed == 0 && stripe_is_open

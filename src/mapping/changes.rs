@@ -119,10 +119,37 @@ pub struct ChangeSet {
     scratch: Vec<u8>,
 }
 
+/// What one transaction leaves for the next, so that each need not grow anew: most are alike.
+#[derive(Debug, Default)]
+pub struct Room {
+    keys: usize,
+    scratch: Vec<u8>,
+}
+
+/// More keys than this are no habit, and room for them in each transaction that waits would be a
+/// waste.
+const USUAL_KEYS: usize = 14;
+
 /// What a key costs beside its bytes: its entry in the table and the allocator's share.
 const KEY_OVERHEAD: usize = size_of::<(Key, Origin)>() + 24;
 
 impl ChangeSet {
+    /// An empty one, with the room that the one before needed.
+    #[must_use]
+    pub fn with_room(room: &mut Room) -> Self {
+        ChangeSet {
+            keys: HashMap::with_capacity_and_hasher(room.keys, RandomState::default()),
+            scratch: std::mem::take(&mut room.scratch),
+            ..ChangeSet::default()
+        }
+    }
+
+    /// It is complete: what the next one will need.
+    pub fn leave_room(&mut self, room: &mut Room) {
+        room.keys = self.keys.len().min(USUAL_KEYS);
+        room.scratch = std::mem::take(&mut self.scratch);
+    }
+
     /// Whether nothing has to be dropped or looked up (changes may still have been counted).
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -190,6 +190,9 @@ impl Lives {
 
     /// A change has removed it, and it was there.
     pub fn invalidated(&mut self, key: &[u8]) {
+        if self.followed.is_empty() {
+            return;
+        }
         if let Some(life) = self.followed.remove(key) {
             let deaths = self.deaths.entry(life.cache).or_default();
             deaths.invalidated.count(life.seen);

@@ -17,7 +17,7 @@ use super::transaction::Transaction;
 use crate::config::model::{Operation, StreamInProgress};
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
-use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation, Origin};
+use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation, Origin, Room};
 use crate::mapping::model::TableId;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
@@ -94,6 +94,8 @@ pub struct Assembler {
     relations: Relations,
     /// A transaction that has committed and of which rows still come.
     open: Option<Open>,
+    /// What the last one left for the next.
+    room: Room,
     /// Those in progress.
     streams: Streams,
     /// The heartbeat that came last in a block, and whose it is.
@@ -131,6 +133,7 @@ impl Assembler {
             decoder: Decoder::new(dialect.protocol, dialect.streaming),
             relations: Relations::new(Arc::clone(&mapping), unbelieved),
             open: None,
+            room: Room::default(),
             streams: Streams::new(Limits { each: bounds.transaction, all: bounds.in_progress }),
             streamed_beat: None,
             mapped: BTreeMap::new(),
@@ -237,7 +240,8 @@ impl Assembler {
         if self.open.is_some() {
             return Err("a transaction begins inside of another");
         }
-        self.open = Some(Open { begin, changes: ChangeSet::default(), heartbeat: None });
+        let changes = ChangeSet::with_room(&mut self.room);
+        self.open = Some(Open { begin, changes, heartbeat: None });
         Ok(())
     }
 
@@ -330,7 +334,8 @@ impl Assembler {
         }
     }
 
-    fn complete(&self, open: Open, commit: Commit) -> Transaction {
+    fn complete(&mut self, mut open: Open, commit: Commit) -> Transaction {
+        open.changes.leave_room(&mut self.room);
         let plans = Arc::clone(self.relations.tables().plans());
         let mut whole = transaction(open.begin.xid, commit, open.changes, plans);
         whole.heartbeat = open.heartbeat;

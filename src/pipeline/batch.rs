@@ -1,10 +1,13 @@
 //! What goes to Redis in one go: the keys of many transactions, each once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::lookups::LookupPlans;
+use super::transaction::Transaction;
 use crate::config::model::Operation;
 use crate::lsn::Lsn;
 use crate::mapping::Mapping;
@@ -99,6 +102,9 @@ impl Batch {
         for (cache, escalation, origin) in changes.whole() {
             self.whole.entry(cache).or_insert((escalation, Cause { origin, transaction }));
         }
+        if self.keys.is_empty() {
+            self.keys.reserve(changes.len());
+        }
         let mut reach = 0;
         for (key, origin) in changes.take_keys() {
             reach += 1;
@@ -109,11 +115,27 @@ impl Batch {
         }
     }
 
-    /// Counts the rows of `changes`.
-    pub fn count(&mut self, changes: &ChangeSet) {
+    /// Takes a transaction that has become visible: its trace, its keys, its share. Gives what of
+    /// it must be looked up, if anything, and how.
+    pub fn take(&mut self, transaction: Transaction) -> Option<(Arc<LookupPlans>, ChangeSet)> {
+        let Transaction { mut changes, plans, share, .. } = transaction;
         for (table, operation, rows) in changes.counts() {
             *self.counts.entry((table, operation)).or_default() += rows;
         }
+        let index = self.transactions.len();
+        self.transactions.push(Trace {
+            xid: transaction.xid,
+            end_lsn: transaction.end_lsn,
+            committed_at: transaction.committed_at,
+            sent_after: transaction.sent_after,
+            received_at: transaction.received_at,
+            heartbeat: transaction.heartbeat,
+            reach: 0,
+        });
+        self.add(&mut changes, index);
+        self.shares.extend(share);
+        let looks_up = changes.lookups().next().is_some();
+        looks_up.then_some((plans, changes))
     }
 
     /// Counts its transactions and rows.

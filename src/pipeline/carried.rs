@@ -43,10 +43,10 @@ impl Known {
     /// Whether the publication is the same, on the same server.
     #[must_use]
     pub fn is_of(&self, found: &Identity) -> bool {
-        let of = |identity: &Identity| {
-            (identity.system_id.clone(), identity.timeline, identity.publication.clone())
-        };
-        of(&self.identity) == of(found)
+        let was = &self.identity;
+        was.system_id == found.system_id
+            && was.timeline == found.timeline
+            && was.publication == found.publication
     }
 
     /// Whether this transaction was one of those.

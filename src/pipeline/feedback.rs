@@ -17,9 +17,10 @@ use crate::lsn::Lsn;
 use crate::postgres::feedback::FeedbackWriter;
 use crate::status::Status;
 
-/// Acknowledgements are not sent more often than this: each costs both sides a system
-/// call, and Postgres only uses them to free WAL.
-const PACE: Duration = Duration::from_millis(10);
+/// Acknowledgements are not sent more often than this: each costs both sides a system call and
+/// wakes the server's process, and Postgres only uses them to free WAL. Who asks is answered
+/// at once: a server that shuts down waits for it.
+const PACE: Duration = Duration::from_millis(50);
 
 /// The writing end.
 pub struct Feedback {
@@ -54,7 +55,10 @@ impl Feedback {
                     if changed.is_err() {
                         break;
                     }
-                    tokio::time::sleep(PACE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(PACE) => {}
+                        () = self.asked.notified() => {}
+                    }
                 }
             }
             self.report().await?;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use super::batch::{Batch, Cause, Trace};
+use super::batch::{Batch, Cause};
 use super::end::End;
 use super::lookups::{LookupPlans, Lookups};
 use super::points::{Point, Points};
@@ -260,7 +260,7 @@ impl Gate {
         batch: &mut Batch,
     ) -> Result<(), End> {
         let mut together: Option<(Arc<LookupPlans>, ChangeSet)> = None;
-        for mut transaction in transactions {
+        for transaction in transactions {
             if together.as_ref().is_some_and(|(plans, _)| !Arc::ptr_eq(plans, &transaction.plans)) {
                 self.look_up(together.take(), batch).await?;
             }
@@ -270,23 +270,8 @@ impl Gate {
                 after = ?transaction.received_at.elapsed(),
                 "visible"
             );
-            batch.count(&transaction.changes);
-            let index = batch.transactions.len();
-            batch.transactions.push(Trace {
-                xid: transaction.xid,
-                end_lsn: transaction.end_lsn,
-                committed_at: transaction.committed_at,
-                sent_after: transaction.sent_after,
-                received_at: transaction.received_at,
-                heartbeat: transaction.heartbeat,
-                reach: 0,
-            });
-            batch.add(&mut transaction.changes, index);
-            batch.shares.extend(transaction.share.take());
-            if transaction.changes.lookups().next().is_some() {
-                let (_, changes) = together
-                    .get_or_insert_with(|| (Arc::clone(&transaction.plans), ChangeSet::default()));
-                changes.merge(transaction.changes);
+            if let Some((plans, changes)) = batch.take(transaction) {
+                together.get_or_insert_with(|| (plans, ChangeSet::default())).1.merge(changes);
             }
         }
         self.look_up(together.take(), batch).await?;

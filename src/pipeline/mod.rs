@@ -17,6 +17,7 @@
 //! [`suspects`], [`rewrites`], [`assemble`] (messages to transactions, [`streams`] for those
 //! that come while in progress), [`batch`], [`watchdog`] (does the stream still bring anything).
 
+pub mod account;
 pub mod apply;
 pub mod assemble;
 pub mod batch;
@@ -41,7 +42,7 @@ pub mod settle;
 pub mod stream;
 mod streams;
 pub mod suspects;
-mod touched;
+pub mod touched;
 pub mod transaction;
 pub mod untold;
 pub mod waiting;

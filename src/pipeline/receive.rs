@@ -65,25 +65,28 @@ impl Receiver {
         let mut progress = Lsn::ZERO;
         let mut watch = Watch::new(self.stream_timeout, self.status.stalls(), Instant::now());
         loop {
+            // What one read brought came at one time.
+            let mut now = Instant::now();
             let mut received = Lsn::ZERO;
             let mut server_end = Lsn::ZERO;
             while let Some(frame) = self.reader.next().map_err(End::of_stream)? {
                 match frame {
                     Frame::XLogData { wal_start, wal_end, clock, data } => {
                         server_end = server_end.max(wal_end);
-                        watch.heard(wal_end, true, Instant::now());
+                        watch.heard(wal_end, true, now);
                         if let Some(mut transaction) = self.assembler.take(wal_start, data)? {
                             transaction.sent_after = clock.saturating_sub(transaction.committed_at);
                             received = transaction.end_lsn;
                             if self.hand_on(transaction).await {
                                 return Ok(true);
                             }
-                            watch.begins_to_read(Instant::now());
+                            now = Instant::now();
+                            watch.begins_to_read(now);
                         }
                     }
                     Frame::Keepalive { wal_end, reply_requested, .. } => {
                         server_end = server_end.max(wal_end);
-                        watch.heard(wal_end, false, Instant::now());
+                        watch.heard(wal_end, false, now);
                         if reply_requested {
                             self.asked.notify_one();
                         }
@@ -95,6 +98,9 @@ impl Receiver {
                             if self.send(Arrival::Progress(wal_end)).await {
                                 return Ok(true);
                             }
+                            // The gate may have let us wait: that is no silence of the server's.
+                            now = Instant::now();
+                            watch.heard(wal_end, false, now);
                         }
                     }
                     Frame::CopyDone => {

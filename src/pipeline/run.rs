@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::account::Account;
 use super::apply::Applier;
 use super::assemble::{Assembler, Bounds};
 use super::batch::Batch;
@@ -270,6 +271,7 @@ fn keep(
             held: Arc::clone(&context.held),
             rewarmer: context.warming.rewarmer.clone(),
             warm_ups: context.warming.warm_ups.clone(),
+            account: Account::new(Arc::clone(&context.rules.mapping), Arc::clone(&context.status)),
             status: Arc::clone(&context.status),
             points: context.points.clone(),
         }

@@ -14,24 +14,27 @@ const WEIGHT: usize = 3;
 
 /// The keys of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
+pub struct Touched {
     removed: Vec<Key>,
     refreshed: Vec<(Key, Duration)>,
-    /// Of the removed ones, then of the refreshed ones.
-    pub(super) causes: Vec<Cause>,
+    /// Why: of the removed ones, then of the refreshed ones.
+    pub causes: Vec<Cause>,
 }
 
 /// What becomes of one key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Touch<'a> {
-    pub(super) key: &'a Key,
-    pub(super) cause: &'a Cause,
+pub struct Touch<'a> {
+    /// Its name.
+    pub key: &'a Key,
+    /// What reached it first.
+    pub cause: &'a Cause,
     /// How long its old value may stay; `None`: it is removed.
-    pub(super) stays: Option<Duration>,
+    pub stays: Option<Duration>,
 }
 
 impl Touched {
-    pub(super) fn new(keys: impl Iterator<Item = (Key, Cause)>, mapping: &Mapping) -> Self {
+    /// Parts them, by their caches.
+    pub fn new(keys: impl Iterator<Item = (Key, Cause)>, mapping: &Mapping) -> Self {
         let mut touched = Touched::default();
         let mut of_refreshed = Vec::new();
         for (key, cause) in keys {
@@ -51,7 +54,7 @@ impl Touched {
     }
 
     /// In the order in which steps answer for them.
-    pub(super) fn each(&self) -> impl Iterator<Item = Touch<'_>> {
+    pub fn each(&self) -> impl Iterator<Item = Touch<'_>> {
         let removed = self.removed.iter().map(|key| (key, None));
         let refreshed = self.refreshed.iter().map(|(key, at_most)| (key, Some(*at_most)));
         removed.chain(refreshed).zip(&self.causes).map(|((key, stays), cause)| Touch {
@@ -63,7 +66,8 @@ impl Touched {
 
     /// Steps that cost Redis no more than removing `max` keys, and the last one, which may have
     /// none.
-    pub(super) fn steps(&self, max: usize) -> (Vec<Keys<'_>>, Keys<'_>) {
+    #[must_use]
+    pub fn steps(&self, max: usize) -> (Vec<Keys<'_>>, Keys<'_>) {
         let (removed, refreshed) = (self.removed.as_slice(), self.refreshed.as_slice());
         if removed.len() + WEIGHT * refreshed.len() <= max {
             return (Vec::new(), Keys { removed, refreshed });

@@ -1,15 +1,17 @@
 //! The last of what happened to each of a bounded number of keys.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Latest<T> {
-    by_key: HashMap<Box<[u8]>, (u64, T), foldhash::fast::RandomState>,
+    by_key: HashMap<Arc<[u8]>, (u64, T), foldhash::fast::RandomState>,
     /// Oldest first; an entry whose number is not the key's last one is void.
-    order: VecDeque<(u64, Box<[u8]>)>,
+    order: VecDeque<(u64, Arc<[u8]>)>,
     next: u64,
     capacity: usize,
 }
@@ -44,8 +46,18 @@ impl<T: Copy> Latest<T> {
             return;
         }
         let number = self.number();
-        self.by_key.insert(key.into(), (number, happened));
-        self.order.push_back((number, key.into()));
+        let key = match self.by_key.entry_ref(key) {
+            EntryRef::Occupied(mut entry) => {
+                entry.insert((number, happened));
+                Arc::clone(entry.key())
+            }
+            EntryRef::Vacant(entry) => {
+                let key: Arc<[u8]> = key.into();
+                entry.insert_with_key(Arc::clone(&key), (number, happened));
+                key
+            }
+        };
+        self.order.push_back((number, key));
         // Void entries count too: twice the capacity bounds the queue.
         while self.by_key.len() > self.capacity || self.order.len() > 2 * self.capacity {
             let Some((number, key)) = self.order.pop_front() else { return };
@@ -66,7 +78,7 @@ impl<T: Copy> Latest<T> {
         let new = self.order.iter().rev().take_while(|(at, _)| *at >= number);
         let found = new.take(at_most).filter_map(|(at, key)| {
             let (last, happened) = self.by_key.get(key)?;
-            (last == at).then(|| (key.clone(), *happened))
+            (last == at).then(|| (key[..].into(), *happened))
         });
         found.collect()
     }

@@ -195,11 +195,16 @@ impl Status {
 
     /// Notes how the last attempt to reach Redis went. Says whether that is news.
     pub fn redis(&self, health: Health) -> bool {
-        self.metrics.service_up.with_label_values(&["redis"]).set((health == Health::Up).into());
         // Redis has answered or failed to: either way its loop is not stuck.
         self.beat(Loop::Apply);
         let mut inner = self.lock();
-        std::mem::replace(&mut inner.redis, health.clone()) != health
+        // Each step says so: nothing is looked up by a label for what is known.
+        if inner.redis == health {
+            return false;
+        }
+        self.metrics.service_up.with_label_values(&["redis"]).set((health == Health::Up).into());
+        inner.redis = health;
+        true
     }
 
     /// Notes how the last attempt to reach Postgres went.

@@ -8,7 +8,7 @@
 //!
 //! # Several readers, one command
 //!
-//! Readers who ask in the same moment are answered by one `MGET`, with one certificate for
+//! Readers of one thread who ask in the same moment are answered by one `MGET`, with one certificate for
 //! all: whoever comes first lets those come along who are ready in the same turn of the runtime,
 //! and nobody waits longer than that. It is sent after each of them has asked, so each has what
 //! he would have had alone: values and certificate of one moment, which is after his question.
@@ -22,6 +22,7 @@
 //! asks nobody again.
 
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,15 @@ const REST: Duration = Duration::from_millis(500);
 /// How many readers one command is for, at the most.
 const TOGETHER: usize = 8;
 
-/// One connection for all reads, made when needed.
-pub struct Reader(Arc<Inner>);
+/// A connection for the reads of each thread, made when needed.
+pub struct Reader(Vec<Arc<Inner>>);
+
+/// Threads by numbers, in the order in which they first read.
+fn this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}
 
 struct Inner {
     address: Address,
@@ -74,17 +82,18 @@ pub struct Found {
 }
 
 impl Reader {
-    /// Does not connect yet.
+    /// Does not connect yet. Where more threads read than `threads`, some share a connection.
     #[must_use]
-    pub fn new(address: Address, keys: ControlKeys) -> Self {
-        Reader(Arc::new(Inner {
-            address,
-            keys,
+    pub fn new(address: &Address, keys: &ControlKeys, threads: usize) -> Self {
+        let inner = || Inner {
+            address: address.clone(),
+            keys: keys.clone(),
             line: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(()),
             rests_until: Mutex::new(None),
             asked: Mutex::default(),
-        }))
+        };
+        Reader((0..threads).map(|_| Arc::new(inner())).collect())
     }
 
     /// Reads these keys, and the certificate with them.
@@ -92,15 +101,18 @@ impl Reader {
     /// # Errors
     /// If Redis does not answer, or did not a moment ago.
     pub async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Found, StoreError> {
-        self.0.may_ask()?;
+        let ours = this_thread().checked_rem(self.0.len()).and_then(|at| self.0.get(at));
+        let ours =
+            ours.ok_or_else(|| StoreError::Lost("no connection is for reading".to_owned()))?;
+        ours.may_ask()?;
         let (answer, found) = oneshot::channel();
         let is_first = {
-            let mut asked = lock(&self.0.asked);
+            let mut asked = lock(&ours.asked);
             asked.push(Question { keys, answer });
             asked.len() == 1
         };
         if is_first {
-            tokio::spawn(Arc::clone(&self.0).answer());
+            tokio::spawn(Arc::clone(ours).answer());
         }
         found.await.unwrap_or_else(|_| Err(StoreError::Lost("nobody asked it".to_owned())))
     }

@@ -12,6 +12,13 @@ pub(super) fn call(script: &Script) -> Cmd {
     command
 }
 
+/// The same with room for so many arguments that hold so many bytes together, and for a few more.
+pub(super) fn call_with_room(script: &Script, arguments: usize, bytes: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(arguments + 24, bytes + 512);
+    command.arg("EVALSHA").arg(script.get_hash());
+    command
+}
+
 /// Runs a script. A server that does not know it (a restart, a SCRIPT FLUSH) ran nothing:
 /// it is given the text and asked again.
 pub(super) async fn evaluate(

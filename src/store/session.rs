@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Script, TlsCertificates, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Script, TlsCertificates, Value,
+};
 use secrecy::ExposeSecret;
 
 use super::error::StoreError;
 use super::keys::ControlKeys;
-use super::script::{call, evaluate, unexpected};
+use super::script::{call, call_with_room, evaluate, unexpected};
 use super::state::{Field, Nonce, State};
 use crate::config::model;
 use crate::lsn::Lsn;
@@ -109,6 +111,34 @@ pub struct Step<'a, K> {
     pub fields: &'a [Field],
     /// The watermark to certify, if it is to be.
     pub certify: Option<Lsn>,
+}
+
+impl<K: AsRef<[u8]>> Step<'_, K> {
+    /// As Redis takes it.
+    #[must_use]
+    pub fn command(&self, control: &ControlKeys) -> Cmd {
+        let keys = self.keys.iter().chain(self.refreshed.iter().map(|(key, _)| key));
+        let bytes: usize = keys.clone().map(|key| key.as_ref().len()).sum();
+        let mut command = call_with_room(&STEP, keys.clone().count(), bytes);
+        command.arg(self.keys.len() + self.refreshed.len() + 2);
+        command.arg(&control.state).arg(&control.fresh);
+        for key in keys {
+            command.arg(key.as_ref());
+        }
+        command.arg(self.expected.as_str()).arg(self.nonce.as_str()).arg(&control.lease_prefix);
+        match self.certify {
+            Some(watermark) => command.arg(millis(CERTIFICATE_LIFE)).arg(watermark.to_string()),
+            None => command.arg(0).arg(""),
+        };
+        command.arg(self.refreshed.len());
+        for (_, stays) in self.refreshed {
+            command.arg(millis(*stays));
+        }
+        for (field, value) in self.fields {
+            command.arg(field).arg(value);
+        }
+        command
+    }
 }
 
 /// In place of a life: the key was not there.
@@ -219,24 +249,7 @@ impl Session {
         &mut self,
         step: &Step<'_, K>,
     ) -> Result<Outcome, StoreError> {
-        let mut command = call(&STEP);
-        command.arg(step.keys.len() + step.refreshed.len() + 2);
-        command.arg(&self.keys.state).arg(&self.keys.fresh);
-        for key in step.keys.iter().chain(step.refreshed.iter().map(|(key, _)| key)) {
-            command.arg(key.as_ref());
-        }
-        command.arg(step.expected.as_str()).arg(step.nonce.as_str()).arg(&self.keys.lease_prefix);
-        match step.certify {
-            Some(watermark) => command.arg(millis(CERTIFICATE_LIFE)).arg(watermark.to_string()),
-            None => command.arg(0).arg(""),
-        };
-        command.arg(step.refreshed.len());
-        for (_, stays) in step.refreshed {
-            command.arg(millis(*stays));
-        }
-        for (field, value) in step.fields {
-            command.arg(field).arg(value);
-        }
+        let command = step.command(&self.keys);
         match evaluate(&mut self.connection, &STEP, &command).await? {
             Value::Array(lives) => lives
                 .into_iter()

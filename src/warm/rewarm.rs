@@ -15,6 +15,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -73,12 +74,18 @@ struct Shared {
     turns: Arc<Turns>,
     mapping: Arc<Mapping>,
     metrics: Metrics,
+    /// How many jobs wait, by priority.
+    waiting: [(Priority, IntGauge); 3],
 }
 
 impl Rewarmer {
     /// An empty queue.
     #[must_use]
     pub fn new(config: &Warm, mapping: Arc<Mapping>, turns: Arc<Turns>, metrics: Metrics) -> Self {
+        let gauge = |priority: Priority| {
+            (priority, metrics.warm_queue.with_label_values(&[priority.as_str()]))
+        };
+        let waiting = [Priority::High, Priority::Medium, Priority::Low].map(gauge);
         let shared = Shared {
             enabled: config.enabled,
             queue: Mutex::new(Queue::new(config.max_queue)),
@@ -89,6 +96,7 @@ impl Rewarmer {
             turns,
             mapping,
             metrics,
+            waiting,
         };
         Rewarmer { shared: Arc::new(shared) }
     }
@@ -242,9 +250,8 @@ impl Shared {
     }
 
     fn tell(&self, queue: &Queue) {
-        for priority in [Priority::High, Priority::Medium, Priority::Low] {
-            let waiting = i64::try_from(queue.waiting(priority)).unwrap_or(i64::MAX);
-            self.metrics.warm_queue.with_label_values(&[priority.as_str()]).set(waiting);
+        for (priority, gauge) in &self.waiting {
+            gauge.set(i64::try_from(queue.waiting(*priority)).unwrap_or(i64::MAX));
         }
         let now = Instant::now();
         self.turns.rewarming(queue.next_at(now).is_some_and(|at| at <= now));

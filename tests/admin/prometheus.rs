@@ -63,11 +63,12 @@ fn expressions() -> Vec<String> {
     found
 }
 
-/// What the dashboard asks for of maintenance, which has to run once, and of a replica, which
+/// What the dashboard asks for of maintenance, which has to run first, and of a replica, which
 /// has to be configured.
-const LATER: [&str; 5] = [
+const LATER: [&str; 6] = [
     "unstale_cache_keys",
     "unstale_cache_bytes",
+    "unstale_schedule_next_timestamp_seconds",
     "unstale_schedule_last_seconds",
     "unstale_schedule_last_ok",
     "unstale_replica_reads_total",

@@ -3,6 +3,8 @@
 // clippy.toml lets #[test] functions panic, not what they call.
 
 use crate::support::{Daemon, World, org, until};
+use std::time::Duration;
+
 use redis::AsyncCommands;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
@@ -185,6 +187,23 @@ async fn a_suspect_that_rolls_back_or_touches_nothing_mapped_is_none() {
     world.settle().await;
     assert_eq!(world.keys().await.len(), 3);
     assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 2)].into());
+}
+
+/// What the daemon asks beside the stream once a second takes longer than a second.
+#[tokio::test]
+async fn changes_are_applied_however_long_the_answers_of_postgres_are_on_their_way() {
+    let mut world = World::new().await;
+    let proxy = world.postgres_proxy().await;
+    let daemon = started(&world).await;
+    proxy.delay(Duration::from_millis(150));
+    // Until whatever it does once a second is late.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for id in 1..=3 {
+        world.rename(id).await;
+        world.until_gone(&org(id)).await;
+    }
+    world.settle().await;
+    gaps(&daemon, &["no_state"]).await;
 }
 
 /// Redis has forgotten which publication is streamed; the daemon has not. Whoever writes just then

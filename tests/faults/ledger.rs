@@ -106,17 +106,16 @@ impl Ledger {
         self.with(|inner| (!inner.unheard).then_some(inner.deafness))
     }
 
-    /// The server has crashed. Gives the last hasty version of each row.
-    pub fn forget_hasty(&self) -> Vec<(u32, u64)> {
+    /// The server has crashed. Gives a position that all hasty commits ended at or below.
+    pub fn forget_hasty(&self) -> Option<Lsn> {
         self.with(|inner| {
             inner.era += 1;
-            let mut forgotten = Vec::new();
-            for (row, versions) in &mut inner.versions {
-                let last = versions.iter().rfind(|noted| noted.hasty);
-                forgotten.extend(last.map(|noted| (*row, noted.version)));
+            let all = inner.versions.values().flatten();
+            let last = all.filter(|noted| noted.hasty).map(|noted| noted.by).max();
+            for versions in inner.versions.values_mut() {
                 versions.retain(|noted| !noted.hasty);
             }
-            forgotten
+            last
         })
     }
 

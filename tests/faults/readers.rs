@@ -1,7 +1,7 @@
 //! Who reads: Redis itself, through the cache by lease, and by the API with tokens.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
@@ -50,6 +50,7 @@ pub fn start(stage: &Arc<Stage>) -> JoinSet<()> {
 async fn look(stage: Arc<Stage>) {
     let mut connection: Option<MultiplexedConnection> = None;
     while !stage.reading.is_set() {
+        let start = Instant::now();
         if connection.is_none() {
             connection = stage.world.redis.connection_db(1).await.ok();
         }
@@ -58,8 +59,13 @@ async fn look(stage: Arc<Stage>) {
         {
             connection = None;
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        rest(start, Duration::from_millis(2)).await;
     }
+}
+
+/// A slow machine is left as much time as the reader has taken.
+async fn rest(since: Instant, least: Duration) {
+    tokio::time::sleep(since.elapsed().max(least)).await;
 }
 
 /// First the watermark, then the value: it must have all that the watermark says. (Unless
@@ -100,6 +106,7 @@ async fn fill(stage: Arc<Stage>) {
             primary = stage.primary().url();
             reader = Reader::of(&stage.world, &primary);
         }
+        let start = Instant::now();
         let cache = caches[fastrand::usize(0..caches.len())];
         let names = cache.template.parameters().filter(|name| *name != GENERATION);
         let values: Vec<(&str, String)> = names.map(|name| (name, any(name))).collect();
@@ -114,7 +121,7 @@ async fn fill(stage: Arc<Stage>) {
             Err(_) => "unloaded",
         };
         stage.ledger.count(count);
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..6))).await;
+        rest(start, Duration::from_millis(fastrand::u64(1..6))).await;
     }
 }
 
@@ -134,6 +141,7 @@ fn any(parameter: &str) -> String {
 /// Any user, by the API. He may be refused, but never by a fault of the daemon's own.
 async fn call(stage: Arc<Stage>) {
     while !stage.reading.is_set() {
+        let start = Instant::now();
         let path = PATHS[fastrand::usize(0..PATHS.len())];
         let number = if path.starts_with("/items") { ROWS } else { 4 };
         let path = path.replace("{}", &fastrand::u32(1..=number).to_string());
@@ -153,6 +161,6 @@ async fn call(stage: Arc<Stage>) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        rest(start, Duration::from_millis(3)).await;
     }
 }

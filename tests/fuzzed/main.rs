@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
+    clippy::print_stderr,
     reason = "a test fails by panicking"
 )]
 

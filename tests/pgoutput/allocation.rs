@@ -1,39 +1,11 @@
 //! A row change costs no memory: decoding it allocates nothing.
 
-#![allow(unsafe_code, reason = "an allocator that counts is unsafe to write down")]
-#![allow(clippy::cast_possible_truncation, reason = "a test fails by panicking")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 
 use unstale::pgoutput::decode::{Decoder, Protocol, Streaming};
 use unstale::pgoutput::message::{Message, Tuple};
 
-thread_local! {
-    /// By thread, for the test harness allocates on its own.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is passed on to the system's allocator; counting touches a
-// thread-local without a destructor and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use crate::allocations::so_far;
 
 #[test]
 fn only_a_relation_allocates() {
@@ -48,7 +20,7 @@ fn only_a_relation_allocates() {
         let golden = crate::golden::read(scenario);
         let mut decoder = Decoder::new(protocol, streaming);
         for captured in &golden.messages {
-            let before = ALLOCATIONS.get();
+            let before = so_far();
             let decoded = decoder.decode(&captured.bytes);
             let decoded = decoded.unwrap_or_else(|e| panic!("{e}"));
             let count = |tuple: Tuple<'_>| black_box(tuple.iter().map(black_box).count());
@@ -59,12 +31,12 @@ fn only_a_relation_allocates() {
                 }
                 Message::Delete(delete) => values += count(delete.old.tuple()),
                 Message::Relation(_) => {
-                    assert!(ALLOCATIONS.get() > before, "the counter counts");
+                    assert!(so_far() > before, "the counter counts");
                     continue;
                 }
                 _ => {}
             }
-            assert_eq!(ALLOCATIONS.get(), before, "{decoded:?}");
+            assert_eq!(so_far(), before, "{decoded:?}");
         }
     }
     assert!(values > 100, "{values} values");

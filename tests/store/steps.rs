@@ -255,7 +255,7 @@ async fn readers_who_ask_together_share_commands_and_have_each_his_own_values() 
         let _: () = connection.set(format!("v:{number}"), format!("of {number}")).await.unwrap();
     }
     let address = Address::new(&configuration(&redis.url_db(1))).unwrap();
-    let reader = Reader::new(address, ControlKeys::new("s"));
+    let reader = Reader::new(&address, &ControlKeys::new("s"), 2);
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await.unwrap();
     // Some ask for several keys, some of which are not there; every seventh goes away at once.
     let read = async |number: usize| {

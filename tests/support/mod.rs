@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use rustix::fs::FlockOperation;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -60,10 +61,19 @@ pub fn root() -> &'static Path {
 
 /// Below the ports that the kernel hands out to connections, and above the sandbox's own:
 /// between here and the daemon's start nobody takes it.
+///
+/// Other tests on this machine look for theirs meanwhile: a locked file a port keeps it for this
+/// process until its end.
 pub fn free_port() -> u16 {
+    let ports = std::env::temp_dir().join("unstale-test-ports");
+    std::fs::create_dir_all(&ports).expect("a folder");
     loop {
         let port = fastrand::u16(30_000..32_768);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Of somebody else's file there is another port.
+        let Ok(file) = std::fs::File::create(ports.join(port.to_string())) else { continue };
+        let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if locked && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            std::mem::forget(file);
             return port;
         }
     }

@@ -13,6 +13,9 @@ const PUBLICATION: &str = "select format(
     string_agg(format('%I.%I', schemaname, tablename), ', '))
     from pg_publication_tables where pubname = 'unstale'";
 
+/// What a daemon takes until it streams, if nothing hinders it.
+const STREAMS: Duration = Duration::from_secs(10);
+
 /// All versions are other ones afterwards, and their type.
 const REWRITE: &str = "do $$ begin
     if (select atttypid = 'bigint'::regtype from pg_attribute
@@ -24,6 +27,9 @@ const REWRITE: &str = "do $$ begin
 
 impl Stage {
     pub(super) async fn unpublish(&self, table: Table, lasts: Duration) {
+        if !self.has_streamed().await {
+            return;
+        }
         let table = table.name();
         self.ledger.hears(false);
         self.must(&format!("alter publication unstale drop table {table}")).await;
@@ -34,6 +40,9 @@ impl Stage {
     }
 
     pub(super) async fn drop_publication(&self, lasts: Duration) {
+        if !self.has_streamed().await {
+            return;
+        }
         let again = World::ask(self.primary(), PUBLICATION).await;
         self.ledger.hears(false);
         self.must("drop publication unstale").await;
@@ -41,6 +50,17 @@ impl Stage {
         self.must(&again).await;
         self.ledger.hears(true);
         self.ledger.count("publications_dropped");
+    }
+
+    /// A daemon that never had what it needs says so and ends. One that is hindered by something
+    /// else is not waited for.
+    async fn has_streamed(&self) -> bool {
+        let daemon = self.daemon.lock().await;
+        let start = Instant::now();
+        while !daemon.log().contains(" streaming slot=") && start.elapsed() < STREAMS {
+            tokio::time::sleep(OFTEN).await;
+        }
+        start.elapsed() < STREAMS
     }
 
     /// Nobody has mapped it: no gap comes of that.

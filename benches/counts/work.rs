@@ -1,0 +1,257 @@
+//! What is counted: the way of a change through the program, without its system calls and round
+//! trips. Each stage does what the ones before it do, too; what one adds is the difference.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use unstale::config::load;
+use unstale::fill::held::Held;
+use unstale::lsn::Lsn;
+use unstale::metrics::Metrics;
+use unstale::pgoutput::decode::{Decoder, Protocol, Streaming};
+use unstale::pipeline::account::Account;
+use unstale::pipeline::assemble::{Assembler, Bounds, Dialect, Unbelieved};
+use unstale::pipeline::batch::Batch;
+use unstale::pipeline::touched::Touched;
+use unstale::pipeline::transaction::Transaction;
+use unstale::pipeline::waiting::{Arrival, Waiting};
+use unstale::rules::Rules;
+use unstale::series;
+use unstale::snapshot::Snapshot;
+use unstale::status::Status;
+use unstale::store::keys::ControlKeys;
+use unstale::store::session::{NOT_THERE, Step};
+use unstale::store::state::{self, Nonces};
+use unstale::warm::Warming;
+
+use super::allocations;
+use super::stream::Stream;
+
+/// How far a change is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Bytes to messages.
+    Decode,
+    /// Messages to transactions, rows to keys.
+    Map,
+    /// Through the gate, together with what else waits.
+    Gate,
+    /// As the bytes that Redis gets.
+    Step,
+    /// And told of, once Redis has acknowledged it.
+    Account,
+}
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// As the server sends them.
+    stream: fn(u64) -> Stream,
+    rows: u64,
+    /// So many transactions at most go through the gate together.
+    at_once: usize,
+    until: Stage,
+}
+
+/// How often the stream is gone through: the first time nothing counts.
+const ROUNDS: u64 = 3;
+
+const fn case(name: &'static str, what: &'static str, until: Stage) -> Case {
+    Case { name, what, stream: Stream::of_small, rows: 500, at_once: 250, until }
+}
+
+/// All of them.
+pub(crate) const CASES: [Case; 9] = [
+    case("drain_decode", "a drain: transactions of one row, to messages", Stage::Decode),
+    case("drain_map", "… to keys", Stage::Map),
+    case("drain_gate", "… to batches of 250", Stage::Gate),
+    case("drain_step", "… to what Redis gets", Stage::Step),
+    case("drain", "… and told of: all of it", Stage::Account),
+    Case { at_once: 1, ..case("alone", "one by one, as at a low rate: all of it", Stage::Account) },
+    Case {
+        stream: Stream::of_large,
+        rows: 2000,
+        ..case("large", "a row of a large transaction", Stage::Account)
+    },
+    Case {
+        stream: Stream::of_streamed,
+        rows: 2000,
+        ..case("streamed", "the same, read while it is in progress", Stage::Account)
+    },
+    Case {
+        stream: Stream::of_distinct,
+        rows: 2000,
+        ..case("distinct", "a row of a large transaction that has keys of its own", Stage::Account)
+    },
+];
+
+impl Case {
+    /// How many changes [`measured`] goes through.
+    pub(crate) fn changes(&self) -> u64 {
+        self.rows * ROUNDS
+    }
+
+    /// Goes through it. Gives how often it allocated.
+    pub(crate) fn run(&self) -> u64 {
+        let stream = (self.stream)(self.rows);
+        let mut work = Work::new(self);
+        work.through(&stream);
+        let before = allocations::so_far();
+        measured(&mut work, &stream);
+        allocations::so_far() - before
+    }
+}
+
+/// What callgrind counts, by this name.
+#[inline(never)]
+pub(crate) fn measured(work: &mut Work, stream: &Stream) {
+    for _ in 0..ROUNDS {
+        work.through(stream);
+    }
+}
+
+/// The parts of the pipeline, without its tasks.
+pub(crate) struct Work {
+    until: Stage,
+    at_once: usize,
+    dialect: Dialect,
+    assembler: Assembler,
+    waiting: Waiting,
+    snapshot: Snapshot,
+    control: ControlKeys,
+    nonces: Nonces,
+    held: Arc<Held>,
+    account: Account,
+    warming: Warming,
+    rules: Rules,
+    max_keys_per_script: usize,
+    watermark: Lsn,
+    _open: unstale::fill::held::Open,
+}
+
+impl Work {
+    fn new(case: &Case) -> Work {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/unstale.toml");
+        let loaded = load(Some(&file), &[]).expect("the default configuration");
+        let rules = Rules::compile(&loaded).expect("its rules");
+        let config = &loaded.config;
+        let metrics = Metrics::new().expect("metrics");
+        series::name_all(&metrics, &rules.mapping);
+        metrics.observed.speak(&rules.mapping);
+        let warming = Warming::new(config, &rules, &metrics).expect("populations");
+        let status = Status::new(metrics, Duration::MAX, config.pipeline.remembered_drops);
+        let account = Account::new(Arc::clone(&rules.mapping), Arc::new(status));
+        let dialect = Dialect { protocol: Protocol::V4, streaming: Streaming::Parallel };
+        let bounds = Bounds {
+            transaction: config.pipeline.max_keys_per_transaction,
+            in_progress: config.pipeline.max_keys_ahead,
+        };
+        let held = Arc::<Held>::default();
+        Work {
+            until: case.until,
+            at_once: case.at_once,
+            dialect,
+            assembler: Assembler::new(
+                Arc::clone(&rules.mapping),
+                dialect,
+                bounds,
+                Unbelieved::default(),
+            ),
+            waiting: Waiting::new(Lsn::ZERO),
+            snapshot: "900000:900000:".parse().expect("a snapshot"),
+            control: ControlKeys::new("unstale"),
+            nonces: Nonces::new().expect("random numbers"),
+            _open: held.open(),
+            held,
+            account,
+            warming,
+            max_keys_per_script: config.pipeline.max_keys_per_script,
+            rules,
+            watermark: Lsn::ZERO,
+        }
+    }
+
+    fn through(&mut self, stream: &Stream) {
+        if self.until == Stage::Decode {
+            let mut decoder = Decoder::new(self.dialect.protocol, self.dialect.streaming);
+            for (_, bytes) in &stream.messages {
+                black_box(decoder.decode(bytes).expect("a message"));
+            }
+            return;
+        }
+        for (lsn, bytes) in &stream.messages {
+            let Some(transaction) = self.assembler.take(*lsn, bytes).expect("a message") else {
+                continue;
+            };
+            self.arrived(transaction);
+        }
+        self.admit();
+    }
+
+    fn arrived(&mut self, transaction: Transaction) {
+        if self.until == Stage::Map {
+            black_box(transaction);
+            return;
+        }
+        self.waiting.arrive(Arrival::Transaction(transaction));
+        if self.waiting.len() >= self.at_once {
+            self.admit();
+        }
+    }
+
+    /// As [`Gate`](unstale::pipeline::gate::Gate) does, without asking.
+    fn admit(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let admitted = self.waiting.admit(&self.snapshot);
+        let mut batch = Batch { watermark: admitted.watermark, ..Batch::default() };
+        for transaction in admitted.transactions {
+            assert!(batch.take(transaction).is_none(), "no rule here has a lookup");
+        }
+        batch.settle();
+        match self.until {
+            Stage::Gate => drop(black_box(batch)),
+            _ => self.apply(batch),
+        }
+    }
+
+    /// As [`Applier`](unstale::pipeline::apply::Applier) does, without Redis.
+    fn apply(&mut self, mut batch: Batch) {
+        let before = self.watermark;
+        let keys = batch.keys.keys().map(|key| key.as_bytes());
+        let closed = self.held.removing(keys, false);
+        let frontier = state::frontier(batch.frontier().unwrap_or_default());
+        let touched = Touched::new(batch.keys.drain(), &self.rules.mapping);
+        let (some, last) = touched.steps(self.max_keys_per_script);
+        let mut lives = Vec::with_capacity(touched.causes.len());
+        for keys in some.into_iter().chain([last]) {
+            let (expected, nonce) = (self.nonces.fresh(), self.nonces.fresh());
+            let fields = [frontier.clone(), state::watermark(batch.watermark)];
+            let step = Step {
+                expected: &expected,
+                nonce: &nonce,
+                keys: keys.removed,
+                refreshed: keys.refreshed,
+                fields: &fields,
+                certify: Some(batch.watermark),
+            };
+            black_box(step.command(&self.control).get_packed_command());
+            // Every fourth key was there.
+            let all = keys.removed.len() + keys.refreshed.len();
+            lives.extend((0..all).map(|n| if n % 4 == 0 { 60_000 } else { NOT_THERE }));
+        }
+        self.watermark = batch.watermark;
+        self.held.removed(closed);
+        if self.until == Stage::Step {
+            return;
+        }
+        self.account.enter(&batch, before, &touched, &lives);
+        for (touch, life) in touched.each().zip(&lives) {
+            let cache = touch.cause.origin.cache;
+            self.warming.rewarmer.removed(touch.key.as_bytes(), cache, *life);
+        }
+    }
+}
