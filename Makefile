@@ -111,7 +111,7 @@ bench-readme: ## put target/bench/report.md, of the last benchmarks, into README
 		target/bench/report.md README.md > target/bench/README.md
 	@cp target/bench/README.md README.md
 
-# Minutes to build, seconds to run. The allocations among them are compared in `make test`, too.
+# Minutes to build, seconds to run. UPDATE_COUNTS=1 writes the baseline.
 counts: setup-bench ## instructions and allocations a change, beside benches/counts/baseline.json
 	cargo run --locked --quiet --profile counts --features counts --bin unstale-counts
 

@@ -10,16 +10,9 @@
 mod allocation;
 #[path = "../../benches/counts/allocations.rs"]
 mod allocations;
-#[path = "../../benches/counts/baseline.rs"]
-mod baseline;
-mod change;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod properties;
 #[path = "../../fuzz/properties/pgoutput.rs"]
 mod property;
 mod recorded;
-#[path = "../../benches/counts/stream.rs"]
-mod stream;
-#[path = "../../benches/counts/work.rs"]
-mod work;
