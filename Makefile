@@ -1,7 +1,7 @@
 # The commands of the house. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests setup-bench build demo test test-long test-versions soak faults lint bench bench-readme counts deny fuzz schema clean
+.PHONY: help setup setup-tests setup-bench build demo test test-build test-long test-versions soak faults lint bench bench-readme counts deny fuzz schema clean
 
 export CARGO_BUILD_JOBS ?= $(shell nproc)
 
@@ -26,12 +26,14 @@ ifeq ($(NEXTEST),yes)
 TEST      = cargo nextest run --locked
 TEST_LONG = cargo nextest run --locked --features long-tests --profile long
 TEST_SOME = cargo nextest run --locked
+TEST_BUILD = cargo nextest run --locked --no-run
 DOCTEST   = cargo test --locked --doc
 else
 # Tests start servers: no more of them at once than .config/nextest.toml has.
 TEST      = cargo test --locked --lib --bins --tests -- --test-threads=4
 TEST_LONG = cargo test --locked --lib --bins --tests --features long-tests -- --test-threads=4
 TEST_SOME = RUST_TEST_THREADS=4 cargo test --locked
+TEST_BUILD = cargo test --locked --lib --bins --tests --no-run
 DOCTEST   = cargo test --locked --doc
 endif
 
@@ -60,6 +62,9 @@ demo: setup ## private servers, live load, proof at the end (DEMO_SECONDS=60)
 test: setup-tests ## every test but the long ones
 	$(TEST)
 	$(DOCTEST)
+
+test-build: ## builds what `make test` runs
+	$(TEST_BUILD)
 
 test-long: setup-tests ## every test, the long ones too, and other versions of Postgres
 	$(TEST_LONG)

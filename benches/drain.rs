@@ -138,9 +138,9 @@ async fn case(ground: &Ground, name: String, letter: &str, backlog: &str, rounds
         recvlogical.values.push(pg_recvlogical(ground, &slot("recvlogical", round), end).await);
         reader.values.push(bare_reader(ground, &slot("reader", round), end).await);
         server.values.push(decoded_by_the_server(ground, &slot("server", 0), end).await);
-        let took = [&whole, &blocks, &recvlogical, &reader, &server].map(|samples| {
-            format!("{} {:.2} s", samples.name, samples.values.last().unwrap_or(&f64::NAN))
-        });
+        let all = [&whole, &blocks, &recvlogical, &reader, &server].into_iter();
+        let last = all.filter_map(|samples| Some((samples.name, samples.values.last()?)));
+        let took: Vec<String> = last.map(|(name, took)| format!("{name} {took:.2} s")).collect();
         progress(&took.join(", "));
     }
     ground.drop_slots().await;

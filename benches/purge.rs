@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use support::daemon::{Daemon, log_to};
+use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::readers::{Reader, Seen, read_while};
 use support::report::{Column, Samples, Table, publish};
@@ -155,7 +156,32 @@ async fn run() {
             "a command's time is Redis' own (SLOWLOG); a gap purges twice, and contains the daemon's start".to_owned(),
         ],
     };
-    publish("purge", &machine, &[&table]);
+    let goals = Goals(WAYS.iter().flat_map(|(_, way)| goals(&table, way)).collect());
+    publish("purge", &machine, &[&table, &goals]);
+}
+
+/// What others notice.
+fn goals(table: &Table, way: &str) -> Vec<Line> {
+    let longest = table.get(way, "its longest command ms");
+    let (p99, calm) = (table.get(way, "p99 ms"), table.get(way, "calm p99 ms"));
+    vec![
+        Line {
+            what: format!("purge, {way}: its longest command"),
+            ours: format!("{longest:.2} ms"),
+            beside: String::new(),
+            reached: longest,
+            unit: "ms",
+            goal: Some(Goal::AtMost(5.0)),
+        },
+        Line {
+            what: format!("purge, {way}: reads of others, p99"),
+            ours: format!("{p99:.3} ms"),
+            beside: format!("in the calm: {calm:.3} ms"),
+            reached: table.get(way, "p99: times calm"),
+            unit: "times calm",
+            goal: Some(Goal::AtMost(2.0)),
+        },
+    ]
 }
 
 struct Lab {

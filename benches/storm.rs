@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use support::daemon::{Daemon, free_port, log_to};
+use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::http::{SECRET, bearer};
 use support::readers::{OfApi, Reader, read_while};
@@ -171,7 +172,31 @@ async fn run() {
             "fsync = off; readers, writers and servers share the machine's cores".to_owned(),
         ],
     };
-    publish("storm", &machine, &[&table]);
+    publish("storm", &machine, &[&table, &goals(&table, lab.seconds)]);
+}
+
+/// Loads of a key, and what readers wait for.
+fn goals(table: &Table, seconds: u64) -> Goals {
+    let [(_, off), (_, leases), (_, refresh)] = WAYS;
+    let line = |name: &str, way: &str, column: &str, unit: &'static str, at_most: f64| {
+        let (ours, theirs) = (table.get(way, column), table.get(off, column));
+        Line {
+            what: format!("storm, {way}: {name}"),
+            ours: format!("{ours:.1}"),
+            beside: format!("{off}: {theirs:.1}"),
+            reached: ours,
+            unit,
+            goal: Some(Goal::AtMost(at_most)),
+        }
+    };
+    // One a second, and one more.
+    let loads = f64::from(u32::try_from(seconds + 1).unwrap_or(u32::MAX));
+    Goals(vec![
+        line("loads of a key at once", leases, "at once of a key", "", 1.0),
+        line("loads of a key", refresh, "loads a key", "", loads),
+        line("readers' p99", leases, "p99: times calm", "times calm", 5.0),
+        line("readers' p99", refresh, "p99: times calm", "times calm", 5.0),
+    ])
 }
 
 /// What is told of each way, with how many decimals, and what becomes of its rounds.

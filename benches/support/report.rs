@@ -132,6 +132,16 @@ pub struct Table {
     pub notes: Vec<String>,
 }
 
+impl Table {
+    /// What stands in a column of a row; not a number where there is none.
+    pub fn get(&self, row: &str, column: &str) -> f64 {
+        let values = self.rows.iter().find(|(name, _)| name == row).map(|(_, values)| values);
+        let at = self.columns.iter().position(|(name, _)| *name == column);
+        let value = values.zip(at).and_then(|(values, at)| values.get(at));
+        value.copied().unwrap_or(f64::NAN)
+    }
+}
+
 impl Section for Table {
     fn json(&self) -> Value {
         let rows: Vec<Value> = self

@@ -145,9 +145,8 @@ pub fn decode_map_gate(stream: &mut Stream) -> usize {
         let snapshot: Snapshot = format!("{xid}:{xid}:").parse().expect("a snapshot");
         let admitted = waiting.admit(&snapshot);
         let mut batch = Batch { watermark: admitted.watermark, ..Batch::default() };
-        for (index, mut transaction) in admitted.transactions.into_iter().enumerate() {
-            std::hint::black_box(transaction.changes.counts().count());
-            batch.add(&mut transaction.changes, index);
+        for transaction in admitted.transactions {
+            std::hint::black_box(batch.take(transaction));
         }
         batch.settle();
         keys += std::hint::black_box(batch).keys.len();

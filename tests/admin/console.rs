@@ -4,7 +4,7 @@
 
 use crate::support::api::{MEMBER, Site};
 use crate::support::browser::{Browser, ENTER, TAB};
-use crate::support::environment::environment;
+use crate::support::environment::{TESTS, packages};
 use crate::support::{World, until};
 use serde_json::{Value, json};
 
@@ -202,9 +202,7 @@ const FOCUSED: &str = "const e = document.activeElement; \
 
 #[tokio::test]
 async fn by_keyboard_alone_everything_is_reached_and_nothing_fails_the_rules_of_accessibility() {
-    let programs = environment("tests/admin/axe");
-    let library = std::fs::read_dir(programs.join("../lib")).unwrap().next().unwrap().unwrap();
-    let axe = library.path().join("site-packages/axe_playwright_python/axe.min.js");
+    let axe = packages(TESTS).join("axe_playwright_python/axe.min.js");
     let axe = std::fs::read_to_string(axe).unwrap();
 
     let world = World::new().await;

@@ -3,25 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::api::{
-    ADMIN, INACTIVE, MEMBER, MEMBER_OF_INACTIVE, NOWHERE, OTHER_MEMBER, SUPERUSER, Site, bearer,
-};
+use crate::support::api::{MEMBER, MEMBER_OF_INACTIVE, ROLES, Site, bearer};
 use crate::support::{Daemon, until};
 use unstale::lsn::Lsn;
 
-const ROLES: [Option<u32>; 8] = [
-    None,
-    Some(MEMBER),
-    Some(OTHER_MEMBER),
-    Some(ADMIN),
-    Some(SUPERUSER),
-    Some(INACTIVE),
-    Some(NOWHERE),
-    Some(MEMBER_OF_INACTIVE),
-];
-
-/// By role, in the order above: anonymous, member of organization 1, member of 2, admin of 1,
-/// superuser, inactive, of no organization, admin of an inactive one.
+/// By role, in the order of [`ROLES`].
 const MATRIX: [(&str, [u16; 8]); 12] = [
     ("/api/cached/organizations/1/info/", [401, 200, 403, 200, 200, 401, 403, 403]),
     ("/api/cached/organizations/1/statistics/", [401, 200, 403, 200, 200, 401, 403, 403]),

@@ -1,9 +1,6 @@
 //! Warming and invalidating over HTTP: by whom, of what, how often; and how it stands.
 
-use crate::support::api::{
-    ADMIN, Answer, INACTIVE, MEMBER, MEMBER_OF_INACTIVE, NOWHERE, OTHER_MEMBER, SUPERUSER, Site,
-    bearer,
-};
+use crate::support::api::{ADMIN, Answer, MEMBER, ROLES, SUPERUSER, Site, bearer};
 use crate::support::until;
 use serde_json::{Value, json};
 
@@ -54,16 +51,6 @@ async fn only_administrators_and_superusers_manage_and_each_what_is_his() {
     let mut site = Site::new().await;
     site.world.set("api.management_per_minute=1000");
     let daemon = site.daemon().await;
-    let roles = [
-        None,
-        Some(MEMBER),
-        Some(OTHER_MEMBER),
-        Some(ADMIN),
-        Some(SUPERUSER),
-        Some(INACTIVE),
-        Some(NOWHERE),
-        Some(MEMBER_OF_INACTIVE),
-    ];
     let of = |id: Option<u32>| json!({ "cache_type": "org_data", "organization_id": id });
     for (body, expected) in [
         (of(None), [401, 403, 403, 202, 202, 401, 404, 403]),
@@ -71,7 +58,7 @@ async fn only_administrators_and_superusers_manage_and_each_what_is_his() {
         (of(Some(2)), [401, 403, 403, 403, 202, 401, 404, 403]),
     ] {
         for path in [WARM, INVALIDATE] {
-            for (user, expected) in roles.into_iter().zip(expected) {
+            for (user, expected) in ROLES.into_iter().zip(expected) {
                 let answer = send(&site, user, path, "application/json", &body.to_string()).await;
                 let told = format!("{path} {body} as {user:?}: {}", answer.text());
                 assert_eq!(answer.status, expected, "{told}");
@@ -87,7 +74,7 @@ async fn only_administrators_and_superusers_manage_and_each_what_is_his() {
             [401, 403, 403, 403, 200, 401, 403, 403],
         ),
     ] {
-        for (user, expected) in roles.into_iter().zip(expected) {
+        for (user, expected) in ROLES.into_iter().zip(expected) {
             let answer = match user {
                 None => site.get(path, &[]).await,
                 Some(user) => site.get_as(user, path).await,

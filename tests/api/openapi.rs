@@ -1,10 +1,10 @@
 //! The OpenAPI document is the one of what is served.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::support::api::{ADMIN, MEMBER, OTHER_MEMBER, SUPERUSER, Site};
-use crate::support::environment::environment;
+use crate::support::environment::{TESTS, command};
 use serde_json::{Value, json};
 use unstale::api::openapi;
 use unstale::rules::Rules;
@@ -74,12 +74,8 @@ fn collect(value: &Value, references: &mut Vec<String>) {
 
 /// What is wrong with bodies, by the document: path, method, status, body.
 fn wrong(document: &Value, cases: &[Value]) -> String {
-    let python = environment("tests/api/schemathesis").join("python");
-    let mut child = Command::new(python)
+    let mut child = command(TESTS, "python")
         .arg(crate::support::root().join("tests/api/schemathesis/conforms.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env_remove("PYTHONPATH")
-        .env_remove("PYTHONHOME")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -4,11 +4,11 @@
 //! Needs Python; installs schemathesis from PyPI once, and fails where it cannot.
 
 use crate::support::api::{SUPERUSER, Site, bearer};
-use crate::support::environment::environment;
+use crate::support::environment::{TESTS, command};
 
 #[tokio::test]
 async fn the_api_is_what_its_document_says() {
-    let programs = environment("tests/api/schemathesis");
+    let schemathesis = command(TESTS, "schemathesis");
     let mut site = Site::new().await;
     for setting in [
         "api.management_per_minute=1000000",
@@ -22,27 +22,14 @@ async fn the_api_is_what_its_document_says() {
     site.world.postgres.execute(sql).await.unwrap();
     let daemon = site.daemon().await;
     let folder = tempfile::tempdir().unwrap();
-    let output = tokio::process::Command::new(programs.join("schemathesis"))
+    let output = tokio::process::Command::from(schemathesis)
         .current_dir(folder.path())
         .env("SCHEMATHESIS_HOOKS", crate::support::root().join("tests/api/schemathesis/hooks.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env_remove("PYTHONPATH")
-        .env_remove("PYTHONHOME")
         .args(["run", &format!("http://127.0.0.1:{}/api/openapi.json", site.port)])
         .args(["--header", &format!("Authorization: {}", bearer(SUPERUSER))])
         .args(["--checks", "all", "--phases", "examples,coverage,fuzzing"])
         .args(["--max-examples", "10", "--max-time", "30", "--no-color"])
-        .args([
-            "--seed",
-            "1",
-            "--generation-database",
-            "none",
-            "--generation-database",
-            "none",
-            "--request-timeout",
-            "10",
-        ])
-        .stdin(std::process::Stdio::null())
+        .args(["--seed", "1", "--generation-database", "none", "--request-timeout", "10"])
         .kill_on_drop(true)
         .output()
         .await

@@ -1,10 +1,9 @@
 //! `unstale explain` says what the daemon would do, and why.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeMap;
 use std::process::Output;
 
+use crate::rows::HOLDERS;
 use crate::support::World;
 use serde_json::Value;
 
@@ -41,18 +40,10 @@ fn texts(list: &Value) -> Vec<&str> {
     list.as_array().expect("a list").iter().map(|text| text.as_str().expect("text")).collect()
 }
 
-const ROWS: &str = "
-insert into organization_organization (id, name, is_active, created_at, updated_at)
-values (1, 'one', true, now(), now());
-insert into permissions_role (id, name, organization_id) values (7, 'admin', 1);
-insert into authentication_user
-  (id, password, is_superuser, email, first_name, last_name, is_active, date_joined, organization_id, role_id)
-select i, 'secret', false, 'u' || i, '', '', true, now(), 1, 7 from generate_series(1, 2) i;";
-
 #[tokio::test]
 async fn each_kind_of_rule_says_what_it_yields_or_why_nothing() {
     let world = World::new().await;
-    world.postgres.execute(ROWS).await.unwrap();
+    world.postgres.execute(HOLDERS).await.unwrap();
 
     // Columns: both organizations; a scope; what did not change.
     let report = explain(

@@ -10,6 +10,7 @@
 mod explain;
 mod removal;
 mod report;
+mod rows;
 mod shell;
 mod status;
 #[path = "../support/mod.rs"]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::rows::{stderr, two_organizations};
 use crate::support::World;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
@@ -31,23 +32,14 @@ async fn json(world: &World, subcommand: &str, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{stderr}"))
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Organizations `one` (1) with the users 11 and 12, `two` (2) with 21, and `12` (3).
+/// Two organizations, and `12` (3).
 async fn world() -> World {
-    let world = World::new().await;
+    let world = two_organizations().await;
     world
         .postgres
         .execute(
             "insert into organization_organization (id, name, is_active, created_at, updated_at)
-             values (1, 'one', true, now(), now()), (2, 'two', true, now(), now()),
-                    (3, '12', true, now(), now());
-             insert into authentication_user (id, email, password, first_name, last_name,
-                    is_active, is_superuser, is_staff, date_joined, organization_id)
-             select i, i || '@example.com', '', '', '', true, false, false, now(), i / 10
-               from unnest(array[11, 12, 21]) i",
+             values (3, '12', true, now(), now())",
         )
         .await
         .unwrap();

@@ -1,40 +1,14 @@
 //! `unstale status` says how it stands, whatever stands; `unstale test` says what a cache saves.
 
+use crate::rows::{json, two_organizations};
 use crate::support::{World, until};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
-
-async fn json(world: &World, subcommand: &str, arguments: &[&str]) -> (i32, Value) {
-    let output =
-        world.command(subcommand).arg("--json").args(arguments).output().await.expect("it runs");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let json = serde_json::from_str(&stdout)
-        .unwrap_or_else(|_| panic!("{stdout}{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().expect("an exit code"), json)
-}
 
 async fn plain(world: &World, subcommand: &str, arguments: &[&str]) -> (i32, String) {
     let output = world.command(subcommand).args(arguments).output().await.expect("it runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.code().expect("an exit code"), stdout)
-}
-
-/// Organizations `one` (1) with the users 11 and 12, and `two` (2) with 21.
-async fn world() -> World {
-    let world = World::new().await;
-    world
-        .postgres
-        .execute(
-            "insert into organization_organization (id, name, is_active, created_at, updated_at)
-             values (1, 'one', true, now(), now()), (2, 'two', true, now(), now());
-             insert into authentication_user (id, email, password, first_name, last_name,
-                    is_active, is_superuser, is_staff, date_joined, organization_id)
-             select i, i || '@example.com', '', '', '', true, false, false, now(), i / 10
-               from unnest(array[11, 12, 21]) i",
-        )
-        .await
-        .unwrap();
-    world
 }
 
 fn names(value: &Value) -> Vec<&str> {
@@ -48,7 +22,7 @@ fn problems(status: &Value) -> String {
 
 #[tokio::test]
 async fn the_shape_that_scripts_rely_on() {
-    let world = world().await;
+    let world = two_organizations().await;
     let _daemon = world.daemon().await;
     let (code, status) = json(&world, "status", &["--organization", "one"]).await;
     assert_eq!((code, &status["ok"], &status["problems"]), (0, &json!(true), &json!([])));
@@ -138,7 +112,7 @@ async fn the_shape_that_scripts_rely_on() {
 
 #[tokio::test]
 async fn all_is_well_while_a_daemon_runs_and_not_afterwards() {
-    let world = world().await;
+    let world = two_organizations().await;
     let (code, status) = json(&world, "status", &[]).await;
     assert_eq!((code, &status["ok"], &status["state"]), (1, &json!(false), &Value::Null));
     assert_eq!(status["replication"]["exists"], false);
@@ -172,7 +146,7 @@ async fn all_is_well_while_a_daemon_runs_and_not_afterwards() {
 
 #[tokio::test]
 async fn a_daemon_with_another_configuration_is_told() {
-    let mut world = world().await;
+    let mut world = two_organizations().await;
     let _daemon = world.daemon().await;
     world.set("caches.org_data.query=select '{}'::json");
     let (code, status) = json(&world, "status", &[]).await;
@@ -183,7 +157,7 @@ async fn a_daemon_with_another_configuration_is_told() {
 
 #[tokio::test]
 async fn keys_memory_leases_and_coverage_are_counted() {
-    let world = world().await;
+    let world = two_organizations().await;
     let _daemon = world.daemon().await;
     world
         .put(&[
@@ -237,7 +211,7 @@ async fn keys_memory_leases_and_coverage_are_counted() {
 
 #[tokio::test]
 async fn what_answers_is_shown_when_a_service_does_not() {
-    let mut world = world().await;
+    let mut world = two_organizations().await;
     let daemon = world.daemon().await;
     world.put(&["v1:org:data:1"]).await;
     let postgres = world.settings.iter().find(|s| s.starts_with("postgres.url")).unwrap().clone();
@@ -259,7 +233,7 @@ async fn what_answers_is_shown_when_a_service_does_not() {
 
 #[tokio::test]
 async fn a_lost_slot_is_told_with_its_state() {
-    let world = world().await;
+    let world = two_organizations().await;
     world.daemon().await.stop().await;
     world.postgres.set("max_slot_wal_keep_size", "1MB").await.unwrap();
     until("the slot to be lost", async || {
@@ -275,7 +249,7 @@ async fn a_lost_slot_is_told_with_its_state() {
 
 #[tokio::test]
 async fn what_a_cache_saves_is_measured_and_what_it_filled_stays() {
-    let world = world().await;
+    let world = two_organizations().await;
     let daemon = world.daemon().await;
     let (code, told) = json(&world, "test", &["--organization", "one", "--times", "3"]).await;
     assert_eq!(code, 0, "{told}");
@@ -328,7 +302,7 @@ async fn what_a_cache_saves_is_measured_and_what_it_filled_stays() {
 
 #[tokio::test]
 async fn where_nothing_can_be_stored_only_the_database_is_measured() {
-    let world = world().await;
+    let world = two_organizations().await;
     let arguments = ["--organization", "one", "--cache-type", "org_data", "--times", "2"];
     let (code, told) = json(&world, "test", &arguments).await;
     assert_eq!(code, 1, "no daemon has made the state valid");

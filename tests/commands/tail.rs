@@ -1,11 +1,10 @@
 //! `unstale tail` as its users drive it: what it prints, when it ends, what it refuses.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeSet;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use crate::rows::{HOLDERS, stderr};
 use crate::support::{PATIENCE, World, until};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -68,18 +67,6 @@ async fn run(world: &World, arguments: &[&str]) -> Output {
     tokio::time::timeout(PATIENCE, output).await.expect("it ends").expect("it starts")
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-const ROWS: &str = "
-insert into organization_organization (id, name, is_active, created_at, updated_at)
-values (1, 'one', true, now(), now());
-insert into permissions_role (id, name, organization_id) values (7, 'admin', 1);
-insert into authentication_user
-  (id, password, is_superuser, email, first_name, last_name, is_active, date_joined, organization_id, role_id)
-select i, 'secret', false, 'u' || i, '', '', true, now(), 1, 7 from generate_series(1, 2) i;";
-
 fn texts(line: &Value) -> BTreeSet<&str> {
     line["keys"].as_array().expect("keys").iter().map(|key| key.as_str().expect("text")).collect()
 }
@@ -87,7 +74,7 @@ fn texts(line: &Value) -> BTreeSet<&str> {
 #[tokio::test]
 async fn a_change_line_has_its_rows_keys_and_the_commit_line_what_only_queries_find() {
     let world = World::new().await;
-    world.postgres.execute(ROWS).await.unwrap();
+    world.postgres.execute(HOLDERS).await.unwrap();
     let mut tail = Tail::start(&world, &["--json"]).await;
     world.postgres.execute("update permissions_role set name = 'boss' where id = 7").await.unwrap();
     let change = tail.json().await;
@@ -138,7 +125,7 @@ async fn a_change_line_has_its_rows_keys_and_the_commit_line_what_only_queries_f
 async fn text_lines_show_the_key_and_no_other_value() {
     let world = World::new().await;
     let mut tail = Tail::start(&world, &["--max", "4"]).await;
-    world.postgres.execute(ROWS).await.unwrap();
+    world.postgres.execute(HOLDERS).await.unwrap();
     let lines = tail.rest().await;
     assert_eq!(lines.len(), 4, "{lines:?}");
     let user = &lines[2];
@@ -187,7 +174,7 @@ async fn only_the_tables_asked_for_are_printed() {
     let world = World::new().await;
     let table = ["--json", "--table", "Public.AUTHENTICATION_USER", "--max", "2"];
     let mut tail = Tail::start(&world, &table).await;
-    world.postgres.execute(ROWS).await.unwrap();
+    world.postgres.execute(HOLDERS).await.unwrap();
     let lines = tail.rest().await;
     assert_eq!(lines.len(), 2);
     assert!(

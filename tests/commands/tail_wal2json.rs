@@ -1,7 +1,5 @@
 //! `unstale tail --json` agrees with wal2json, which somebody else wrote, on what changed.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;

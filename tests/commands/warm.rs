@@ -2,17 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::rows::json;
 use crate::support::World;
 use redis::AsyncCommands;
 use serde_json::Value;
 
 async fn warm(world: &World, arguments: &[&str]) -> (i32, Value) {
-    let output =
-        world.command("warm").arg("--json").args(arguments).output().await.expect("it runs");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let json = serde_json::from_str(&stdout)
-        .unwrap_or_else(|_| panic!("{stdout}{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code().expect("an exit code"), json)
+    json(world, "warm", arguments).await
 }
 
 /// Organizations `one` (1) and `two` (2) are active, `closed` (3) is not. Of the users of

@@ -1,7 +1,5 @@
 //! `unstale why` tells what dropped a key, from whoever still knows.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::process::Output;
 
 use crate::support::World;

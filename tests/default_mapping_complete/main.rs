@@ -261,7 +261,7 @@ fn seed() -> u64 {
 async fn whatever_is_written_each_value_that_changed_is_gone() {
     Proof::new(None, false)
         .await
-        .holds(if cfg!(feature = "long-tests") { 5000 } else { 400 }, false)
+        .holds(if cfg!(feature = "long-tests") { 5000 } else { 250 }, false)
         .await;
 }
 
@@ -322,6 +322,6 @@ async fn no_rule_can_be_left_out_but_the_spare_ones() {
 
 #[tokio::test]
 async fn it_holds_where_no_foreign_key_is_checked() {
-    let rounds = if cfg!(feature = "long-tests") { 5000 } else { 200 };
+    let rounds = if cfg!(feature = "long-tests") { 5000 } else { 150 };
     Proof::new(None, true).await.holds(rounds, true).await;
 }

@@ -1,7 +1,5 @@
 //! The sandbox keeps its promises: real servers, private, that come and go as told.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

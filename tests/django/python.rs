@@ -1,7 +1,6 @@
 //! A real Django, from PyPI, as a process beside the test.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -10,8 +9,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use crate::support::{PATIENCE, World, environment, root};
 
 /// The Python that knows Django.
-pub(crate) fn python() -> PathBuf {
-    environment::environment("tests/django").join("python")
+pub(crate) fn python() -> Command {
+    environment::command(environment::TESTS, "python")
 }
 
 /// `tests/django/worker.py`, connected with a world's Postgres and Redis.
@@ -22,15 +21,12 @@ pub(crate) struct Django {
 }
 
 impl Django {
-    pub(crate) fn start(python: &Path, world: &World) -> Django {
-        let mut process = tokio::process::Command::new(python)
+    pub(crate) fn start(python: Command, world: &World) -> Django {
+        let mut process = tokio::process::Command::from(python)
             .arg(root().join("tests/django/worker.py"))
             .env("TEST_POSTGRES_HOST", world.postgres.host())
             .env("TEST_POSTGRES_PORT", world.postgres.port().to_string())
             .env("TEST_REDIS_URL", world.redis.url_db(1))
-            .env("PYTHONDONTWRITEBYTECODE", "1") // the sources' folder stays as it is
-            .env_remove("PYTHONPATH")
-            .env_remove("PYTHONHOME")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -64,7 +64,7 @@ async fn what_signals_miss_is_named_and_nothing_else() {
     world.postgres.execute(&format!("{SIZES}{rows}")).await.unwrap();
     world.set("shadow=true");
     world.set("shadow_grace=1500ms");
-    let mut django = Django::start(&python, &world);
+    let mut django = Django::start(python, &world);
     django.call(json!(["prepare"])).await;
     django.call(json!(["connect_signals"])).await;
     let daemon = world.daemon().await;

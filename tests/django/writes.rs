@@ -57,7 +57,7 @@ impl Site {
             std::fs::read_to_string(crate::support::root().join("sql/demo/data.sql")).unwrap();
         world.postgres.execute(&format!("{SIZES}{rows}")).await.unwrap();
         world.publish_heartbeat().await;
-        let mut django = Django::start(&python, &world);
+        let mut django = Django::start(python, &world);
         django.call(json!(["prepare"])).await;
         let daemon = world.daemon().await;
         let (filler, mapping) = filler(&world);

@@ -1,7 +1,5 @@
 //! The certificate tells whoever reads Redis directly whether anyone keeps it fresh.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::{Duration, Instant};
 
 use crate::support::{World, until};

@@ -1,7 +1,5 @@
 //! The daemon dies, is stopped, or has company: nothing is lost, nothing stale stays.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::Duration;
 
 use crate::support::{World, org, until};

@@ -1,7 +1,5 @@
 //! Memory follows distinct keys, never rows, and a slow Redis is not buffered for.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::Duration;
 
 use crate::support::{Daemon, World, org, until};

@@ -1,7 +1,5 @@
 //! Postgres restarts, crashes, and loses the slot.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::{Daemon, World, org, until};
 use std::time::Duration;
 
@@ -9,17 +7,9 @@ use redis::AsyncCommands;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
 async fn started(world: &World) -> Daemon {
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     let _: () = world.values().await.set("somebody:else's", 1).await.unwrap();
     daemon
-}
-
-async fn gaps(daemon: &Daemon, reasons: &[&str]) {
-    let expected = reasons.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
-    assert_eq!(daemon.gaps().await, expected, "{}", daemon.log());
 }
 
 /// All that is managed is gone, all else is there, and changes arrive.
@@ -47,7 +37,7 @@ async fn a_clean_restart_of_postgres_is_no_gap() {
     daemon.until_ready().await;
     assert_eq!(world.keys().await, [org(3)].into());
     assert!(daemon.metric("unstale_reconnects_total{service=\"postgres\"}").await >= 2.0);
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -59,7 +49,7 @@ async fn a_crash_of_postgres_is_a_gap() {
     world.postgres.start_again().await.unwrap();
     daemon.until_gap("crash_recovery").await;
     was_purged_and_goes_on(&world, &daemon).await;
-    gaps(&daemon, &["no_state", "crash_recovery"]).await;
+    daemon.assert_gaps(&["no_state", "crash_recovery"]).await;
 
     // A child's crash makes all of it recover, without a restart of the postmaster.
     world.put_each(3).await;
@@ -87,7 +77,7 @@ async fn the_slot_is_dropped_while_the_daemon_is_away() {
     without_the_daemon(&world, daemon, DROP_SLOT).await;
     world.rename(1).await;
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_missing"]).await;
+    daemon.assert_gaps(&["slot_missing"]).await;
     was_purged_and_goes_on(&world, &daemon).await;
 }
 
@@ -115,7 +105,7 @@ async fn the_slot_is_dropped_under_a_running_daemon_while_a_commit_is_stuck() {
     stuck.await.unwrap();
     daemon.until_gap("slot_missing").await;
     was_purged_and_goes_on(&world, &daemon).await;
-    gaps(&daemon, &["no_state", "slot_missing"]).await;
+    daemon.assert_gaps(&["no_state", "slot_missing"]).await;
 }
 
 #[tokio::test]
@@ -128,7 +118,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
     without_the_daemon(&world, daemon, advance).await;
 
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_ahead"]).await;
+    daemon.assert_gaps(&["slot_ahead"]).await;
     assert_eq!(world.keys().await, [].into(), "{}", daemon.log());
     assert_eq!(daemon.readyz().await.unwrap()["suspects"], 1, "{}", daemon.log());
     // A fill that cannot see the stuck transaction: stale as soon as that is visible.
@@ -143,7 +133,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
         (daemon.readyz().await?["suspects"] == 1).then_some(())
     })
     .await;
-    gaps(&daemon, &[]).await;
+    daemon.assert_gaps(&[]).await;
     assert_eq!(world.keys().await, [org(1)].into());
 
     world.release_standby().await;
@@ -154,7 +144,7 @@ async fn the_slot_is_advanced_past_a_stuck_commit_which_is_then_a_suspect() {
         (daemon.readyz().await?["suspects"] == 0).then_some(())
     })
     .await;
-    gaps(&daemon, &["suspect"]).await;
+    daemon.assert_gaps(&["suspect"]).await;
     world.put_each(3).await;
     world.rename(3).await;
     world.settle().await;
@@ -203,7 +193,7 @@ async fn changes_are_applied_however_long_the_answers_of_postgres_are_on_their_w
         world.until_gone(&org(id)).await;
     }
     world.settle().await;
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 /// Redis has forgotten which publication is streamed; the daemon has not. Whoever writes just then
@@ -239,7 +229,7 @@ async fn a_lost_state_is_one_gap_whoever_is_writing_just_then() {
     let daemon = world.daemon().await;
     open.batch_execute("commit").await.unwrap();
     daemon.until_gap("suspect").await;
-    gaps(&daemon, &["no_state", "suspect"]).await;
+    daemon.assert_gaps(&["no_state", "suspect"]).await;
 }
 
 #[tokio::test]
@@ -263,7 +253,7 @@ async fn the_slot_runs_out_of_wal() {
     })
     .await;
     let daemon = world.daemon().await;
-    gaps(&daemon, &["slot_lost"]).await;
+    daemon.assert_gaps(&["slot_lost"]).await;
     was_purged_and_goes_on(&world, &daemon).await;
 }
 
@@ -287,7 +277,7 @@ async fn an_idle_database_holds_no_wal_back() {
     })
     .await;
     assert_eq!(world.keys().await.len(), 3);
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -311,6 +301,6 @@ async fn a_server_process_that_freezes_is_left_for_another() {
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     daemon.until_ready().await;
-    gaps(&daemon, &["no_state"]).await;
+    daemon.assert_gaps(&["no_state"]).await;
     World::signal(&backend, "CONT");
 }

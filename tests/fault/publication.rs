@@ -1,16 +1,6 @@
 //! The publication changes under a running daemon: what did not come through is dropped.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
-use crate::support::{Daemon, World, org, until};
-
-async fn started(world: &World) -> Daemon {
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
-    daemon
-}
+use crate::support::{World, org, until};
 
 const ADD: &str = "alter publication unstale add table organization_organization";
 const DROP: &str = "alter publication unstale drop table organization_organization";
@@ -28,7 +18,7 @@ async fn a_mapped_table_that_is_not_published_stops_the_first_start() {
 #[tokio::test]
 async fn a_mapped_table_that_leaves_the_publication_ends_all_caching_until_it_is_back() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     world.postgres.execute(DROP).await.unwrap();
     daemon.until_problem("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
     assert_eq!(world.keys().await, [].into());
@@ -54,7 +44,7 @@ async fn a_mapped_table_that_leaves_the_publication_ends_all_caching_until_it_is
 #[tokio::test]
 async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     let create = world
         .query_one(
             "select format('create publication unstale for table %s with (publish_via_partition_root = true)', \
@@ -82,7 +72,7 @@ async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
 #[tokio::test]
 async fn a_table_that_is_published_in_the_middle_of_a_transaction() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     let open = world.postgres.client().await.unwrap();
     open.batch_execute(&format!("begin; {}", World::renaming(1))).await.unwrap();
     let other = "create table more (id int primary key); alter publication unstale add table more";
@@ -107,7 +97,7 @@ async fn the_transaction_that_publishes_a_table_itself() {
     let mut world = World::new().await;
     world.postgres.execute(DROP).await.unwrap();
     world.configure(ONLY_CLIENTS);
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     // The mapping takes the table up as it is published: an application's migration.
     let migration = world.postgres.client().await.unwrap();
     migration
@@ -161,7 +151,7 @@ invalidates = [{ cache = "org_data", org_id = "id" }]
 #[tokio::test]
 async fn a_table_that_left_the_publication_for_a_moment_only() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     // Faster than the daemon looks.
     let client = world.postgres.client().await.unwrap();
     client.batch_execute(DROP).await.unwrap();

@@ -1,7 +1,5 @@
 //! A synchronous standby that hangs holds back what waits for it, and nothing else.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeSet;
 
 use crate::support::{World, org, until};

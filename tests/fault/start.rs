@@ -1,8 +1,6 @@
 //! What can never succeed ends the start with exit code 78 and a remedy; once changes have
 //! flowed, the same is waited out.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::{World, org, until};
 use unstale::sandbox::{Postgres, Redis};
 

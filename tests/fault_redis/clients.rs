@@ -1,8 +1,6 @@
 //! Redis does not want this client, or is slow to answer it: nothing is acknowledged that was
 //! not applied, and it goes on by itself.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, World, org, until};
@@ -15,30 +13,18 @@ async fn send(connection: &mut MultiplexedConnection, command: &[&str]) {
     sent.unwrap_or_else(|error| panic!("{command:?}: {error}"));
 }
 
-async fn started(world: &World) -> Daemon {
-    world.organizations(100).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
-    daemon
-}
-
-async fn no_gap(daemon: &Daemon) {
-    assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 1)].into(), "{}", daemon.log());
-}
-
 /// Once it is mended: what was committed meanwhile is applied, and was not acknowledged before.
 async fn made_good(world: &World, daemon: &Daemon) {
     daemon.until_ready().await;
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into(), "{}", daemon.log());
-    no_gap(daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
 async fn clients_that_are_killed_all_the_time_lose_no_change() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     world.put_each(100).await;
     let mut control = world.values().await;
     let writer = tokio::spawn({
@@ -59,13 +45,13 @@ async fn clients_that_are_killed_all_the_time_lose_no_change() {
     assert_eq!(world.keys().await, [org(100)].into(), "{}", daemon.log());
     assert!(daemon.metric("unstale_reconnects_total{service=\"redis\"}").await >= 2.0);
     daemon.until_ready().await;
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
 async fn a_redis_that_takes_no_more_clients_is_waited_for_with_a_remedy() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     let mut control = world.values().await;
     let acknowledged = world.confirmed_flush().await;
     send(&mut control, &["CONFIG", "SET", "maxclients", "1"]).await;
@@ -90,7 +76,7 @@ async fn a_step_that_is_refused_half_way_is_done_again_as_a_whole() {
     send(&mut control, &["ACL", "SETUSER", "daemon", "on", ">secret", "~*", "+@all"]).await;
     let url = world.redis.url_db(1).replace("redis://", "redis://daemon:secret@");
     world.set(&format!("redis.url={url}"));
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     for command in ["evalsha", "hget", "pttl", "unlink", "hset"] {
         world.put_each(3).await;
         send(&mut control, &["ACL", "SETUSER", "daemon", &format!("-{command}")]).await;
@@ -121,7 +107,7 @@ async fn connections_that_are_accepted_and_silent_are_given_up() {
     let mut world = World::new().await;
     world.set("redis.timeout=300ms");
     let proxy = world.redis_proxy().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     proxy.pause();
     proxy.cut();
     world.rename(1).await;
@@ -154,7 +140,7 @@ async fn a_slow_redis_costs_time_and_nothing_else() {
     let mut world =
         World::with(postgres.start().await.unwrap(), Redis::start().await.unwrap()).await;
     let proxy = world.redis_proxy().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     let walsender = world.walsender().await;
     proxy.delay(Duration::from_millis(200));
     let since = Instant::now();
@@ -176,7 +162,7 @@ async fn a_redis_slower_than_its_timeout_does_each_step_though_nobody_learns_of_
     let mut world = World::new().await;
     world.set("redis.timeout=300ms");
     let proxy = world.redis_proxy().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(100).await;
     let acknowledged = world.confirmed_flush().await;
     proxy.delay(Duration::from_millis(250));
     world.rename(1).await;

@@ -1,33 +1,13 @@
 //! Redis loses writes, all of them or the last ones: what may be back is dropped.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;
 use unstale::sandbox::Redis;
 
-/// What was counted in this life of the daemon.
-fn gaps(reasons: &[&str]) -> std::collections::BTreeMap<String, u32> {
-    reasons.iter().map(|reason| ((*reason).to_owned(), 1)).collect()
-}
-
 async fn started() -> (World, Daemon) {
     let world = World::new().await;
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     (world, daemon)
-}
-
-/// Shows that changes arrive.
-async fn goes_on(world: &World, daemon: &Daemon) {
-    daemon.until_ready().await;
-    world.put(&[&org(9)]).await;
-    world.rename(9).await;
-    world.settle().await;
-    assert!(!world.keys().await.contains(&org(9)), "{}", daemon.log());
-    assert_eq!(world.state("valid").await.as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -38,7 +18,7 @@ async fn redis_restarts_empty() {
     world.put_each(3).await;
     daemon.until_ready().await;
     daemon.until_log("gap: everything managed was dropped").await;
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
     assert_eq!(daemon.metric("unstale_gaps_total{reason=\"no_state\"}").await, 2.0);
     assert_eq!(daemon.gaps().await.len(), 1, "{}", daemon.log());
     assert!(daemon.log().contains("Redis has restarted"), "{}", daemon.log());
@@ -50,13 +30,13 @@ async fn everything_is_flushed_or_the_state_alone_is_deleted() {
     let twice = "unstale_gaps_total{reason=\"no_state\"}";
     let _: () = world.values().await.flushall().await.unwrap();
     daemon.until_metric(twice, 2.0).await;
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
 
     world.put_each(3).await;
     let _: () = world.values().await.set("somebody:else's", 1).await.unwrap();
     let _: () = world.values().await.del("unstale:unstale:state").await.unwrap();
     daemon.until_metric(twice, 3.0).await;
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
     assert_eq!(world.keys().await, [].into());
     assert!(world.values().await.exists::<_, bool>("somebody:else's").await.unwrap());
     assert_eq!(daemon.gaps().await.len(), 1, "{}", daemon.log());
@@ -88,7 +68,7 @@ async fn a_forged_state_makes_a_gap_delete_nothing_of_others_and_write_no_line_o
     for key in others {
         assert!(values.exists::<_, bool>(key).await.unwrap(), "{key}\n{}", daemon.log());
     }
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
     let log = daemon.log();
     assert!(
         log.contains("sessions:") && log.contains("in another way than redis.key_prefix"),
@@ -108,8 +88,8 @@ async fn an_old_dump_comes_back_under_a_running_daemon() {
     world.redis.restore_dump(&dump).await.unwrap();
     daemon.until_gap("chain_broken").await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    goes_on(&world, &daemon).await;
-    assert_eq!(daemon.gaps().await, gaps(&["no_state", "chain_broken"]), "{}", daemon.log());
+    world.goes_on(&daemon, 9).await;
+    daemon.assert_gaps(&["no_state", "chain_broken"]).await;
 }
 
 #[tokio::test]
@@ -133,7 +113,7 @@ async fn a_dump_from_between_two_batches_with_the_same_watermark_is_known_too() 
     world.settle().await;
     assert!(!world.keys().await.contains(&org(1)), "the parked one was lost by the gap");
     // It had written its record before the gap: a suspect, which then came through.
-    assert_eq!(daemon.gaps().await, gaps(&["no_state", "chain_broken"]), "{}", daemon.log());
+    daemon.assert_gaps(&["no_state", "chain_broken"]).await;
 }
 
 #[tokio::test]
@@ -147,8 +127,8 @@ async fn an_old_dump_comes_back_while_the_daemon_is_away() {
     assert!(world.keys().await.contains(&org(1)));
     let daemon = world.daemon().await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    assert_eq!(daemon.gaps().await, gaps(&["slot_ahead"]), "{}", daemon.log());
-    goes_on(&world, &daemon).await;
+    daemon.assert_gaps(&["slot_ahead"]).await;
+    world.goes_on(&daemon, 9).await;
 }
 
 #[tokio::test]
@@ -156,18 +136,15 @@ async fn a_redis_that_kept_everything_over_a_restart_is_no_gap() {
     let redis = Redis::builder().setting("appendonly", "yes").setting("appendfsync", "always");
     let postgres = unstale::sandbox::Postgres::start().await.unwrap();
     let world = World::with(postgres, redis.start().await.unwrap()).await;
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     world.redis.kill9().await.unwrap();
     world.rename(1).await;
     daemon.until_problem("redis: ").await;
     world.redis.start_again().await.unwrap();
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
-    goes_on(&world, &daemon).await;
-    assert_eq!(daemon.gaps().await, gaps(&["no_state"]), "{}", daemon.log());
+    world.goes_on(&daemon, 9).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -188,12 +165,12 @@ async fn somebody_swaps_or_flushes_the_database_under_a_running_daemon() {
     swap().await;
     daemon.until_gap("chain_broken").await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
 
     world.put_each(3).await;
     redis::cmd("FLUSHDB").exec_async(&mut world.values().await).await.unwrap();
     daemon.until_metric(no_state, 3.0).await;
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
     assert_eq!(daemon.gaps().await.len(), 2, "{}", daemon.log());
 }
 
@@ -202,16 +179,13 @@ async fn redis_is_killed_and_comes_back_with_the_snapshot_of_a_while_ago() {
     let redis = Redis::builder().setting("save", "3600 1");
     let postgres = unstale::sandbox::Postgres::start().await.unwrap();
     let world = World::with(postgres, redis.start().await.unwrap()).await;
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     // A clean stop saves: nothing is lost, so nothing is dropped.
     world.redis.restart().await.unwrap();
     world.rename(2).await;
     world.settle().await;
     assert_eq!(world.keys().await, [org(1), org(3)].into());
-    assert_eq!(daemon.gaps().await, gaps(&["no_state"]), "{}", daemon.log());
+    daemon.assert_gaps(&["no_state"]).await;
 
     redis::cmd("SAVE").exec_async(&mut world.values().await).await.unwrap();
     world.rename(1).await;
@@ -220,7 +194,7 @@ async fn redis_is_killed_and_comes_back_with_the_snapshot_of_a_while_ago() {
     world.redis.start_again().await.unwrap();
     daemon.until_gap("chain_broken").await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
 }
 
 #[tokio::test]
@@ -228,10 +202,7 @@ async fn the_end_of_the_append_only_file_is_lost_as_in_a_crash_of_the_machine() 
     let redis = Redis::builder().setting("appendonly", "yes").setting("appendfsync", "everysec");
     let postgres = unstale::sandbox::Postgres::start().await.unwrap();
     let world = World::with(postgres, redis.start().await.unwrap()).await;
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
+    let daemon = world.started(9).await;
     let file = world.redis.socket().with_file_name("appendonlydir/appendonly.aof.1.incr.aof");
     let written = std::fs::metadata(&file).unwrap().len();
     world.rename(1).await;
@@ -241,7 +212,7 @@ async fn the_end_of_the_append_only_file_is_lost_as_in_a_crash_of_the_machine() 
     world.redis.start_again().await.unwrap();
     daemon.until_gap("chain_broken").await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
 }
 
 #[tokio::test]
@@ -275,5 +246,5 @@ async fn a_failover_loses_what_the_replica_had_not_received() {
     follow(&world.redis, "NO", "ONE").await;
     daemon.until_gap("chain_broken").await;
     assert_eq!(world.keys().await, [].into(), "a value came back");
-    goes_on(&world, &daemon).await;
+    world.goes_on(&daemon, 9).await;
 }

@@ -1,8 +1,6 @@
 //! Redis is full: invalidations go through, fills do not, and whatever it evicts to make room,
 //! nothing stale is stored.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::reader::Reader;
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;

@@ -1,8 +1,6 @@
 //! Between a purge and the step that opens the cache again, Redis or the daemon dies: what was
 //! purged is never opened to readers again.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::support::points::Points;
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;
@@ -36,13 +34,8 @@ async fn opened(world: &World) {
 
 /// Shows that changes arrive, and what was lost by then.
 async fn goes_on(world: &World, daemon: &Daemon, gaps: &[&str]) {
-    daemon.until_ready().await;
-    world.put(&[&org(2)]).await;
-    world.rename(2).await;
-    world.settle().await;
-    assert!(!world.keys().await.contains(&org(2)), "{}", daemon.log());
-    let expected = gaps.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
-    assert_eq!(daemon.gaps().await, expected, "{}", daemon.log());
+    world.goes_on(daemon, 2).await;
+    daemon.assert_gaps(gaps).await;
 }
 
 #[tokio::test]

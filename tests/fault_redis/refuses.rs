@@ -1,8 +1,6 @@
 //! Redis is away, hangs, or will not take a write: nothing is acknowledged, nothing is
 //! lost, and whoever asks is told.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::{Duration, Instant};
 
 use crate::support::{Daemon, World, org, until};
@@ -13,18 +11,6 @@ async fn redis_does<T: redis::FromRedisValue>(world: &World, command: &[&str]) -
     let mut all = redis::cmd(command[0]);
     all.arg(&command[1..]);
     all.query_async(&mut world.values().await).await.unwrap_or_else(|e| panic!("{command:?}: {e}"))
-}
-
-async fn started(world: &World) -> Daemon {
-    world.organizations(9).await;
-    let daemon = world.daemon().await;
-    world.settle().await;
-    world.put_each(3).await;
-    daemon
-}
-
-async fn no_gap(daemon: &Daemon) {
-    assert_eq!(daemon.gaps().await, [("no_state".to_owned(), 1)].into(), "{}", daemon.log());
 }
 
 /// While Redis refuses: the daemon says so and acknowledges nothing. Once `mended`, it
@@ -48,14 +34,14 @@ async fn waits_it_out(
     daemon.until_ready().await;
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into(), "{}", daemon.log());
-    no_gap(daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
 async fn redis_is_away_for_a_while() {
     let mut world = World::new().await;
     let proxy = world.redis_proxy().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     proxy.refuse().await;
     proxy.cut();
     waits_it_out(&world, &daemon, "redis: Redis did not answer", async |_| proxy.resume().await)
@@ -71,7 +57,7 @@ async fn what_redis_did_although_its_answer_was_lost_is_done_again() {
     let mut world = World::new().await;
     world.set("redis.timeout=300ms");
     let proxy = world.redis_proxy().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     for id in 1..=2 {
         proxy.lose_answers();
         world.rename(id).await;
@@ -85,25 +71,25 @@ async fn what_redis_did_although_its_answer_was_lost_is_done_again() {
     }
     assert_eq!(world.keys().await, [org(3)].into());
     assert_eq!(daemon.metric("unstale_transactions_total").await, 2.0, "each counted once");
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
 async fn redis_forgets_the_scripts() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     redis_does::<()>(&world, &["SCRIPT", "FLUSH", "SYNC"]).await;
     world.rename(1).await;
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     assert_eq!(daemon.metric("unstale_reconnects_total{service=\"redis\"}").await, 0.0);
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
 async fn redis_becomes_a_replica_and_a_primary_again() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     redis_does::<()>(&world, &["REPLICAOF", "127.0.0.1", &nobody.to_string()]).await;
     waits_it_out(&world, &daemon, "READONLY", async |world| {
@@ -120,7 +106,7 @@ async fn a_grant_is_taken_away_and_given_back() {
     redis_does::<()>(&world, &["ACL", "SETUSER", "daemon", "on", ">secret", "~*", "+@all"]).await;
     let url = world.redis.url_db(1).replace("redis://", "redis://daemon:secret@");
     world.set(&format!("redis.url={url}"));
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     redis_does::<()>(&world, &["ACL", "SETUSER", "daemon", "-evalsha"]).await;
     waits_it_out(&world, &daemon, "NOPERM", async |world| {
         redis_does::<()>(world, &["ACL", "SETUSER", "daemon", "+evalsha"]).await;
@@ -144,7 +130,7 @@ async fn a_grant_is_taken_away_and_given_back() {
 #[tokio::test]
 async fn a_full_redis_still_takes_invalidations() {
     let world = World::new().await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     redis_does::<()>(&world, &["SCRIPT", "FLUSH", "SYNC"]).await;
     redis_does::<()>(&world, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     redis_does::<()>(&world, &["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -154,14 +140,14 @@ async fn a_full_redis_still_takes_invalidations() {
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
     daemon.until_ready().await;
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
     assert!(daemon.stop().await.success());
 
     // A gap, too, and a start.
     redis_does::<i64>(&world, &["HDEL", "unstale:unstale:state", "watermark"]).await;
     let daemon = world.daemon().await;
     assert_eq!(world.keys().await, [].into());
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }
 
 #[tokio::test]
@@ -173,7 +159,7 @@ async fn redis_loads_its_data_for_a_while() {
         .setting("key-load-delay", 100_000)
         .setting("loading-process-events-interval-bytes", 1024);
     let world = World::with(Postgres::start().await.unwrap(), redis.start().await.unwrap()).await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     let filler = "x".repeat(600);
     for i in 0..20 {
         let _: () = world.values().await.set(format!("filler:{i}"), &filler).await.unwrap();
@@ -187,7 +173,7 @@ async fn redis_loads_its_data_for_a_while() {
     daemon.until_ready().await;
     world.settle().await;
     assert_eq!(world.keys().await, [org(2), org(3)].into());
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
     let log = daemon.log();
     assert!(log.matches("Redis is not available").count() < 8, "a line a try: {log}");
 }
@@ -200,7 +186,7 @@ const HANGS: Duration =
 async fn a_redis_that_hangs_costs_neither_the_stream_nor_a_change() {
     let postgres = Postgres::builder().setting("wal_sender_timeout", "2s");
     let world = World::with(postgres.start().await.unwrap(), Redis::start().await.unwrap()).await;
-    let daemon = started(&world).await;
+    let daemon = world.started(9).await;
     let walsender = world.walsender().await;
     world.redis.pause().await;
     let paused = Instant::now();
@@ -220,5 +206,5 @@ async fn a_redis_that_hangs_costs_neither_the_stream_nor_a_change() {
     assert_eq!(world.walsender().await, walsender);
     assert_eq!(daemon.metric("unstale_reconnects_total{service=\"postgres\"}").await, 0.0);
     assert_eq!(world.keys().await, [org(2), org(3)].into());
-    no_gap(&daemon).await;
+    daemon.assert_gaps(&["no_state"]).await;
 }

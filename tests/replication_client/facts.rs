@@ -35,7 +35,7 @@ async fn client(options: &ConnectOptions) -> SqlClient {
 
 #[tokio::test]
 async fn the_incarnation_changes_with_a_crash_and_not_with_a_restart() {
-    let (mut cluster, options) = with_humble_role(&[]).await;
+    let (cluster, options) = with_humble_role(&[]).await;
     let facts = || async { ServerFacts::read(&client(&options).await).await.unwrap() };
     let first = facts().await;
     cluster.restart().await;
@@ -43,7 +43,7 @@ async fn the_incarnation_changes_with_a_crash_and_not_with_a_restart() {
     cluster.sql("SELECT pg_stat_reset_shared('bgwriter')").await;
     assert_eq!(facts().await.incarnation, first.incarnation, "one view reset");
 
-    cluster.kill();
+    cluster.kill().await;
     cluster.launch_again().await;
     let second = facts().await;
     assert_ne!(second.incarnation, first.incarnation, "kill -9 of the postmaster");
@@ -148,9 +148,7 @@ async fn a_transaction_that_waits_for_a_standby_is_a_suspect() {
     let (cluster, options) = with_humble_role(&[]).await;
     cluster.sql("CREATE TABLE a (id int)").await;
     let a: u32 = cluster.value("SELECT 'a'::regclass::oid").await.unwrap().parse().unwrap();
-    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-    cluster.sql("SELECT pg_reload_conf()").await;
-    cluster.wait_for("SHOW synchronous_standby_names", Some("nobody")).await;
+    cluster.set("synchronous_standby_names", "nobody").await;
     let session = cluster.admin().await;
     let stuck =
         tokio::spawn(async move { session.batch_execute("INSERT INTO a VALUES (1)").await });

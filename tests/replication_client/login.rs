@@ -7,6 +7,7 @@ use unstale::postgres::client::SqlClient;
 use unstale::postgres::conninfo::ConnectOptions;
 use unstale::postgres::error::{Class, Kind, PgError};
 use unstale::postgres::replication::ReplicationConnection;
+use unstale::sandbox::Postgres;
 
 use crate::cluster::Cluster;
 
@@ -51,7 +52,7 @@ local all scram scram-sha-256
 ";
 
 async fn with_methods() -> Cluster {
-    let cluster = Cluster::start_with_hba(METHODS, &[]).await;
+    let cluster = Cluster::start_with_hba(METHODS, Postgres::builder()).await;
     cluster
         .sql(
             "CREATE ROLE scram LOGIN REPLICATION PASSWORD 'hunter2';

@@ -146,11 +146,11 @@ async fn a_keepalive_comes_when_asked_for() {
 
 #[tokio::test]
 async fn feedback_alone_keeps_a_stream_alive_that_nobody_reads() {
-    let (cluster, mut reader, mut writer) = streaming(&[("wal_sender_timeout", "2s")]).await;
+    let (cluster, mut reader, mut writer) = streaming(&[("wal_sender_timeout", "4s")]).await;
     // More than all socket buffers hold, so that the walsender hangs in its write.
     cluster.sql("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 30000) i").await;
     let patience = std::time::Instant::now();
-    while patience.elapsed() < Duration::from_secs(6) {
+    while patience.elapsed() < Duration::from_secs(7) {
         writer.status(Lsn::ZERO, Lsn::ZERO, Lsn::ZERO, false).await.unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -203,8 +203,8 @@ async fn failure(reader: &mut FrameReader) -> PgError {
 
 #[tokio::test]
 async fn a_server_that_goes_away_is_worth_another_try() {
-    let (mut cluster, mut reader, writer) = streaming(&[]).await;
-    cluster.kill();
+    let (cluster, mut reader, writer) = streaming(&[]).await;
+    cluster.kill().await;
     let error = failure(&mut reader).await;
     assert_eq!((error.kind(), error.class()), (Kind::Lost, Class::Retry), "{error}");
     drop((reader, writer));

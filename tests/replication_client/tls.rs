@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use unstale::lsn::Lsn;
 use unstale::postgres::error::{Class, Kind};
+use unstale::sandbox::{Postgres, ServerTls};
 
 use crate::certificates::Authority;
 use crate::cluster::Cluster;
@@ -19,26 +20,21 @@ hostnossl all open 127.0.0.1/32 trust
 
 /// A server with the certificate `name` of `authority`.
 async fn server(authority: &Authority, name: &str) -> Cluster {
-    let cluster = Cluster::start_with_hba(HBA, &[]).await;
-    for (setting, file) in [
-        ("ssl_cert_file", format!("{name}.crt")),
-        ("ssl_key_file", format!("{name}.key")),
-        ("ssl_ca_file", "ca.crt".to_owned()),
-    ] {
-        let path = cluster.install(&authority.path(&file), &file);
-        cluster.sql(&format!("ALTER SYSTEM SET {setting} = '{}'", path.display())).await;
-    }
-    cluster.sql("ALTER SYSTEM SET ssl = on").await;
+    let read = |file: &str| std::fs::read_to_string(authority.path(file)).unwrap();
+    let identity = ServerTls {
+        certificate: read(&format!("{name}.crt")),
+        key: read(&format!("{name}.key")),
+        client_ca: Some(read("ca.crt")),
+    };
+    let cluster = Cluster::start_with_hba(HBA, Postgres::builder().tls(identity)).await;
     cluster
         .sql(
-            "SELECT pg_reload_conf();
-             CREATE ROLE scram LOGIN REPLICATION PASSWORD 'hunter2';
+            "CREATE ROLE scram LOGIN REPLICATION PASSWORD 'hunter2';
              CREATE ROLE trusted LOGIN REPLICATION;
              CREATE ROLE certified LOGIN REPLICATION;
              CREATE ROLE open LOGIN REPLICATION;",
         )
         .await;
-    cluster.wait_for("SHOW ssl", Some("on")).await;
     cluster
 }
 
@@ -95,13 +91,13 @@ async fn a_self_signed_certificate_can_be_trusted_itself() {
 
 #[tokio::test]
 async fn scram_binds_to_the_session_whatever_signed_the_certificate() {
+    let authority = Authority::new();
     for (key, digest) in [
         ("rsa:2048", "sha256"),
         ("rsa:2048", "sha384"),
         ("rsa:2048", "sha512"),
         ("ec:params", "sha256"),
     ] {
-        let authority = Authority::new();
         let key = match key {
             "ec:params" => "ec -pkeyopt ec_paramgen_curve:prime256v1",
             other => other,
@@ -165,14 +161,8 @@ async fn over_tls_too_feedback_keeps_a_stream_alive_that_nobody_reads() {
     let authority = Authority::new();
     authority.issue("server", "rsa:2048", "sha256", Some("DNS:localhost"));
     let cluster = server(&authority, "server").await;
-    cluster.sql("ALTER SYSTEM SET wal_sender_timeout = '2s'").await;
-    cluster
-        .sql(
-            "SELECT pg_reload_conf();
-             CREATE TABLE t (id int, x text); CREATE PUBLICATION pub FOR TABLE t",
-        )
-        .await;
-    cluster.wait_for("SHOW wal_sender_timeout", Some("2s")).await;
+    cluster.set("wal_sender_timeout", "4s").await;
+    cluster.sql("CREATE TABLE t (id int, x text); CREATE PUBLICATION pub FOR TABLE t").await;
     let url = format!("{}?sslmode=require", cluster.url("scram:hunter2"));
     let mut connection = connect(&url).await.unwrap();
     let start = connection.create_slot("s").await.unwrap();
@@ -180,7 +170,7 @@ async fn over_tls_too_feedback_keeps_a_stream_alive_that_nobody_reads() {
         connection.start_replication("s", start, &pgoutput()).await.unwrap();
     cluster.sql("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 30000) i").await;
     let patience = std::time::Instant::now();
-    while patience.elapsed() < Duration::from_secs(5) {
+    while patience.elapsed() < Duration::from_secs(7) {
         writer.status(Lsn::ZERO, Lsn::ZERO, Lsn::ZERO, false).await.unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -1,7 +1,5 @@
 //! The chain of steps in Redis: done once or again, never late; and what a purge reaches.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::time::Duration;
 
 use redis::AsyncCommands;

@@ -1,7 +1,5 @@
 //! Every way into Redis that the configuration can name, end to end.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use crate::certificates::Authority;
 use crate::support::{World, org};
 use unstale::sandbox::{Postgres, Redis};

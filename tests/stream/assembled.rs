@@ -1,7 +1,6 @@
 //! The same history, once in blocks while its transactions are in progress and once in whole
 //! transactions after their commits, touches the same.
 
-// clippy.toml lets #[test] functions panic, not what they call.
 #![allow(clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,6 @@
 //! Large transactions are followed while they are in progress, and what is applied in the end
 //! is exactly what they committed.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 

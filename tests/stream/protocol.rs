@@ -1,8 +1,6 @@
 //! A stream that does not follow the protocol ends at that message: it is never guessed,
 //! never skipped, and no row's value is shown.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 

@@ -2,8 +2,6 @@
 //! in progress drops the same keys as following them after their commits, and counts the
 //! same changes.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{Daemon, World, until};

@@ -58,7 +58,13 @@ async fn a_heartbeat_that_may_not_be_written_is_told_once_and_harms_nothing() {
     let mut world = world().await;
     let own = "create role plain login replication;
                grant select on all tables in schema public to plain;
-               revoke execute on function pg_logical_emit_message(boolean, text, text) from public";
+               do $$ declare emit regprocedure; begin
+                   -- From 17 on it has a parameter more.
+                   for emit in select oid from pg_proc where proname = 'pg_logical_emit_message'
+                                  and proargtypes[2] = 'text'::regtype loop
+                       execute format('revoke execute on function %s from public', emit);
+                   end loop;
+               end $$";
     world.postgres.execute(own).await.unwrap();
     world.set("postgres.heartbeat=100ms");
     world.set(&format!("postgres.url={}", world.postgres.url_for("plain", "postgres")));

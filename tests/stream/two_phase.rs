@@ -1,8 +1,6 @@
 //! A prepared transaction counts when it is committed, however long after, and whoever was
 //! restarted in between.
 
-// clippy.toml lets #[test] functions panic, not what they call.
-
 use std::collections::BTreeSet;
 
 use crate::support::{Daemon, World, org, until};

@@ -21,6 +21,19 @@ pub const INACTIVE: u32 = 5;
 pub const NOWHERE: u32 = 6;
 pub const MEMBER_OF_INACTIVE: u32 = 7;
 
+/// Whoever may ask: anonymous, member of organization 1, member of 2, admin of 1, superuser,
+/// inactive, of no organization, admin of an inactive one.
+pub const ROLES: [Option<u32>; 8] = [
+    None,
+    Some(MEMBER),
+    Some(OTHER_MEMBER),
+    Some(ADMIN),
+    Some(SUPERUSER),
+    Some(INACTIVE),
+    Some(NOWHERE),
+    Some(MEMBER_OF_INACTIVE),
+];
+
 const ROWS: &str = "
 insert into organization_organization (id, name, is_active, created_at, updated_at)
 values (1, 'one', true, '2026-01-02 03:04:05.678901+00', now()), (2, 'two', true, now(), now()), (3, 'three', false, now(), now());

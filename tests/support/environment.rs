@@ -1,4 +1,4 @@
-//! Programs from PyPI that a test needs, in a virtual environment.
+//! Programs from PyPI that tests need, in a virtual environment that they share.
 //!
 //! It lies under `target/tmp` and is made once: what its name is made of are the requirements
 //! and the Python, so that it is made again when either changes.
@@ -11,6 +11,9 @@ use std::process::{Command, Output, Stdio};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::root;
+
+/// Whose `requirements.txt` is that of all tests.
+pub const TESTS: &str = "tests";
 
 const OLDEST_PYTHON: &str = "3.10";
 
@@ -33,7 +36,7 @@ fn run(command: &mut Command, remedy: &str) -> Output {
 }
 
 /// The folder of the environment's programs; makes the environment where there is none, of
-/// the `requirements.txt` in a folder such as `tests/NAME`. Blocks meanwhile: call it before
+/// the `requirements.txt` in a folder such as [`TESTS`]. Blocks meanwhile: call it before
 /// anything runs that could suffer.
 pub fn environment(of: &str) -> PathBuf {
     let requirements = root().join(of).join("requirements.txt");
@@ -59,9 +62,10 @@ pub fn environment(of: &str) -> PathBuf {
         }
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder), &remedy);
         let mut pip = Command::new(folder.join("bin/python"));
-        // Nothing is compiled, and nothing comes along that is not pinned.
+        // Nothing is built, and nothing comes along that is not pinned.
         pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check"])
-            .args(["--quiet", "--no-deps", "--only-binary", ":all:", "--requirement"])
+            .args(["--quiet", "--no-deps", "--only-binary", ":all:"])
+            .arg("--requirement")
             .arg(&requirements);
         run(
             &mut pip,
@@ -71,4 +75,22 @@ pub fn environment(of: &str) -> PathBuf {
         File::create(finished).unwrap();
     }
     folder.join("bin")
+}
+
+/// Where the packages of an environment lie.
+pub fn packages(of: &str) -> PathBuf {
+    let libraries = environment(of).with_file_name("lib");
+    let python = std::fs::read_dir(libraries).unwrap().next().unwrap().unwrap();
+    python.path().join("site-packages")
+}
+
+/// A program of an environment, or its `python`. The tests' own folders stay as they are.
+pub fn command(of: &str, program: &str) -> Command {
+    let mut command = Command::new(environment(of).join(program));
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env_remove("PYTHONPATH")
+        .env_remove("PYTHONHOME")
+        .stdin(Stdio::null());
+    command
 }

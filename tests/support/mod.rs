@@ -10,6 +10,7 @@
     clippy::print_stderr,
     missing_docs,
     unreachable_pub,
+    unused_imports,
     reason = "a test fails by panicking, and no test uses all of this"
 )]
 
@@ -17,26 +18,30 @@ pub mod points;
 pub mod reader;
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use rustix::fs::FlockOperation;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use unstale::config::{TEST_POINTS, TEST_WITHOUT};
 use unstale::lsn::Lsn;
-use unstale::sandbox::{Postgres, Proxy, Redis};
+use unstale::sandbox::{Postgres, Redis};
 
 pub mod acl;
 pub mod api;
 pub mod browser;
 pub mod clock;
+mod daemon;
 pub mod environment;
+mod organizations;
+mod servers;
 pub mod standby;
 pub mod stop;
+
+pub use daemon::Daemon;
+pub use organizations::org;
 
 /// How long anything may take that is expected to happen.
 pub const PATIENCE: Duration =
@@ -239,24 +244,8 @@ impl World {
     }
 
     /// Starts a daemon by a command of one's own.
-    pub fn spawn_with(&self, mut command: Command, admin: u16) -> Daemon {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the daemon starts");
-        let stderr = child.stderr.take().expect("its log");
-        let log = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
-        let shared = std::sync::Arc::clone(&log);
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut log = shared.lock().expect("the log");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Daemon { child, log, admin }
+    pub fn spawn_with(&self, command: Command, admin: u16) -> Daemon {
+        Daemon::spawn(command, admin)
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -383,281 +372,5 @@ impl World {
     pub async fn has_applied(&self, end: Lsn) -> bool {
         let watermark = self.state("watermark").await;
         watermark.and_then(|text| text.parse::<Lsn>().ok()).is_some_and(|is| is >= end)
-    }
-}
-
-/// The key of an organization's cache that every change of its name reaches.
-pub fn org(id: u32) -> String {
-    format!("v1:org:data:{id}")
-}
-
-impl World {
-    /// Organizations 1 to `count`, settled.
-    pub async fn organizations(&self, count: u32) {
-        let sql = format!(
-            "insert into organization_organization (id, name, is_active, created_at, updated_at) \
-             select i, 'organization ' || i, true, now(), now() from generate_series(1, {count}) i"
-        );
-        self.postgres.execute(&sql).await.expect("organizations");
-    }
-
-    /// The SQL that changes an organization such that [`org`] must go.
-    pub fn renaming(id: u32) -> String {
-        format!("update organization_organization set name = name || '+' where id = {id}")
-    }
-
-    /// Changes an organization and waits for the commit.
-    pub async fn rename(&self, id: u32) {
-        self.postgres.execute(&World::renaming(id)).await.expect("an update");
-    }
-
-    /// Changes organizations 1 to `count`, each in a transaction of its own.
-    pub async fn rename_each(&self, count: u32) {
-        let client = self.postgres.client().await.expect("a client");
-        for id in 1..=count {
-            client.batch_execute(&World::renaming(id)).await.expect("an update");
-        }
-    }
-
-    /// Stores the values of organizations 1 to `count`.
-    pub async fn put_each(&self, count: u32) {
-        let keys: Vec<String> = (1..=count).map(org).collect();
-        self.put(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    }
-
-    /// Changes an organization although nobody confirms synchronous commits.
-    pub async fn rename_locally(&self, id: u32) {
-        let sql = format!("set synchronous_commit = local; {}", World::renaming(id));
-        self.postgres.execute(&sql).await.expect("an update");
-    }
-
-    /// Commits a change that waits for a standby which does not exist, and waits until its
-    /// commit record is written. Ends once [`World::release_standby`] was called.
-    pub async fn rename_stuck(&self, id: u32) -> tokio::task::JoinHandle<()> {
-        self.postgres.set("synchronous_standby_names", "nobody").await.expect("set");
-        let client = self.postgres.client().await.expect("a client");
-        let sql = World::renaming(id);
-        let stuck =
-            tokio::spawn(async move { client.batch_execute(&sql).await.expect("an update") });
-        until("the commit to wait for a standby", async || {
-            let waiting =
-                "select count(*)::text from pg_stat_activity where wait_event = 'SyncRep'";
-            (self.query_one(waiting).await != "0").then_some(())
-        })
-        .await;
-        stuck
-    }
-
-    /// Lets all commits go that wait for a standby.
-    pub async fn release_standby(&self) {
-        self.postgres.set("synchronous_standby_names", "").await.expect("set");
-    }
-
-    /// Puts a proxy between the daemons started from here on and Redis.
-    pub async fn redis_proxy(&mut self) -> Proxy {
-        let proxy = Proxy::start(self.redis.address()).await.expect("a proxy");
-        self.set(&format!("redis.url={}", self.redis.url_through(&proxy, 1)));
-        proxy
-    }
-
-    /// Puts a proxy between the daemons started from here on and Postgres.
-    pub async fn postgres_proxy(&mut self) -> Proxy {
-        let proxy = Proxy::start(self.postgres.address()).await.expect("a proxy");
-        self.set(&format!(
-            "postgres.url={}",
-            self.postgres.url_through(&proxy, "postgres", "postgres")
-        ));
-        proxy
-    }
-
-    /// What the slot's consumer has acknowledged.
-    pub async fn confirmed_flush(&self) -> Lsn {
-        self.query_one("select confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'unstale'")
-            .await
-            .parse()
-            .expect("an LSN")
-    }
-
-    /// The watermark in Redis.
-    pub async fn watermark(&self) -> Lsn {
-        self.state("watermark").await.and_then(|w| w.parse().ok()).expect("a watermark")
-    }
-
-    /// The server process that serves the slot.
-    pub async fn walsender(&self) -> Option<i32> {
-        self.query_one(
-            "select active_pid::text from pg_replication_slots where slot_name = 'unstale'",
-        )
-        .await
-        .parse()
-        .ok()
-    }
-
-    /// Sends a signal to a process of the server, or to another of ours.
-    pub fn signal(pid: &str, signal: &str) {
-        let status = std::process::Command::new("kill").args([&format!("-{signal}"), pid]).status();
-        assert!(status.expect("kill runs").success());
-    }
-
-    /// Waits until a managed key is gone.
-    pub async fn until_gone(&self, key: &str) {
-        until(&format!("{key} to go"), async || (!self.keys().await.contains(key)).then_some(()))
-            .await;
-    }
-}
-
-/// A running `unstale run`, killed when dropped.
-pub struct Daemon {
-    pub child: Child,
-    log: std::sync::Arc<std::sync::Mutex<String>>,
-    admin: u16,
-}
-
-impl Daemon {
-    pub fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
-    }
-
-    pub fn log(&self) -> String {
-        self.log.lock().expect("the log").clone()
-    }
-
-    pub fn signal(&self, signal: &str) {
-        World::signal(&self.pid().to_string(), signal);
-    }
-
-    pub async fn kill9(mut self) {
-        self.child.kill().await.expect("it dies");
-    }
-
-    /// SIGTERM, and its exit.
-    pub async fn stop(mut self) -> ExitStatus {
-        self.signal("TERM");
-        self.exit().await
-    }
-
-    /// Waits for its end.
-    pub async fn exit(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait())
-            .await
-            .unwrap_or_else(|_| panic!("the daemon did not end; its log:\n{}", self.log()))
-            .expect("an exit status")
-    }
-
-    /// Where the console is.
-    pub fn console(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.admin)
-    }
-
-    /// An answer of the admin listener: status and body; `None` while it does not listen.
-    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
-            .await
-    }
-
-    /// The answer of the admin listener to a whole request.
-    pub async fn send(&self, request: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    }
-
-    /// `/readyz` as JSON.
-    pub async fn readyz(&self) -> Option<serde_json::Value> {
-        let (_, body) = self.get("/readyz").await?;
-        serde_json::from_str(&body).ok()
-    }
-
-    pub async fn until_ready(&self) {
-        let start = Instant::now();
-        loop {
-            if let Some((200, _)) = self.get("/readyz").await {
-                return;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the daemon did not become ready: {:?}\n{}",
-                self.readyz().await,
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Waits until `/readyz` tells of a problem with this in it.
-    pub async fn until_problem(&self, part: &str) {
-        until(&format!("a problem with {part:?} in /readyz"), async || {
-            let readyz = self.readyz().await?;
-            let problems = readyz["problems"].as_array()?;
-            problems.iter().any(|p| p.as_str().is_some_and(|p| p.contains(part))).then_some(())
-        })
-        .await;
-    }
-
-    /// Waits until `/readyz` says 503, whatever the problem.
-    pub async fn until_not_ready(&self) {
-        until("a /readyz that fails", async || {
-            matches!(self.get("/readyz").await, Some((503, _))).then_some(())
-        })
-        .await;
-    }
-
-    /// How many gaps were declared, by reason, those apart that never were.
-    pub async fn gaps(&self) -> std::collections::BTreeMap<String, u32> {
-        let (_, text) = self.get("/metrics").await.expect("metrics");
-        text.lines()
-            .filter_map(|line| {
-                let rest = line.strip_prefix("unstale_gaps_total{reason=\"")?;
-                let (reason, count) = rest.split_once("\"} ")?;
-                Some((reason.to_owned(), count.parse().ok()?))
-            })
-            .filter(|(_, count)| *count > 0)
-            .collect()
-    }
-
-    /// Waits until a gap of this reason was declared and everything stands again.
-    pub async fn until_gap(&self, reason: &str) {
-        let start = Instant::now();
-        while !self.gaps().await.contains_key(reason) {
-            assert!(start.elapsed() < PATIENCE, "no gap {reason}; the log:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.until_ready().await;
-    }
-
-    /// Waits until a metric is as it should be.
-    pub async fn until_metric(&self, name: &str, expected: f64) {
-        until(&format!("{name} to be {expected}"), async || {
-            (self.metric(name).await == expected).then_some(())
-        })
-        .await;
-    }
-
-    /// Waits until a metric is at least so much.
-    pub async fn until_at_least(&self, name: &str, least: f64) {
-        let start = Instant::now();
-        while self.metric(name).await < least {
-            let what = format!("waited in vain for {name} to be {least}");
-            assert!(start.elapsed() < PATIENCE, "{what}; the log:\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Waits for a line of the log.
-    pub async fn until_log(&self, part: &str) {
-        until(&format!("{part:?} in the log"), async || self.log().contains(part).then_some(()))
-            .await;
-    }
-
-    /// A metric's value; 0 if it was never counted.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await.expect("metrics");
-        text.lines()
-            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok())
-            .next()
-            .unwrap_or_default()
     }
 }
