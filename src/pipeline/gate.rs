@@ -46,8 +46,16 @@ use crate::status::{Loop, SlotSeen, Status};
 const MAX_TRANSACTIONS: usize = 4096;
 const MAX_KEYS: usize = 20_000;
 
-/// How long a batch is waited for by who is far behind.
+/// How long a batch is waited for by who is far behind: by so many bytes of WAL.
 const LINGER: Duration = Duration::from_millis(2);
+const FAR_BEHIND: u64 = 256 << 10;
+
+/// Who became visible a moment after he was asked for is asked for again at once, so often: the way to
+/// Postgres and back is pause enough, and no timer is as fine.
+const AT_ONCE: u32 = 4;
+
+/// The shortest pause that a timer knows.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How often is asked what no stream tells of.
 const WATCH: Duration = Duration::from_secs(1);
@@ -90,12 +98,23 @@ pub struct Gate {
     pub server_end: Lsn,
     /// What may be kept parked, in keys.
     pub max_parked_keys: usize,
+    /// How often in a row nothing that waits was visible.
+    pub in_vain: u32,
     /// Nothing, but in tests.
     pub without: Without,
     /// Nowhere, but in tests.
     pub points: Points,
     /// What is known.
     pub status: Arc<Status>,
+}
+
+async fn pause(time: Duration) {
+    if time.is_zero() {
+        // A timer would take its millisecond.
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// What is under way beside the gate's own work.
@@ -151,7 +170,7 @@ impl Gate {
                     }
                     None => open = false,
                 },
-                () = tokio::time::sleep(patience), if !self.waiting.is_empty() => {}
+                () = pause(patience), if !self.waiting.is_empty() => {}
             }
             if self.waiting.is_empty() {
                 continue;
@@ -208,7 +227,7 @@ impl Gate {
     /// and few small batches leave the server's own process less of the machine. What was
     /// written before the server was last asked where its WAL ends is no news to anybody.
     async fn linger(&mut self) {
-        if self.waiting.passed() < self.server_end {
+        if self.server_end.bytes_since(self.waiting.passed()) > FAR_BEHIND {
             tokio::time::sleep(LINGER).await;
             if let Ok(next) = self.arrivals.try_recv() {
                 self.take_what_waits(next);
@@ -220,7 +239,10 @@ impl Gate {
     /// newest has waited, so that a short wait stays short and a long one costs little.
     fn patience(&self) -> Duration {
         let waited = self.waiting.newest().map_or(Duration::ZERO, |since| since.elapsed());
-        (waited / 4).clamp(Duration::from_micros(100), Duration::from_millis(50))
+        if self.in_vain < AT_ONCE && waited < SHORTEST_PAUSE {
+            return Duration::ZERO;
+        }
+        (waited / 4).clamp(SHORTEST_PAUSE, Duration::from_millis(50))
     }
 
     /// Lets go what has become visible, with its lookups done. The first `already` of those
@@ -238,9 +260,11 @@ impl Gate {
         self.waiting.park(self.max_parked_keys);
         self.note_parked();
         if admitted.transactions.is_empty() {
+            self.in_vain = self.in_vain.saturating_add(1);
             self.status.put_back();
             return Ok(None);
         }
+        self.in_vain = 0;
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         self.points.reach(Point::Admitted).await;
         let mut batch =

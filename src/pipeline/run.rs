@@ -180,6 +180,7 @@ async fn follow(
             partitioned: stream.partitioned,
             application: context.connect.application_name().to_owned(),
             max_parked_keys: config.max_keys_ahead,
+            in_vain: 0,
             without: context.without,
             points: context.points.clone(),
             status: Arc::clone(&context.status),
