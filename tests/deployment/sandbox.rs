@@ -348,7 +348,7 @@ impl Child {
     fn start_in(temporary: &Path, end: &str) -> Child {
         let story = tempfile::NamedTempFile::new().expect("a file");
         let process = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "child_process_that_ends_as_it_is_told", "--nocapture"])
+            .args(["--exact", "sandbox::child_process_that_ends_as_it_is_told", "--nocapture"])
             .env("SANDBOX_TEST_END", end)
             .env("TMPDIR", temporary)
             .env("SANDBOX_TEST_STORY", story.path())

@@ -62,6 +62,7 @@ async fn play(plan: &Plan, without_gate: bool) -> Tally {
         stage.writing.set();
         ended("writers", &mut writers).await;
         stage.settle().await;
+        until_cached(&stage).await;
         stage.reading.set();
         ended("readers", &mut readers).await;
         rest::compare(&stage).await;
@@ -88,6 +89,17 @@ async fn until_enough(stage: &Stage) {
     }
 }
 
+/// Values to compare, of a few of which generations have passed.
+const COMPARED: usize = 20;
+
+/// Who reads goes on until there is something to compare.
+async fn until_cached(stage: &Stage) {
+    let start = Instant::now();
+    while stage.world.keys().await.len() < COMPARED * 3 / 2 && start.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn ended(who: &str, tasks: &mut JoinSet<()>) {
     let all = async {
         while let Some(ended) = tasks.join_next().await {
@@ -106,7 +118,7 @@ async fn holds(seed: u64, acts: usize) {
     let tally = play(&plan, false).await;
     println!("SEED={seed} seconds={} {tally}", start.elapsed().as_secs());
     assert!(tally.is_clean(), "{plan}\n{tally}\n{}", tally.log);
-    for (what, least) in ENOUGH.into_iter().chain([("compared", 20)]) {
+    for (what, least) in ENOUGH.into_iter().chain([("compared", COMPARED as u64)]) {
         assert!(
             tally.of(what) >= least,
             "too little has happened to say anything: {what}\n{plan}\n{tally}\n{}",
