@@ -243,7 +243,7 @@ impl Site {
         let mut tables = all.iter().zip(USERS).map(|(contenders, (_, bytes))| {
             let [.., webdis] = contenders;
             Table {
-                name: format!("Hits of a value of {bytes} bytes, by wrk -t 1 -c 64"),
+                name: format!("Hits of a value of {bytes} bytes, by wrk -t 2 -c 64"),
                 columns: vec![
                     ("requests/s", 0), ("min", 0), ("max", 0), ("p50 ms", 2), ("p99 ms", 2),
                     ("its CPU µs a request", 1), ("Redis' CPU µs a request", 1), ("ratio", 2),

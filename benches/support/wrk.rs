@@ -23,7 +23,7 @@ done = function(summary, latency, requests)
 end
 "#;
 
-/// Requests the same over and over, on so many connections, by one thread.
+/// Requests the same over and over, on so many connections, by two threads, as wrk has it.
 pub async fn run(
     folder: &Path,
     url: &str,
@@ -34,7 +34,7 @@ pub async fn run(
     let script = folder.join("figures.lua");
     std::fs::write(&script, SCRIPT).expect("the script is written");
     let mut command = Command::new("wrk");
-    command.args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s")]);
+    command.args(["-t", "2", "-c", &connections.to_string(), "-d", &format!("{seconds}s")]);
     command.arg("-s").arg(&script);
     if let Some(header) = header {
         command.args(["-H", header]);
