@@ -54,8 +54,9 @@ const FAR_BEHIND: u64 = 256 << 10;
 /// Postgres and back is pause enough, and no timer is as fine.
 const AT_ONCE: u32 = 4;
 
-/// The shortest pause that a timer knows.
+/// The shortest pause that a timer knows, and the longest between two looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often is asked what no stream tells of.
 const WATCH: Duration = Duration::from_secs(1);
@@ -108,6 +109,15 @@ pub struct Gate {
     pub status: Arc<Status>,
 }
 
+/// How long to wait before the parked are looked at again: a fraction of what the
+/// newest has waited, so that a short wait stays short and a long one costs little.
+fn patience(waited: Duration, in_vain: u32) -> Duration {
+    if in_vain < AT_ONCE && waited < SHORTEST_PAUSE {
+        return Duration::ZERO;
+    }
+    (waited / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 async fn pause(time: Duration) {
     if time.is_zero() {
         // A timer would take its millisecond.
@@ -141,7 +151,8 @@ impl Gate {
         while open {
             self.status.beat(Loop::Gate);
             let before = self.waiting.len();
-            let patience = self.patience();
+            let waited = self.waiting.newest().map_or(Duration::ZERO, |since| since.elapsed());
+            let patience = patience(waited, self.in_vain);
             tokio::select! {
                 biased;
                 answers = answered(&mut asking) => {
@@ -233,16 +244,6 @@ impl Gate {
                 self.take_what_waits(next);
             }
         }
-    }
-
-    /// How long to wait before the parked are looked at again: a fraction of what the
-    /// newest has waited, so that a short wait stays short and a long one costs little.
-    fn patience(&self) -> Duration {
-        let waited = self.waiting.newest().map_or(Duration::ZERO, |since| since.elapsed());
-        if self.in_vain < AT_ONCE && waited < SHORTEST_PAUSE {
-            return Duration::ZERO;
-        }
-        (waited / 4).clamp(SHORTEST_PAUSE, Duration::from_millis(50))
     }
 
     /// Lets go what has become visible, with its lookups done. The first `already` of those
@@ -430,5 +431,25 @@ impl Gate {
             Some(wal_status) => info!(slot = self.subjects.slot, wal_status, "the slot's WAL"),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_nearly_visible_is_asked_for_at_once_but_not_for_ever() {
+        let micros = Duration::from_micros;
+        assert_eq!(patience(micros(0), 1), Duration::ZERO);
+        assert_eq!(patience(micros(900), AT_ONCE - 1), Duration::ZERO);
+        assert_eq!(
+            patience(micros(900), AT_ONCE),
+            SHORTEST_PAUSE,
+            "who commits waits for a standby"
+        );
+        assert_eq!(patience(micros(1000), 1), SHORTEST_PAUSE);
+        assert_eq!(patience(micros(80_000), 1), micros(20_000));
+        assert_eq!(patience(Duration::from_secs(60), 9), LONGEST_PAUSE);
     }
 }
