@@ -208,7 +208,8 @@ async fn the_daemons_end_cuts_a_job_off_and_the_audit_log_says_so() {
     let mut daemon = site.daemon().await;
     let (_, lock) = stuck(&site).await;
     daemon.signal("TERM");
-    daemon.until_log("shutting down").await;
+    // Before that a job that can go on may be done first; what is under way then is waited for.
+    daemon.until_log("unstale::daemon: stopped").await;
     lock.batch_execute("commit").await.unwrap();
     assert!(daemon.exit().await.success());
     daemon.until_log("a management job has ended action=\"warm\"").await;
