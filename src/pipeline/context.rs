@@ -77,8 +77,11 @@ impl Context {
     }
 
     fn loader(&self, bounds: Bounds) -> Result<Loader, End> {
-        Loader::new(&self.rules, self.connect.clone(), bounds)
-            .map_err(|error| End::Hopeless(error.to_string()))
+        self.loader_by(self.connect.clone(), bounds)
+    }
+
+    fn loader_by(&self, connect: ConnectOptions, bounds: Bounds) -> Result<Loader, End> {
+        Loader::new(&self.rules, connect, bounds).map_err(|error| End::Hopeless(error.to_string()))
     }
 
     /// The same, which reads the replica where it may. Only for those who load under a lease.
@@ -91,8 +94,11 @@ impl Context {
 
     /// What compares cached entries with the database now and then.
     pub(super) fn sampler(&self) -> Result<Sampler, End> {
+        // In the server's log and its list of who is there it is not taken for a fill.
+        let name = format!("{} audit", self.connect.application_name());
+        let connect = self.connect.clone().with_application_name(&name);
         let ground = Ground {
-            loader: self.loader(self.bounds(1))?,
+            loader: self.loader_by(connect, self.bounds(1))?,
             mapping: Arc::clone(&self.rules.mapping),
             address: self.address.clone(),
             keys: ControlKeys::new(&self.config.postgres.slot),
