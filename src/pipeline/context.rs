@@ -13,6 +13,7 @@ use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::fill::held::Held;
+use crate::fill::loading::Loading;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
 use crate::manage;
@@ -46,6 +47,8 @@ pub struct Context {
     pub status: Arc<Status>,
     /// What this process holds of the cache itself.
     pub held: Arc<Held>,
+    /// What this process loads.
+    pub loading: Arc<Loading>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
     /// What is done now and then.
@@ -165,6 +168,7 @@ impl Context {
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
         )
+        .beside(&self.loading)
         .remembering(&self.status))
     }
 
