@@ -200,7 +200,9 @@ impl Filler {
     /// Flies once nobody else in this process loads the key, or after a while all the same.
     async fn fly_later(&self, pilot: Pilot<Outcome>, wanted: Wanted) {
         let start = Instant::now();
+        self.metrics.leases_waiting.inc();
         let place = self.loading.take(&wanted.entry.key, PATIENCE).await;
+        self.metrics.leases_waiting.dec();
         self.fly(pilot, wanted, place, start, None).await;
     }
 
