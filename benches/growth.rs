@@ -2,7 +2,7 @@
 //! reaches one key should cost the same whatever else there is.
 //!
 //! *Instructions* are counted by callgrind of a run without servers (decode, map, gate, collect;
-//! `support::shape`): the same on every machine in every mood. The rest is of the daemon at work, per
+//! `counts/`): the same on every machine in every mood. The rest is of the daemon at work, per
 //! change, in bursts: it is stopped (SIGSTOP) while a burst is committed and goes on when all of it
 //! waits, so that batches do not depend on who was faster. What was removed is cached again before
 //! the next burst. CPU time is the process', from before the first burst to after the last;
@@ -12,10 +12,14 @@
 //!
 //! Smaller and quicker: `BENCH_ROUNDS=1 BENCH_BURSTS=20 BENCH_GROWING=rules,tables,keys`.
 
+mod counts;
 mod support;
 
 use std::time::Duration;
 
+use counts::shape::{PREFIX, Shape};
+use counts::work::Case;
+use counts::{callgrind, judge::FLAT};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,23 +27,14 @@ use support::daemon::Daemon;
 use support::goal::{Goal, Goals, Line};
 use support::ground::{Ground, position};
 use support::report::{Samples, Section, Table, publish};
-use support::shape::{PREFIX, Shape, decode_map_gate};
 use support::traffic::Traffic;
-use support::{instructions, machine, progress, size};
+use support::{machine, progress, size};
 
 /// The rows that a burst changes.
 const BURST: usize = 1000;
 
-/// Changes of which the instructions are counted.
-const COUNTED: usize = 5_000;
-
-/// Flat is what stays within this.
-const FLAT: f64 = 1.2;
-
 fn main() {
-    if let Some(shape) = instructions::asked_for() {
-        let mut stream = shape.stream(COUNTED);
-        assert_eq!(decode_map_gate(&mut stream), COUNTED);
+    if callgrind::is_counted() {
         return;
     }
     let runtime =
@@ -104,8 +99,7 @@ async fn run() {
         let known = counted.iter().find(|(shape, _)| *shape == size.shape);
         let instructions = known.map(|(_, instructions)| *instructions).unwrap_or_else(|| {
             progress(&format!("counting instructions: {}", size.name));
-            let all = instructions::count(size.shape, "decode_map_gate");
-            let each = all / COUNTED as f64;
+            let each = callgrind::count(&Case::of(size.shape), |_| {}).instructions;
             counted.push((size.shape, each));
             each
         });
