@@ -99,7 +99,7 @@ async fn run() {
         let known = counted.iter().find(|(shape, _)| *shape == size.shape);
         let instructions = known.map(|(_, instructions)| *instructions).unwrap_or_else(|| {
             progress(&format!("counting instructions: {}", size.name));
-            let each = callgrind::count(&Case::of(size.shape), |_| {}).instructions;
+            let each = callgrind::count(&[&Case::of(size.shape)], |_| {})[0].instructions;
             counted.push((size.shape, each));
             each
         });

@@ -10,7 +10,6 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::Command;
-use std::sync::Mutex;
 
 use super::baseline::{Baseline, Cost, Figures, Instructions, file};
 use super::callgrind::count;
@@ -112,27 +111,27 @@ fn unjudged(build: Build, known: &Instructions, rustc: &str) -> Option<String> {
 
 type Found = Vec<(Case, Cost)>;
 
-/// As many at once as there are processors.
+/// In as many processes as there are processors.
 fn count_all(to_it: impl Fn(&mut Command) + Sync) -> Found {
-    let cases: Vec<Case> =
-        cases().into_iter().chain(GROWTH.iter().flatten().map(|shape| Case::of(*shape))).collect();
-    let left = Mutex::new(cases.into_iter().enumerate());
-    let found = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let next = left.lock().expect("none panicked").next();
-                    let Some((at, case)) = next else { break };
-                    let cost = count(&case, &to_it);
-                    found.lock().expect("none panicked").push((at, case, cost));
-                }
-            });
-        }
+    let of_shapes = GROWTH.as_flattened().iter().copied().map(Case::of);
+    let all: Vec<Case> = cases().into_iter().chain(of_shapes).collect();
+    let processes = std::thread::available_parallelism().map_or(1, usize::from).min(all.len());
+    // Neighbours take about as long as each other.
+    let share = |nth: usize| all.iter().skip(nth).step_by(processes).collect::<Vec<_>>();
+    let costs: Vec<Vec<Cost>> = std::thread::scope(|scope| {
+        let counting = |nth| {
+            let (share, to_it) = (share(nth), &to_it);
+            scope.spawn(move || count(&share, to_it))
+        };
+        let counted: Vec<_> = (0..processes).map(counting).collect();
+        counted.into_iter().map(|thread| thread.join().expect("all are counted")).collect()
     });
-    let mut found = found.into_inner().expect("none panicked");
-    found.sort_by_key(|(at, ..)| *at);
-    found.into_iter().map(|(_, case, cost)| (case, cost)).collect()
+    let mut costs: Vec<_> = costs.into_iter().map(Vec::into_iter).collect();
+    let turn = (0..processes).cycle();
+    all.into_iter()
+        .zip(turn)
+        .map(|(case, nth)| (case, costs[nth].next().expect("a cost of each")))
+        .collect()
 }
 
 /// What differs from the baseline.

@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 use std::hint::black_box;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use unstale::config::{File, Layers};
+use unstale::config::{File, Layers, Loaded};
 use unstale::fill::held::Held;
 use unstale::lsn::Lsn;
 use unstale::metrics::Metrics;
@@ -28,6 +28,7 @@ use unstale::store::state::{self, Nonces};
 use unstale::warm::Warming;
 
 use super::allocations;
+use super::callgrind::{counting_begins, counting_ends};
 use super::shape::Shape;
 use super::stream::Stream;
 
@@ -61,7 +62,7 @@ pub(crate) struct Case {
 
 fn case(name: &'static str, what: &'static str, until: Stage) -> Case {
     let (name, what) = (name.into(), what.into());
-    Case { name, what, shape: None, stream: Stream::of_small, rows: 500, at_once: 250, until }
+    Case { name, what, shape: None, stream: Stream::of_small, rows: 250, at_once: 250, until }
 }
 
 /// Of the default configuration.
@@ -78,17 +79,17 @@ pub(crate) fn cases() -> [Case; 9] {
         },
         Case {
             stream: Stream::of_large,
-            rows: 2000,
+            rows: 500,
             ..case("large", "a row of a large transaction", Stage::Account)
         },
         Case {
             stream: Stream::of_streamed,
-            rows: 2000,
+            rows: 500,
             ..case("streamed", "the same, read while it is in progress", Stage::Account)
         },
         Case {
             stream: Stream::of_distinct,
-            rows: 2000,
+            rows: 500,
             ..case(
                 "distinct",
                 "a row of a large transaction that has keys of its own",
@@ -114,7 +115,7 @@ impl Case {
             name,
             what: what.into(),
             shape: Some(shape),
-            rows: 640,
+            rows: 320,
             at_once: 64,
             ..case("", "", Stage::Gate)
         }
@@ -140,15 +141,21 @@ impl Case {
         work.learn(&stream);
         work.through(&stream);
         let before = allocations::so_far();
-        measured(&mut work, &stream);
+        counting_begins();
+        work.through(&stream);
+        counting_ends();
         allocations::so_far() - before
     }
 }
 
-/// What callgrind counts, by this name.
-#[inline(never)]
-pub(crate) fn measured(work: &mut Work, stream: &Stream) {
-    work.through(stream);
+/// Read once for all cases of a process.
+static DEFAULT: LazyLock<Loaded> = LazyLock::new(|| {
+    load(File::At(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/unstale.toml")))
+});
+
+fn load(file: File) -> Loaded {
+    let layers = Layers { file, environment: Vec::new(), overrides: Vec::new() };
+    layers.load().expect("a configuration")
 }
 
 /// The parts of the pipeline, without its tasks.
@@ -172,21 +179,18 @@ pub(crate) struct Work {
 
 impl Work {
     fn new(case: &Case) -> Work {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-        let file = match case.shape {
-            Some(shape) => {
-                let name = case.name.to_string().into();
-                File::Text { name, base_dir: folder, text: shape.config() }
-            }
-            None => File::At(folder.join("unstale.toml")),
-        };
-        let layers = Layers { file, environment: Vec::new(), overrides: Vec::new() };
-        let loaded = layers.load().expect("the configuration");
-        let rules = Rules::compile(&loaded).expect("its rules");
+        let of_shape = case.shape.map(|shape| {
+            let (name, base_dir, text) = (PathBuf::new(), PathBuf::new(), shape.config());
+            load(File::Text { name, base_dir, text })
+        });
+        let loaded = of_shape.as_ref().unwrap_or_else(|| &DEFAULT);
+        let rules = Rules::compile(loaded).expect("its rules");
         let config = &loaded.config;
         let metrics = Metrics::new().expect("metrics");
-        series::name_all(&metrics, &rules.mapping);
-        metrics.observed.speak(&rules.mapping);
+        if case.until == Stage::Account {
+            series::name_all(&metrics, &rules.mapping);
+            metrics.observed.speak(&rules.mapping);
+        }
         let warming = Warming::new(config, &rules, &metrics).expect("populations");
         let status = Status::new(metrics, Duration::MAX, config.pipeline.remembered_drops);
         let account = Account::new(Arc::clone(&rules.mapping), Arc::new(status));
