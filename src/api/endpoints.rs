@@ -179,23 +179,25 @@ impl Endpoints {
     /// The endpoint of a path, with or without the slash at its end. Segments are compared
     /// as they were sent: `%2e`, `//` and other ways to spell a path lead nowhere.
     #[must_use]
-    pub fn find<'p>(&self, path: &'p str) -> Option<Matched<'_, 'p>> {
+    pub fn find<'e, 'p>(&'e self, path: &'p str) -> Option<Matched<'e, 'p>> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
-        self.endpoints.iter().enumerate().find_map(|(number, endpoint)| {
-            let mut found = Vec::new();
-            let mut raw = path.split('/');
-            for segment in &endpoint.segments {
-                match (segment, raw.next()?) {
-                    (Segment::Literal(literal), raw) if **literal == *raw => {}
-                    (Segment::Parameter(name), raw) if !raw.is_empty() => {
-                        found.push((&**name, raw));
-                    }
-                    _ => return None,
-                }
-            }
-            raw.next().is_none().then_some(Matched { endpoint, number, path: found })
-        })
+        let raw: Vec<&str> = path.split('/').collect();
+        let fits = |(segment, raw): (&Segment, &&str)| match segment {
+            Segment::Literal(literal) => **literal == **raw,
+            Segment::Parameter(_) => !raw.is_empty(),
+        };
+        let all_fit = |segments: &[Segment]| {
+            segments.len() == raw.len() && segments.iter().zip(&raw).all(fits)
+        };
+        let mut numbered = self.endpoints.iter().enumerate();
+        let (number, endpoint) = numbered.find(|(_, endpoint)| all_fit(&endpoint.segments))?;
+        let parameter = |(segment, raw): (&'e Segment, &&'p str)| match segment {
+            Segment::Literal(_) => None,
+            Segment::Parameter(name) => Some((&**name, *raw)),
+        };
+        let path = endpoint.segments.iter().zip(&raw).filter_map(parameter).collect();
+        Some(Matched { endpoint, number, path })
     }
 }
 

@@ -1,5 +1,6 @@
 //! From what was found to what is sent.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
 use axum::http::header::{
@@ -42,6 +43,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const NO_AGE: HeaderValue = HeaderValue::from_static("0");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -76,13 +78,16 @@ impl Api {
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
         let mut texts = Texts(BytesMut::with_capacity(TEXTS));
-        texts.insert(headers, ETAG, &etag);
+        texts.insert(headers, ETAG, etag.as_bytes());
         if let Some(modified) = modified {
-            texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
+            texts.write(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
         let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
-        texts.insert(headers, AGE, if cached { age } else { 0 });
+        match if cached { age } else { 0 } {
+            0 => _ = headers.insert(AGE, NO_AGE),
+            age => texts.write(headers, AGE, age),
+        }
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
@@ -92,12 +97,15 @@ impl Api {
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
-        texts.insert(headers, CACHE_STATUS, reading.source.cache_status());
+        match reading.source.cache_status() {
+            Cow::Borrowed(same) => _ = headers.insert(CACHE_STATUS, HeaderValue::from_static(same)),
+            Cow::Owned(text) => texts.insert(headers, CACHE_STATUS, text.as_bytes()),
+        }
         if older.is_some() {
             headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
         }
         if let Some(watermark) = reading.watermark {
-            texts.insert(headers, APPLIED_LSN, watermark);
+            texts.write(headers, APPLIED_LSN, watermark);
         }
         let text = |name| request.get(name).and_then(|value| value.to_str().ok());
         // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
@@ -122,7 +130,7 @@ impl Api {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
         *answer.body_mut() = if coding == Coding::Identity {
-            Pieces::of(opening.clone(), value.clone(), closing.clone())
+            Pieces::around(opening, value, closing)
         } else {
             let body = [&**opening, &**value, &**closing].concat();
             Bytes::from(if length > LARGE {
@@ -151,12 +159,14 @@ impl Api {
                 (false, false) => "Authorization",
             }),
         );
-        let watermark = self.status.watermark();
-        // Of a daemon that stands by, the certificate says it, if anything does.
-        if !headers.contains_key(APPLIED_LSN) && watermark > Lsn::ZERO {
-            insert(headers, APPLIED_LSN, &watermark.to_string());
+        if !headers.contains_key(APPLIED_LSN) {
+            let watermark = self.status.watermark();
+            // Of a daemon that stands by, the certificate says it, if anything does.
+            if watermark > Lsn::ZERO {
+                insert(headers, APPLIED_LSN, &watermark.to_string());
+            }
         }
-        insert(headers, REQUEST_ID, &trace.request_id);
+        headers.insert(REQUEST_ID, trace.id_to_send());
         if let Some(parent) = &trace.parent {
             headers.insert(TRACEPARENT, parent.clone());
         }
@@ -224,14 +234,16 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
     if !is_known {
         headers.insert(CONTENT_TYPE, JSON);
     }
-    insert(headers, ETAG, &etag);
+    if let Ok(etag) = HeaderValue::from_bytes(etag.as_bytes()) {
+        headers.insert(ETAG, etag);
+    }
     headers.insert(CACHE_CONTROL, NO_CACHE);
     answer
 }
 
 /// A problem, as it is sent.
 pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
-    let mut answer = Response::new(Bytes::from(problem.body(&trace.request_id)).into());
+    let mut answer = Response::new(Bytes::from(problem.body(trace.request_id())).into());
     *answer.status_mut() = problem.status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);
@@ -259,10 +271,21 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
 struct Texts(BytesMut);
 
 impl Texts {
-    /// As [`insert`].
-    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+    /// What is a text already.
+    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+        self.0.extend_from_slice(value);
+        self.end(headers, name);
+    }
+
+    /// What becomes one.
+    fn write(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
         // It grows if it must.
         _ = write!(self.0, "{value}");
+        self.end(headers, name);
+    }
+
+    /// As [`insert`], of what was written.
+    fn end(&mut self, headers: &mut HeaderMap, name: HeaderName) {
         if let Ok(value) = HeaderValue::from_maybe_shared(self.0.split().freeze()) {
             headers.insert(name, value);
         }

@@ -228,7 +228,7 @@ impl Default for Api {
             max_body_bytes: 65_536,
             header_timeout: Span::seconds(15),
             request_timeout: Span::seconds(10),
-            threads: 2,
+            threads: 1,
             max_connections: 1024,
             max_loads: 8,
             max_load_wait: Span::seconds(1),
