@@ -15,12 +15,12 @@ use super::baseline::{Baseline, Cost, Figures, Instructions, file};
 use super::callgrind::count;
 use super::work::{Case, GROWTH, cases};
 
-/// How far instructions may be from the baseline: between compilers and C libraries (`memcpy`)
-/// they differ a little. Hash seeds make half a percent.
-const TOLERANCE: f64 = 0.05;
-
-/// The same of allocations: what grows now and then makes no whole numbers.
+/// How far allocations may be from the baseline: what grows now and then makes no whole numbers.
 const BLUR: f64 = 0.2;
+
+/// For the smallest machine that is promised to be enough; and never more, for what a process has run
+/// before moves its counts a little.
+const PROCESSES: usize = 2;
 
 /// Flat is what stays within this.
 pub(crate) const FLAT: f64 = 1.2;
@@ -42,6 +42,15 @@ impl Build {
         }
     }
 
+    /// How far instructions may be from the baseline. Hash seeds make up to 0.8 %; compilers and C
+    /// libraries (`memcpy`) differ a little, even optimized.
+    fn tolerance(self) -> f64 {
+        match self {
+            Build::Tests => 0.05,
+            Build::Optimized => 0.10,
+        }
+    }
+
     /// How the baseline is written anew.
     fn command(self) -> &'static str {
         match self {
@@ -51,7 +60,7 @@ impl Build {
     }
 }
 
-/// Counts all cases, tells what was found, and gives what is wrong with it, which it also tells.
+/// Counts all cases, tells what was found, and gives what is wrong with it.
 pub(crate) fn judge(build: Build, to_it: impl Fn(&mut Command) + Sync) -> Vec<String> {
     let found = count_all(to_it);
     let mut told = "| case | instructions | allocations | what |\n|---|---:|---:|---|\n".to_owned();
@@ -79,15 +88,12 @@ pub(crate) fn judge(build: Build, to_it: impl Fn(&mut Command) + Sync) -> Vec<St
         if let Some(reason) = &reason {
             writeln!(told, "\nINSTRUCTIONS ARE NOT JUDGED: {reason}").expect("text");
         }
-        let instructions = reason.is_none().then_some(&known.cases);
+        let instructions = reason.is_none().then_some((&known.cases, build.tolerance()));
         complaints.extend(beside(&found, &baseline.allocations, instructions));
         if !complaints.is_empty() {
             complaints
                 .push(format!("if that is meant: {}, and say why in the commit", build.command()));
         }
-    }
-    for complaint in &complaints {
-        writeln!(told, "counts: {complaint}").expect("text");
     }
     // Not by a macro: a test harness would keep it to itself.
     std::io::stderr().write_all(told.as_bytes()).expect("what was found is told");
@@ -111,23 +117,21 @@ fn unjudged(build: Build, known: &Instructions, rustc: &str) -> Option<String> {
 
 type Found = Vec<(Case, Cost)>;
 
-/// In as many processes as there are processors.
 fn count_all(to_it: impl Fn(&mut Command) + Sync) -> Found {
     let of_shapes = GROWTH.as_flattened().iter().copied().map(Case::of);
     let all: Vec<Case> = cases().into_iter().chain(of_shapes).collect();
-    let processes = std::thread::available_parallelism().map_or(1, usize::from).min(all.len());
     // Neighbours take about as long as each other.
-    let share = |nth: usize| all.iter().skip(nth).step_by(processes).collect::<Vec<_>>();
+    let share = |nth: usize| all.iter().skip(nth).step_by(PROCESSES).collect::<Vec<_>>();
     let costs: Vec<Vec<Cost>> = std::thread::scope(|scope| {
         let counting = |nth| {
             let (share, to_it) = (share(nth), &to_it);
             scope.spawn(move || count(&share, to_it))
         };
-        let counted: Vec<_> = (0..processes).map(counting).collect();
+        let counted: Vec<_> = (0..PROCESSES).map(counting).collect();
         counted.into_iter().map(|thread| thread.join().expect("all are counted")).collect()
     });
     let mut costs: Vec<_> = costs.into_iter().map(Vec::into_iter).collect();
-    let turn = (0..processes).cycle();
+    let turn = (0..PROCESSES).cycle();
     all.into_iter()
         .zip(turn)
         .map(|(case, nth)| (case, costs[nth].next().expect("a cost of each")))
@@ -135,20 +139,24 @@ fn count_all(to_it: impl Fn(&mut Command) + Sync) -> Found {
 }
 
 /// What differs from the baseline.
-fn beside(found: &Found, allocations: &Figures, instructions: Option<&Figures>) -> Vec<String> {
+fn beside(
+    found: &Found,
+    allocations: &Figures,
+    instructions: Option<(&Figures, f64)>,
+) -> Vec<String> {
     let mut complaints = Vec::new();
     for (case, cost) in found {
         let mut judged = |what: &str, before: Option<&f64>, now: f64, blur: f64| {
             complaints.extend(compare(&case.name, what, before.copied(), now, blur));
         };
         judged("allocations", allocations.get(&*case.name), cost.allocations, BLUR);
-        if let Some(instructions) = instructions {
+        if let Some((instructions, tolerance)) = instructions {
             let before = instructions.get(&*case.name);
             judged(
                 "instructions",
                 before,
                 cost.instructions,
-                before.map_or(0.0, |n| n * TOLERANCE),
+                before.map_or(0.0, |n| n * tolerance),
             );
         }
     }
@@ -194,6 +202,7 @@ fn growth(found: &Found) -> Vec<String> {
 
 /// Whose build this is: that of the toolchain that runs it.
 fn rustc() -> String {
-    let output = Command::new("rustc").arg("--version").output().expect("rustc tells its version");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let output = Command::new("rustc").arg("--version").output();
+    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    version.unwrap_or_else(|error| format!("nobody knows which compiler ({error})"))
 }
