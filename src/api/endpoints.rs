@@ -179,25 +179,31 @@ impl Endpoints {
     /// The endpoint of a path, with or without the slash at its end. Segments are compared
     /// as they were sent: `%2e`, `//` and other ways to spell a path lead nowhere.
     #[must_use]
-    pub fn find<'e, 'p>(&'e self, path: &'p str) -> Option<Matched<'e, 'p>> {
+    pub fn find<'p>(&self, path: &'p str) -> Option<Matched<'_, 'p>> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
-        let raw: Vec<&str> = path.split('/').collect();
-        let fits = |(segment, raw): (&Segment, &&str)| match segment {
-            Segment::Literal(literal) => **literal == **raw,
-            Segment::Parameter(_) => !raw.is_empty(),
-        };
-        let all_fit = |segments: &[Segment]| {
-            segments.len() == raw.len() && segments.iter().zip(&raw).all(fits)
-        };
-        let mut numbered = self.endpoints.iter().enumerate();
-        let (number, endpoint) = numbered.find(|(_, endpoint)| all_fit(&endpoint.segments))?;
-        let parameter = |(segment, raw): (&'e Segment, &&'p str)| match segment {
-            Segment::Literal(_) => None,
-            Segment::Parameter(name) => Some((&**name, *raw)),
-        };
-        let path = endpoint.segments.iter().zip(&raw).filter_map(parameter).collect();
-        Some(Matched { endpoint, number, path })
+        self.endpoints.iter().enumerate().find_map(|(number, endpoint)| {
+            let mut found = Vec::new();
+            let mut rest = Some(path);
+            for segment in &endpoint.segments {
+                let after = match segment {
+                    Segment::Literal(literal) => rest?.strip_prefix(&**literal)?,
+                    Segment::Parameter(name) => {
+                        let (raw, after) = rest?.split_at(rest?.find('/').unwrap_or(rest?.len()));
+                        if raw.is_empty() {
+                            return None;
+                        }
+                        found.push((&**name, raw));
+                        after
+                    }
+                };
+                rest = match after {
+                    "" => None,
+                    _ => Some(after.strip_prefix('/')?),
+                };
+            }
+            rest.is_none().then_some(Matched { endpoint, number, path: found })
+        })
     }
 }
 

@@ -12,9 +12,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use httpdate::HttpDate;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::body::Pieces;
 use super::conditional::{etag, hash, last_modified, none_match, not_modified_since};
@@ -34,8 +33,8 @@ pub(super) type Answer = Response<Pieces>;
 /// Room for all headers of an answer, so that it need not grow with them.
 const HEADERS: usize = 16;
 
-/// Room for what they say, as far as it is not always the same.
-const TEXTS: usize = 192;
+/// Room for what one of them says.
+const TEXT: usize = 64;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
@@ -72,21 +71,21 @@ impl Api {
         let cached = reading.source == Source::Hit || older.is_some();
         let hash = hash(value);
         let etag = etag(hash);
-        let sight = self.seen.note(place(endpoint, values), hash, cached, now);
+        let sight = self.seen.note(self.seen.place(&endpoint.template, values), hash, cached, now);
         let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
-        let mut texts = Texts(BytesMut::with_capacity(TEXTS));
-        texts.insert(headers, ETAG, etag.as_bytes());
+        let mut writer = Writer(String::with_capacity(TEXT));
+        insert(headers, ETAG, etag.as_bytes());
         if let Some(modified) = modified {
-            texts.write(headers, LAST_MODIFIED, HttpDate::from(modified));
+            writer.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
         let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
         match if cached { age } else { 0 } {
             0 => _ = headers.insert(AGE, NO_AGE),
-            age => texts.write(headers, AGE, age),
+            age => writer.insert(headers, AGE, age),
         }
         headers.insert(
             CACHE_CONTROL,
@@ -99,13 +98,13 @@ impl Api {
         );
         match reading.source.cache_status() {
             Cow::Borrowed(same) => _ = headers.insert(CACHE_STATUS, HeaderValue::from_static(same)),
-            Cow::Owned(text) => texts.insert(headers, CACHE_STATUS, text.as_bytes()),
+            Cow::Owned(text) => insert(headers, CACHE_STATUS, text.as_bytes()),
         }
         if older.is_some() {
             headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
         }
         if let Some(watermark) = reading.watermark {
-            texts.write(headers, APPLIED_LSN, watermark);
+            writer.insert(headers, APPLIED_LSN, watermark);
         }
         let text = |name| request.get(name).and_then(|value| value.to_str().ok());
         // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
@@ -163,7 +162,7 @@ impl Api {
             let watermark = self.status.watermark();
             // Of a daemon that stands by, the certificate says it, if anything does.
             if watermark > Lsn::ZERO {
-                insert(headers, APPLIED_LSN, &watermark.to_string());
+                insert(headers, APPLIED_LSN, watermark.to_string().as_bytes());
             }
         }
         headers.insert(REQUEST_ID, trace.id_to_send());
@@ -234,9 +233,7 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
     if !is_known {
         headers.insert(CONTENT_TYPE, JSON);
     }
-    if let Ok(etag) = HeaderValue::from_bytes(etag.as_bytes()) {
-        headers.insert(ETAG, etag);
-    }
+    insert(headers, ETAG, etag.as_bytes());
     headers.insert(CACHE_CONTROL, NO_CACHE);
     answer
 }
@@ -250,9 +247,10 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
     headers.insert(CACHE_CONTROL, NO_STORE);
     match problem.challenge {
         None => {}
-        Some("") => insert(headers, WWW_AUTHENTICATE, "Bearer realm=\"api\""),
+        Some("") => insert(headers, WWW_AUTHENTICATE, b"Bearer realm=\"api\""),
         Some(error) => {
-            insert(headers, WWW_AUTHENTICATE, &format!("Bearer realm=\"api\", error=\"{error}\""));
+            let challenge = format!("Bearer realm=\"api\", error=\"{error}\"");
+            insert(headers, WWW_AUTHENTICATE, challenge.as_bytes());
         }
     }
     if let Some(seconds) = problem.retry_after {
@@ -267,44 +265,21 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
     answer
 }
 
-/// The texts of an answer's headers, in one piece of memory.
-struct Texts(BytesMut);
+/// What is no text yet becomes one here, one header after the other.
+struct Writer(String);
 
-impl Texts {
-    /// What is a text already.
-    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
-        self.0.extend_from_slice(value);
-        self.end(headers, name);
-    }
-
-    /// What becomes one.
-    fn write(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+impl Writer {
+    fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+        self.0.clear();
         // It grows if it must.
         _ = write!(self.0, "{value}");
-        self.end(headers, name);
-    }
-
-    /// As [`insert`], of what was written.
-    fn end(&mut self, headers: &mut HeaderMap, name: HeaderName) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(self.0.split().freeze()) {
-            headers.insert(name, value);
-        }
+        insert(headers, name, self.0.as_bytes());
     }
 }
 
 /// What is no header cannot come from here: our own texts, ids that were looked at, times.
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.insert(name, value);
     }
-}
-
-/// A number for what is asked about.
-fn place(endpoint: &Endpoint, values: &[(&str, &str)]) -> u64 {
-    let mut text = endpoint.template.to_string();
-    for (_, value) in values {
-        text.push('\0');
-        text.push_str(value);
-    }
-    xxh3_64(text.as_bytes())
 }

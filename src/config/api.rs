@@ -45,7 +45,8 @@ pub struct Api {
     /// How long answering may take.
     pub request_timeout: Span,
     /// How many threads serve requests, each with a connection to Redis: what of the machine's
-    /// cores the API may take.
+    /// cores the API may take. Where Redis and Postgres share two of them, a second thread costs more than
+    /// it gives.
     #[schemars(range(min = 1, max = 64))]
     pub threads: usize,
     /// How many connections are served at once. Who comes then gets 503.
