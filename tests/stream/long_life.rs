@@ -108,10 +108,12 @@ async fn past_the_last_transaction_id_and_4_gib_of_wal_nothing_is_missed() {
     assert!(world.keys().await.contains("item:1"), "it has not committed\n{}", daemon.log());
     let of_large = ["item:1999", "item:2999", "item:3999", "item:4999"];
     world.put(&of_large).await;
-    let (kept, gone) = (insert(3000), insert(4000));
-    let sql = format!("savepoint c; {kept} release c; savepoint d; {gone}");
+    let [kept, outer, inner, outer_again] = [3000, 4000, 5000, 6000].map(insert);
+    let sql = format!(
+        "savepoint c; {kept} release c; savepoint d; {outer} savepoint e; {inner} release e; {outer_again}"
+    );
     large.batch_execute(&sql).await.unwrap();
-    daemon.until_at_least("unstale_streamed_keys", 2200.0).await;
+    daemon.until_at_least("unstale_streamed_keys", 4200.0).await;
     large.batch_execute("rollback to d; commit").await.unwrap();
     world.settle().await;
     let left = world.keys().await;
