@@ -1,4 +1,5 @@
-//! What is sent behind the head: a value in its envelope, without copying them together.
+//! What is sent behind the head: a value in its envelope. Small ones are copied together, for each
+//! piece costs more than a copy of it; larger ones are not.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,6 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+
+/// Up to so many bytes are copied.
+const SMALL: usize = 4_096;
 
 /// Up to three pieces, one after the other. Empty ones are passed over.
 #[derive(Debug, Default)]
@@ -17,6 +21,14 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn of(first: Bytes, second: Bytes, third: Bytes) -> Pieces {
         Pieces { rest: [third, second, first] }
+    }
+
+    /// What stands before and behind a value, and the value.
+    pub(super) fn around(opening: &Bytes, value: &Bytes, closing: &Bytes) -> Pieces {
+        if opening.len() + value.len() + closing.len() > SMALL {
+            return Pieces::of(opening.clone(), value.clone(), closing.clone());
+        }
+        Bytes::from([&**opening, &**value, &**closing].concat()).into()
     }
 }
 
@@ -56,7 +68,11 @@ mod tests {
     #[tokio::test]
     async fn pieces_come_in_their_order_and_are_as_long_as_they_say() {
         let of = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let large = Bytes::from(vec![b'x'; SMALL]);
+        let all = ["[", str::from_utf8(&large).unwrap(), "]"].concat();
         for (pieces, expected) in [
+            (Pieces::around(&of("a"), &of("bc"), &of("d")), "abcd"),
+            (Pieces::around(&of("["), &large, &of("]")), &all),
             (Pieces::of(of("a"), of("bc"), of("d")), "abcd"),
             (Pieces::of(of(""), of("bc"), of("")), "bc"),
             (of("abc").into(), "abc"),

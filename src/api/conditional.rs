@@ -11,6 +11,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::digits::hexadecimal;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// How long a value must have been there before its time is told.
@@ -22,19 +23,42 @@ pub fn hash(value: &[u8]) -> u128 {
     xxh3_128(value)
 }
 
-/// The entity tag of a value: `W/"…"`.
+/// An entity tag: `W/"…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag([u8; 36]);
+
+/// The entity tag of a value.
 #[must_use]
-pub fn etag(hash: u128) -> String {
-    format!("W/\"{hash:032x}\"")
+pub fn etag(hash: u128) -> Tag {
+    let mut tag = *b"W/\"________________________________\"";
+    if let Some(digits) = tag.get_mut(3..35) {
+        digits.copy_from_slice(&hexadecimal(hash));
+    }
+    Tag(tag)
+}
+
+impl Tag {
+    /// As a header has it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Without what makes it weak.
+    fn opaque(&self) -> &[u8] {
+        self.0.get(2..).unwrap_or_default()
+    }
 }
 
 /// Whether `If-None-Match` has this tag: weak comparison, a list, or `*`.
 #[must_use]
-pub fn none_match(header: &str, etag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().strip_prefix("W/").unwrap_or(tag.trim()).to_owned();
-    let ours = opaque(etag);
+pub fn none_match(header: &str, etag: &Tag) -> bool {
+    let is_ours = |tag: &str| {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.opaque()
+    };
     // Our tags have no comma, so a foreign one that has is no match either way.
-    header.trim() == "*" || header.split(',').any(|tag| opaque(tag) == ours)
+    header.trim() == "*" || header.split(',').any(is_ours)
 }
 
 /// What is told of the time of a value that was first seen then.
@@ -61,11 +85,12 @@ mod tests {
     #[test]
     fn tags_are_compared_weakly_and_in_lists() {
         let tag = etag(hash(b"{}"));
-        let strong = tag.trim_start_matches("W/");
+        let text = str::from_utf8(tag.as_bytes()).unwrap();
+        let strong = text.trim_start_matches("W/");
         for (header, expected) in [
-            (tag.clone(), true),
+            (text.to_owned(), true),
             (strong.to_owned(), true),
-            (format!("\"x\", {tag} ,\"y\""), true),
+            (format!("\"x\", {text} ,\"y\""), true),
             ("*".to_owned(), true),
             ("\"x\"".to_owned(), false),
             (String::new(), false),

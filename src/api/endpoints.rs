@@ -184,17 +184,25 @@ impl Endpoints {
         let path = path.strip_suffix('/').unwrap_or(path);
         self.endpoints.iter().enumerate().find_map(|(number, endpoint)| {
             let mut found = Vec::new();
-            let mut raw = path.split('/');
+            let mut rest = Some(path);
             for segment in &endpoint.segments {
-                match (segment, raw.next()?) {
-                    (Segment::Literal(literal), raw) if **literal == *raw => {}
-                    (Segment::Parameter(name), raw) if !raw.is_empty() => {
+                let after = match segment {
+                    Segment::Literal(literal) => rest?.strip_prefix(&**literal)?,
+                    Segment::Parameter(name) => {
+                        let (raw, after) = rest?.split_at(rest?.find('/').unwrap_or(rest?.len()));
+                        if raw.is_empty() {
+                            return None;
+                        }
                         found.push((&**name, raw));
+                        after
                     }
-                    _ => return None,
-                }
+                };
+                rest = match after {
+                    "" => None,
+                    _ => Some(after.strip_prefix('/')?),
+                };
             }
-            raw.next().is_none().then_some(Matched { endpoint, number, path: found })
+            rest.is_none().then_some(Matched { endpoint, number, path: found })
         })
     }
 }

@@ -33,7 +33,7 @@ const NO_ENDPOINT: &str = "none";
 /// What is known of a request when it has been answered.
 #[derive(Default)]
 struct Noted {
-    user: Option<String>,
+    user: Option<Arc<str>>,
 }
 
 impl Api {
@@ -53,7 +53,8 @@ impl Api {
             None => matched.as_ref().map_or(NO_ENDPOINT, |(_, m)| &m.endpoint.template),
         };
         let query = head.uri.query().unwrap_or_default();
-        let answered = async {
+        // On the heap: it is large, and what is larger is moved more often than made.
+        let answered = Box::pin(async {
             self.within_limits(&head.headers)?;
             if let Some(own) = own {
                 let serving = serving.as_ref().ok_or_else(Problem::unusable)?;
@@ -74,9 +75,9 @@ impl Api {
                 Method::OPTIONS => Ok(self.options(&head.headers, METHODS)),
                 _ => Err(Problem::method_not_allowed(METHODS)),
             }
-        };
-        let timeout = self.settings.request_timeout.get();
-        let answered = match tokio::time::timeout(timeout, answered).await {
+        });
+        let end = start + self.settings.request_timeout.get();
+        let answered = match tokio::time::timeout_at(end.into(), answered).await {
             Ok(answered) => answered,
             Err(_) => Err(Problem::unavailable("answering took too long")),
         };
@@ -109,14 +110,14 @@ impl Api {
                 status = status.as_u16(),
                 micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 cache,
-                user = noted.user,
-                request_id = trace.request_id,
+                user = noted.user.as_deref(),
+                request_id = trace.request_id(),
                 trace_id = trace.trace_id(),
                 "request"
             );
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            warn!(request_id = trace.request_id, "this request was answered with 500");
+            warn!(request_id = trace.request_id(), "this request was answered with 500");
         }
         answer
     }
@@ -203,7 +204,7 @@ impl Api {
                 (Some(identity), course)
             }
         };
-        let values = matched.values(query, identity.as_ref())?;
+        let values = matched.values(query, identity.as_deref())?;
         if let Some(identity) = &identity {
             authorize(endpoint, identity, &values)?;
         }
@@ -233,7 +234,7 @@ impl Api {
     }
 
     /// The user of the bearer token.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<String, Problem> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<str>, Problem> {
         let mut all = headers.get_all(AUTHORIZATION).iter();
         let header = all.next().ok_or_else(Problem::no_token)?;
         if all.next().is_some() {

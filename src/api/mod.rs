@@ -49,6 +49,7 @@ pub mod access;
 mod body;
 pub mod conditional;
 mod counted;
+mod digits;
 pub mod encoding;
 pub mod endpoints;
 mod handle;

@@ -30,6 +30,7 @@
 //! cache with `on_change = "refresh"` may lack for a while what was applied (rule 12): that one is
 //! not asked.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -371,7 +372,8 @@ impl Api {
                 }
                 generations.push(key);
             }
-            let key = serving.key(&cache.template, values, generation.as_deref());
+            let key =
+                serving.key(&cache.template, values, generation.as_ref().map(|bytes| &***bytes));
             keys.push(key.ok_or_else(wrong)?);
         }
         let (found, keys) = self.cached(keys, floor).await;
@@ -392,16 +394,17 @@ impl Api {
         key: &[u8],
         cache: &CacheModel,
         floor: Option<(Lsn, u64)>,
-    ) -> Result<Bytes, Look> {
+    ) -> Result<Arc<Bytes>, Look> {
         if let Some(value) = self.held(key) {
             return Ok(value);
         }
         let ticket = self.held.ticket(key);
         match self.cached(vec![key.to_vec()], floor).await.0 {
             Look::Found(mut parts, watermark) => {
-                let value = parts.pop().ok_or(Look::Missing(watermark))?;
+                let value = Arc::new(parts.pop().ok_or(Look::Missing(watermark))?);
                 if let Some(ticket) = ticket {
-                    self.held.put(ticket, value.clone(), Instant::now() + held_life(cache));
+                    let until = Instant::now() + held_life(cache);
+                    self.held.put(ticket, Arc::clone(&value), until);
                 }
                 Ok(value)
             }
@@ -412,7 +415,7 @@ impl Api {
     /// What this process holds. Without a living certificate that counts for nothing (rule 11).
     /// Where a position is asked for, the watermark has passed it, and what was applied has
     /// left here before.
-    fn held(&self, key: &[u8]) -> Option<Bytes> {
+    fn held<T: Any + Send + Sync>(&self, key: &[u8]) -> Option<Arc<T>> {
         if self.status.is_certified() { self.held.get(key, Instant::now()) } else { None }
     }
 
@@ -446,26 +449,26 @@ impl Api {
         serving: &Serving,
         user: &str,
         course: Course,
-    ) -> Result<(Identity, Course), Problem> {
+    ) -> Result<(Arc<Identity>, Course), Problem> {
         let id = serving.endpoints.identity.ok_or_else(Problem::internal)?;
         let cache = serving.mapping.cache(id).ok_or_else(Problem::internal)?;
         let values = [(USER_ID, user)];
         let key = serving.key(&cache.template, &values, None).ok_or_else(Problem::internal)?;
         if matches!(course, Course::Cache { .. })
-            && let Some(value) = self.held(&key)
+            && let Some(identity) = self.held(&key)
         {
             if let Some(held) = &serving.counters.held {
                 held.inc();
             }
             self.status.metrics.observed.read(std::iter::once(key.as_slice()), true);
-            return Ok((read_identity(&cache.name, &value)?, course));
+            return Ok((identity, course));
         }
         let ticket = self.held.ticket(&key);
         let reading = self.read(serving, &Wanted::entry(id, cache, &values), course).await?;
         let Some(value) = reading.value else {
             return Err(Problem::token("the user of this token is not known"));
         };
-        let identity = read_identity(&cache.name, &value)?;
+        let identity = Arc::new(read_identity(&cache.name, &value)?);
         let left = match reading.source {
             Source::Bypass(why) => Course::Bypass(why),
             Source::Hit | Source::Miss { .. } | Source::Stale { .. } => course,
@@ -473,7 +476,8 @@ impl Api {
         if let (Source::Hit | Source::Miss { stored: true }, Some(ticket)) =
             (reading.source, ticket)
         {
-            self.held.put(ticket, value, Instant::now() + held_life(cache));
+            let until = Instant::now() + held_life(cache);
+            self.held.put(ticket, Arc::clone(&identity), until);
         }
         Ok((identity, left))
     }

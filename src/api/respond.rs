@@ -1,5 +1,6 @@
 //! From what was found to what is sent.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
 use axum::http::header::{
@@ -11,9 +12,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use httpdate::HttpDate;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::body::Pieces;
 use super::conditional::{etag, hash, last_modified, none_match, not_modified_since};
@@ -33,8 +33,8 @@ pub(super) type Answer = Response<Pieces>;
 /// Room for all headers of an answer, so that it need not grow with them.
 const HEADERS: usize = 16;
 
-/// Room for what they say, as far as it is not always the same.
-const TEXTS: usize = 192;
+/// Room for what one of them says.
+const TEXT: usize = 64;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
@@ -42,6 +42,7 @@ const APPLIED_LSN: HeaderName = HeaderName::from_static("unstale-applied-lsn");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const NO_AGE: HeaderValue = HeaderValue::from_static("0");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -70,19 +71,22 @@ impl Api {
         let cached = reading.source == Source::Hit || older.is_some();
         let hash = hash(value);
         let etag = etag(hash);
-        let sight = self.seen.note(place(endpoint, values), hash, cached, now);
+        let sight = self.seen.note(self.seen.place(&endpoint.template, values), hash, cached, now);
         let modified = last_modified(sight.first, now.wall()).filter(|_| older.is_none());
         let mut answer = Response::new(Pieces::default());
         let headers = answer.headers_mut();
         headers.reserve(HEADERS);
-        let mut texts = Texts(BytesMut::with_capacity(TEXTS));
-        texts.insert(headers, ETAG, &etag);
+        let mut writer = Writer(String::with_capacity(TEXT));
+        insert(headers, ETAG, etag.as_bytes());
         if let Some(modified) = modified {
-            texts.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
+            writer.insert(headers, LAST_MODIFIED, HttpDate::from(modified));
         }
         let age = now.since(sight.stored).as_secs();
         let age = age.max(older.unwrap_or_default());
-        texts.insert(headers, AGE, if cached { age } else { 0 });
+        match if cached { age } else { 0 } {
+            0 => _ = headers.insert(AGE, NO_AGE),
+            age => writer.insert(headers, AGE, age),
+        }
         headers.insert(
             CACHE_CONTROL,
             match self.settings.browser_cache {
@@ -92,12 +96,15 @@ impl Api {
                 BrowserCache::Revalidate => REVALIDATE,
             },
         );
-        texts.insert(headers, CACHE_STATUS, reading.source.cache_status());
+        match reading.source.cache_status() {
+            Cow::Borrowed(same) => _ = headers.insert(CACHE_STATUS, HeaderValue::from_static(same)),
+            Cow::Owned(text) => insert(headers, CACHE_STATUS, text.as_bytes()),
+        }
         if older.is_some() {
             headers.insert(WARNING, HeaderValue::from_static("110 unstale \"Response is Stale\""));
         }
         if let Some(watermark) = reading.watermark {
-            texts.insert(headers, APPLIED_LSN, watermark);
+            writer.insert(headers, APPLIED_LSN, watermark);
         }
         let text = |name| request.get(name).and_then(|value| value.to_str().ok());
         // RFC 9110, section 13.2.2: the date counts only if no tag is sent.
@@ -122,7 +129,7 @@ impl Api {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
         }
         *answer.body_mut() = if coding == Coding::Identity {
-            Pieces::of(opening.clone(), value.clone(), closing.clone())
+            Pieces::around(opening, value, closing)
         } else {
             let body = [&**opening, &**value, &**closing].concat();
             Bytes::from(if length > LARGE {
@@ -151,12 +158,14 @@ impl Api {
                 (false, false) => "Authorization",
             }),
         );
-        let watermark = self.status.watermark();
-        // Of a daemon that stands by, the certificate says it, if anything does.
-        if !headers.contains_key(APPLIED_LSN) && watermark > Lsn::ZERO {
-            insert(headers, APPLIED_LSN, &watermark.to_string());
+        if !headers.contains_key(APPLIED_LSN) {
+            let watermark = self.status.watermark();
+            // Of a daemon that stands by, the certificate says it, if anything does.
+            if watermark > Lsn::ZERO {
+                insert(headers, APPLIED_LSN, watermark.to_string().as_bytes());
+            }
         }
-        insert(headers, REQUEST_ID, &trace.request_id);
+        headers.insert(REQUEST_ID, trace.id_to_send());
         if let Some(parent) = &trace.parent {
             headers.insert(TRACEPARENT, parent.clone());
         }
@@ -224,23 +233,24 @@ pub(super) fn document(body: &Bytes, request: &HeaderMap) -> Answer {
     if !is_known {
         headers.insert(CONTENT_TYPE, JSON);
     }
-    insert(headers, ETAG, &etag);
+    insert(headers, ETAG, etag.as_bytes());
     headers.insert(CACHE_CONTROL, NO_CACHE);
     answer
 }
 
 /// A problem, as it is sent.
 pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
-    let mut answer = Response::new(Bytes::from(problem.body(&trace.request_id)).into());
+    let mut answer = Response::new(Bytes::from(problem.body(trace.request_id())).into());
     *answer.status_mut() = problem.status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM);
     headers.insert(CACHE_CONTROL, NO_STORE);
     match problem.challenge {
         None => {}
-        Some("") => insert(headers, WWW_AUTHENTICATE, "Bearer realm=\"api\""),
+        Some("") => insert(headers, WWW_AUTHENTICATE, b"Bearer realm=\"api\""),
         Some(error) => {
-            insert(headers, WWW_AUTHENTICATE, &format!("Bearer realm=\"api\", error=\"{error}\""));
+            let challenge = format!("Bearer realm=\"api\", error=\"{error}\"");
+            insert(headers, WWW_AUTHENTICATE, challenge.as_bytes());
         }
     }
     if let Some(seconds) = problem.retry_after {
@@ -255,33 +265,21 @@ pub(super) fn problem(problem: &Problem, trace: &Trace) -> Answer {
     answer
 }
 
-/// The texts of an answer's headers, in one piece of memory.
-struct Texts(BytesMut);
+/// What is no text yet becomes one here, one header after the other.
+struct Writer(String);
 
-impl Texts {
-    /// As [`insert`].
+impl Writer {
     fn insert(&mut self, headers: &mut HeaderMap, name: HeaderName, value: impl Display) {
+        self.0.clear();
         // It grows if it must.
         _ = write!(self.0, "{value}");
-        if let Ok(value) = HeaderValue::from_maybe_shared(self.0.split().freeze()) {
-            headers.insert(name, value);
-        }
+        insert(headers, name, self.0.as_bytes());
     }
 }
 
 /// What is no header cannot come from here: our own texts, ids that were looked at, times.
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.insert(name, value);
     }
-}
-
-/// A number for what is asked about.
-fn place(endpoint: &Endpoint, values: &[(&str, &str)]) -> u64 {
-    let mut text = endpoint.template.to_string();
-    for (_, value) in values {
-        text.push('\0');
-        text.push_str(value);
-    }
-    xxh3_64(text.as_bytes())
 }

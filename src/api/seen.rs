@@ -35,6 +35,7 @@
 //! here is never too small for what it promises.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -50,7 +51,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// What was seen.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<Inner>);
+pub(super) struct Seen {
+    inner: Mutex<Inner>,
+    hasher: RandomState,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -69,10 +73,15 @@ pub(super) struct Sight {
 }
 
 impl Seen {
+    /// A number for what is asked about, in this process.
+    pub(super) fn place(&self, endpoint: &str, values: &[(&str, &str)]) -> u64 {
+        self.hasher.hash_one((endpoint, values))
+    }
+
     /// Notes that these bytes (by their hash) were found under a key (by its hash), and whether
     /// they were in the cache. Two keys of one hash only take each other's place.
     pub(super) fn note(&self, key: u64, value: u128, cached: bool, now: Moment) -> Sight {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner.young.get(&key).copied().or_else(|| inner.old.get(&key).copied());
         let sight = match known {
             Some(sight) if sight.value == value && cached => sight,

@@ -15,10 +15,12 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -131,17 +133,35 @@ async fn connection(
         .max_buf_size(max_header_bytes)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = pulse.stands_still(patience) => return debug!("a connection stood still"),
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // Asked only when it was woken itself, not with each request: what all connections wait for has a
+    // lock that all of them take.
+    let mut interrupted: FuturesUnordered<_> = iter::once(async {
+        tokio::select! {
+            () = pulse.stands_still(patience) => Interrupt::StoodStill,
+            () = stop.cancelled() => Interrupt::Stop,
         }
+    })
+    .collect();
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        Some(interrupt) = interrupted.next() => match interrupt {
+            Interrupt::StoodStill => return debug!("a connection stood still"),
+            Interrupt::Stop => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        },
     };
     if let Err(error) = ended {
         debug!(%error, "a connection ended");
     }
+}
+
+/// Why a connection ends that has not ended by itself.
+enum Interrupt {
+    StoodStill,
+    Stop,
 }
 
 /// 503, whatever is asked. The request is read, or the client would see a reset instead.

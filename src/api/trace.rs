@@ -1,6 +1,9 @@
 //! By what a request is found again: its id, and the trace that it is part of.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+
+use super::digits::hexadecimal;
 
 /// The request's id, sent back, logged, and part of each problem.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -10,7 +13,7 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trace {
-    pub(super) request_id: String,
+    request_id: HeaderValue,
     /// The header as it came, if it is one.
     pub(super) parent: Option<HeaderValue>,
 }
@@ -18,20 +21,34 @@ pub(super) struct Trace {
 impl Trace {
     /// Takes over what the client sent, as far as it is sane.
     pub(super) fn of(headers: &HeaderMap) -> Trace {
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let request_id = match text(&REQUEST_ID).filter(|id| is_sane(id)) {
-            Some(id) => id.to_owned(),
-            None => format!("{:032x}", fastrand::u128(..)),
+        let sent = |name: &HeaderName, is_good: fn(&str) -> bool| {
+            headers.get(name).filter(|value| value.to_str().is_ok_and(is_good)).cloned()
         };
-        let parent =
-            headers.get(&TRACEPARENT).filter(|_| text(&TRACEPARENT).is_some_and(is_parent));
-        Trace { request_id, parent: parent.cloned() }
+        Trace {
+            request_id: sent(&REQUEST_ID, is_sane).unwrap_or_else(new_id),
+            parent: sent(&TRACEPARENT, is_parent),
+        }
+    }
+
+    /// The request's id.
+    pub(super) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The same, as it is sent back.
+    pub(super) fn id_to_send(&self) -> HeaderValue {
+        self.request_id.clone()
     }
 
     /// The id of the trace.
     pub(super) fn trace_id(&self) -> Option<&str> {
         self.parent.as_ref()?.to_str().ok()?.split('-').nth(1)
     }
+}
+
+fn new_id() -> HeaderValue {
+    let digits = Bytes::copy_from_slice(&hexadecimal(fastrand::u128(..)));
+    HeaderValue::from_maybe_shared(digits).unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// What may stand in a log without harm.
@@ -65,9 +82,9 @@ mod tests {
 
     #[test]
     fn a_sane_id_is_kept_and_another_is_made() {
-        assert_eq!(of(REQUEST_ID, "a-1:b/c=").request_id, "a-1:b/c=");
+        assert_eq!(of(REQUEST_ID, "a-1:b/c=").request_id(), "a-1:b/c=");
         for wrong in ["", "a b", "a\"b", "x".repeat(129).as_str()] {
-            assert_eq!(of(REQUEST_ID, wrong).request_id.len(), 32, "{wrong}");
+            assert_eq!(of(REQUEST_ID, wrong).request_id().len(), 32, "{wrong}");
         }
     }
 

@@ -8,7 +8,7 @@
 //! here: whoever has none cannot fill this.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
 
@@ -22,7 +22,7 @@ const LONGEST: usize = 1_024;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Verified {
     /// The id, as keys have it.
-    pub(super) user: String,
+    pub(super) user: Arc<str>,
     /// From when on it counts, and until when, in seconds since 1970.
     pub(super) times: Times,
 }
@@ -94,7 +94,7 @@ mod tests {
 
     fn of(user: &str) -> Verified {
         let times = Times { not_before: None, expires: 10.0 };
-        Verified { user: user.to_owned(), times }
+        Verified { user: user.into(), times }
     }
 
     #[test]

@@ -25,14 +25,19 @@
 //! * *Nobody renews the certificate*: the caller must not ask here then (rule 11). This room has
 //!   no clock of its own but for the entries' ends.
 //! * *Another daemon writes to this Redis*: then ours has lost the slot, and its run has ended.
+//!
+//! # What is held
+//!
+//! Not the bytes, but what their reader made of them, once: to parse a value for each request would
+//! cost more than all else here. It follows from the bytes alone.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 /// How many keys share a count.
@@ -68,7 +73,7 @@ struct Stripe {
 
 #[derive(Clone)]
 struct Entry {
-    value: Bytes,
+    value: Arc<dyn Any + Send + Sync>,
     until: Instant,
 }
 
@@ -128,19 +133,23 @@ impl Held {
         Open(Arc::clone(self))
     }
 
-    /// What is held of a key.
+    /// What is held of a key, if it is such a thing.
     #[must_use]
-    pub fn get(&self, key: &[u8], now: Instant) -> Option<Bytes> {
+    pub fn get<T: Any + Send + Sync>(&self, key: &[u8], now: Instant) -> Option<Arc<T>> {
+        self.any(key, now)?.downcast().ok()
+    }
+
+    fn any(&self, key: &[u8], now: Instant) -> Option<Arc<dyn Any + Send + Sync>> {
         let stripe = self.stripe(key);
         let mut inner = self.lock();
         if !inner.is_open(stripe) {
             return None;
         }
         if let Some(entry) = inner.young.get(key) {
-            return (entry.until > now).then(|| entry.value.clone());
+            return (entry.until > now).then(|| Arc::clone(&entry.value));
         }
         let (key, entry) = inner.old.remove_entry(key)?;
-        let value = (entry.until > now).then(|| entry.value.clone());
+        let value = (entry.until > now).then(|| Arc::clone(&entry.value));
         inner.insert(key, entry);
         value
     }
@@ -154,9 +163,9 @@ impl Held {
         inner.is_open(stripe).then(|| Ticket { key: key.into(), life: inner.life, removals })
     }
 
-    /// Holds what Redis answered, unless the key was removed since the ticket was taken. Says
+    /// Holds what was made of Redis' answer, unless the key was removed since the ticket was taken. Says
     /// whether it is held.
-    pub fn put(&self, ticket: Ticket, value: Bytes, until: Instant) -> bool {
+    pub fn put<T: Any + Send + Sync>(&self, ticket: Ticket, value: Arc<T>, until: Instant) -> bool {
         let stripe = self.stripe(&ticket.key);
         let mut inner = self.lock();
         let same = inner.stripes.get(stripe).is_some_and(|s| s.removals == ticket.removals);
@@ -271,6 +280,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use std::iter;
     use std::time::Duration;
 
@@ -281,7 +291,7 @@ mod tests {
     }
 
     fn get(held: &Held) -> Option<Vec<u8>> {
-        held.get(KEY, Instant::now()).map(|value| value.to_vec())
+        held.get::<Bytes>(KEY, Instant::now()).map(|value| value.to_vec())
     }
 
     fn one() -> iter::Once<&'static [u8]> {
@@ -315,7 +325,7 @@ mod tests {
                 if moment == put_at
                     && let Some(ticket) = ticket.take()
                 {
-                    held.put(ticket, Bytes::from_static(b"value"), later());
+                    held.put(ticket, Arc::new(Bytes::from_static(b"value")), later());
                 }
             }
             assert_eq!(get(&held).is_some(), held_at_the_end, "ticket {ticket_at}, put {put_at}");
@@ -326,14 +336,18 @@ mod tests {
     fn a_key_that_is_being_removed_is_read_from_redis() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        assert!(held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), later()));
+        assert!(held.put(
+            held.ticket(KEY).unwrap(),
+            Arc::new(Bytes::from_static(b"value")),
+            later()
+        ));
         assert_eq!(get(&held).as_deref(), Some(&b"value"[..]));
         let closed = held.removing(one(), false);
         assert_eq!(get(&held), None);
         assert!(held.ticket(KEY).is_none());
         held.removed(closed);
         assert_eq!(get(&held), None);
-        assert!(held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"new"), later()));
+        assert!(held.put(held.ticket(KEY).unwrap(), Arc::new(Bytes::from_static(b"new")), later()));
         assert_eq!(get(&held).as_deref(), Some(&b"new"[..]));
         let all = held.removing(iter::empty(), true);
         assert_eq!(get(&held), None);
@@ -363,7 +377,7 @@ mod tests {
         let closed = held.removing(one(), true);
         drop(open);
         let _open = held.open();
-        assert!(!held.put(ticket, Bytes::from_static(b"value"), later()));
+        assert!(!held.put(ticket, Arc::new(Bytes::from_static(b"value")), later()));
         held.removed(closed);
         assert!(held.ticket(KEY).is_some());
     }
@@ -372,15 +386,19 @@ mod tests {
     fn what_is_used_stays_when_much_is_put() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), later());
+        held.put(held.ticket(KEY).unwrap(), Arc::new(Bytes::from_static(b"value")), later());
         for number in 0..2 * CAPACITY + 10 {
             let key = number.to_string();
-            held.put(held.ticket(key.as_bytes()).unwrap(), Bytes::from_static(b"x"), later());
+            held.put(
+                held.ticket(key.as_bytes()).unwrap(),
+                Arc::new(Bytes::from_static(b"x")),
+                later(),
+            );
             if number % 1000 == 0 {
                 assert!(get(&held).is_some());
             }
         }
-        assert!(held.get(b"0", Instant::now()).is_none());
+        assert!(held.get::<Bytes>(b"0", Instant::now()).is_none());
         let inner = held.lock();
         assert!(inner.young.len() + inner.old.len() <= 2 * CAPACITY);
     }
@@ -389,7 +407,7 @@ mod tests {
     fn an_entry_ends() {
         let held = Arc::new(Held::default());
         let _open = held.open();
-        held.put(held.ticket(KEY).unwrap(), Bytes::from_static(b"value"), Instant::now());
+        held.put(held.ticket(KEY).unwrap(), Arc::new(Bytes::from_static(b"value")), Instant::now());
         assert_eq!(get(&held), None);
     }
 }

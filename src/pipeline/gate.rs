@@ -10,12 +10,12 @@
 //! which parks them a little longer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::batch::{Batch, Cause};
@@ -127,13 +127,17 @@ async fn pause(time: Duration) {
     }
 }
 
-/// What is under way beside the gate's own work.
-type Asking = Option<Pin<Box<dyn Future<Output = Result<Answers, PgError>> + Send>>>;
+/// What is under way beside the gate's own work: in a task of its own, for answers that nobody takes
+/// in hold up those behind them on the connection, and so the gate's.
+type Asking = Option<AbortOnDropHandle<Result<Answers, PgError>>>;
 
 /// Its answers; never, if nothing was asked.
-async fn answered(asking: &mut Asking) -> Result<Answers, PgError> {
+async fn answered(asking: &mut Asking) -> Result<Answers, End> {
     match asking {
-        Some(asking) => asking.await,
+        Some(asking) => match asking.await {
+            Ok(answers) => Ok(answers?),
+            Err(failed) => Err(End::Broken(format!("asking ended by itself: {failed}"))),
+        },
         None => std::future::pending().await,
     }
 }
@@ -166,7 +170,7 @@ impl Gate {
                 }
                 // Each question has a bound; while they are under way this goes round.
                 _ = watch.tick() => {
-                    asking = asking.or_else(|| Some(self.ask()));
+                    asking = asking.or_else(|| Some(AbortOnDropHandle::new(tokio::spawn(self.ask()))));
                     continue;
                 }
                 _ = idle.tick(), if self.waiting.watermark() > written => {
@@ -328,9 +332,9 @@ impl Gate {
     }
 
     /// Asks what the stream does not tell.
-    fn ask(&self) -> Pin<Box<dyn Future<Output = Result<Answers, PgError>> + Send>> {
+    fn ask(&self) -> impl Future<Output = Result<Answers, PgError>> + use<> {
         let client = Arc::clone(self.snapshots.client());
-        Box::pin(untold::ask(client, Arc::clone(&self.subjects), !self.suspects.is_empty()))
+        untold::ask(client, Arc::clone(&self.subjects), !self.suspects.is_empty())
     }
 
     /// What follows from the answers.

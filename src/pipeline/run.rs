@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::account::Account;
@@ -53,14 +53,6 @@ const QUEUE: usize = 8192;
 /// How long a shutdown waits for fills that have begun: a lease that is left behind keeps
 /// readers waiting.
 const LAST_FILLS: Duration = Duration::from_secs(2);
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// Runs until something ends it. `carried`: what the run before has left.
 pub async fn run(context: &Context, carried: &mut Carried, stop: &CancellationToken) -> End {
@@ -188,7 +180,7 @@ async fn follow(
         .run(),
     );
     let taken = Taken { batches, watermark, frontier, applied };
-    let _beating = AbortOnDrop(tokio::spawn(context.heartbeat().run()));
+    let _beating = AbortOnDropHandle::new(tokio::spawn(context.heartbeat().run()));
     let tolerance = context.longest_wait() + PATIENCE;
     tasks.spawn("watchdog", watch_loops(Arc::clone(&context.status), tolerance, stop.clone()));
     let _beside = match hand {
@@ -253,12 +245,12 @@ fn keep(
     taken: Taken,
     stop: &CancellationToken,
     tasks: &mut Tasks,
-) -> Result<[AbortOnDrop; 3], End> {
+) -> Result<[AbortOnDropHandle<()>; 3], End> {
     let Taken { batches, watermark, frontier, applied } = taken;
     tasks.spawn("warm", warm(context, stop.clone())?);
-    let by_hand = AbortOnDrop(tokio::spawn(ByHand::new(context).run()));
-    let auditing = AbortOnDrop(tokio::spawn(context.sampler()?.run()));
-    let scheduled = AbortOnDrop(tokio::spawn(context.scheduled()?));
+    let by_hand = AbortOnDropHandle::new(tokio::spawn(ByHand::new(context).run()));
+    let auditing = AbortOnDropHandle::new(tokio::spawn(context.sampler()?.run()));
+    let scheduled = AbortOnDropHandle::new(tokio::spawn(context.scheduled()?));
     tasks.spawn(
         "apply",
         Applier {
@@ -321,13 +313,7 @@ struct Tasks(FuturesUnordered<Task>);
 
 struct Task {
     name: &'static str,
-    handle: JoinHandle<Result<(), End>>,
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.handle.abort();
-    }
+    handle: AbortOnDropHandle<Result<(), End>>,
 }
 
 impl Future for Task {
@@ -353,7 +339,7 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = Result<(), End>> + Send + 'static,
     ) {
-        self.0.push(Task { name, handle: tokio::spawn(task) });
+        self.0.push(Task { name, handle: AbortOnDropHandle::new(tokio::spawn(task)) });
     }
 
     /// Why the first task ended that did.

@@ -12,7 +12,7 @@
 //! all: whoever comes first lets those come along who are ready in the same turn of the runtime,
 //! and nobody waits longer than that. It is sent after each of them has asked, so each has what
 //! he would have had alone: values and certificate of one moment, which is after his question.
-//! (Some eight together, and no more: a command must not keep Redis long, and nobody should wait
+//! (Sixteen together, and no more: a command must not keep Redis long, and nobody should wait
 //! for the values of many others.) Whoever goes away strands nobody: what is sent and what comes
 //! back is a task's, not a reader's.
 //!
@@ -40,7 +40,7 @@ use crate::lsn::Lsn;
 const REST: Duration = Duration::from_millis(500);
 
 /// How many readers one command is for, at the most.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 16;
 
 /// A connection for the reads of each thread, made when needed.
 pub struct Reader(Vec<Arc<Inner>>);
@@ -122,17 +122,13 @@ impl Inner {
     /// Whoever comes first after a rest tries; the others still go to the database.
     fn may_ask(&self) -> Result<(), StoreError> {
         let mut rests_until = lock(&self.rests_until);
+        let Some(until) = *rests_until else { return Ok(()) };
         let now = Instant::now();
-        match *rests_until {
-            Some(until) if until > now => {
-                Err(StoreError::Lost("it did not answer a moment ago".to_owned()))
-            }
-            Some(_) => {
-                *rests_until = Some(now + REST);
-                Ok(())
-            }
-            None => Ok(()),
+        if until > now {
+            return Err(StoreError::Lost("it did not answer a moment ago".to_owned()));
         }
+        *rests_until = Some(now + REST);
+        Ok(())
     }
 
     /// Answers all who have asked, and who ask in this turn.

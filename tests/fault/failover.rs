@@ -190,9 +190,17 @@ async fn a_standby_that_has_the_slot_takes_over_by_a_gap_without_waiting() {
         "select coalesce(string_agg(to_jsonb(s)::text, e'\\n'), '') from pg_replication_slots s";
     let start = std::time::Instant::now();
     loop {
-        // The primary's slot must be past what the standby has when it looks.
+        // The primary's slot must be past what the standby has when it looks: no transaction may
+        // come behind what the slot has seen of them.
         world.postgres.execute("select pg_log_standby_snapshot()").await.unwrap();
-        world.settle().await;
+        let told = "select (pg_snapshot_xmin(pg_current_snapshot())::xid = catalog_xmin)::text
+                      from pg_replication_slots where slot_name = 'unstale'";
+        for _ in 0..200 {
+            if world.query_one(told).await == "true" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         let tried = client.batch_execute("select pg_sync_replication_slots()").await;
         if client.query_one(synced, &[]).await.unwrap().get::<_, i64>(0) == 1 {
             break;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Daemon, World, org, until};
+use crate::support::{Daemon, PATIENCE, World, org, until};
 use unstale::sandbox::{peak_rss_bytes, rss_bytes};
 
 const MIB: u64 = 1 << 20;
@@ -46,7 +46,7 @@ async fn started() -> (World, Daemon, u64) {
 }
 
 async fn settled_within(world: &World, daemon: &Daemon, idle: u64, bound: u64) {
-    world.settle().await;
+    world.settle_within(PATIENCE * 4).await;
     let peak = peak_rss_bytes(daemon.pid()).unwrap();
     assert!(peak < idle + bound, "{} MiB over idle ({} MiB)", (peak - idle) / MIB, idle / MIB);
 }

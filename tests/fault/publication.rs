@@ -58,8 +58,13 @@ async fn a_publication_that_vanishes_ends_all_caching_until_it_is_back() {
     // What is written meanwhile can be decoded by nobody.
     world.rename(1).await;
     world.postgres.execute(&create).await.unwrap();
-    // It may have been ready before it came to that.
-    daemon.until_gap("publication_missing").await;
+    // From Postgres 18 on the slot can be read past that time; what was written then is not streamed,
+    // and nothing was cached.
+    let version: u32 = world.query_one("show server_version_num").await.parse().unwrap();
+    if version < 180_000 {
+        // It may have been ready before it came to that.
+        daemon.until_gap("publication_missing").await;
+    }
     daemon.until_ready().await;
     world.put_each(3).await;
     world.rename(2).await;

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{World, lacks, until};
+use crate::support::{PATIENCE, World, lacks, until};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
@@ -195,9 +195,12 @@ async fn two_thousand_published_tables_and_five_hundred_rules_are_followed() {
                      if i % 10 = 0 then commit; end if;
                  end loop; end $$";
     world.postgres.execute(write).await.unwrap();
-    world.settle().await;
+    world.settle_within(PATIENCE * 4).await;
     let left = (1..=500).filter(|i| i % 7 == 0).map(|i| format!("c{i}:1")).collect();
     assert_eq!(world.keys().await, left, "{}", daemon.log());
+    // The publication is asked about each second: an answer as long as that holds up no other.
+    let again = "unstale_reconnects_total{service=\"postgres\"}";
+    assert_eq!(daemon.metric(again).await, 0.0, "{}", daemon.log());
     // A change of all that is not mapped is nobody's business.
     world.postgres.execute("drop table t_1999; create table t_2001 (id int)").await.unwrap();
     world.settle().await;

@@ -48,13 +48,22 @@ pub const PATIENCE: Duration =
     Duration::from_secs(if cfg!(feature = "long-tests") { 300 } else { 30 });
 
 /// Waits until `condition` gives something, and fails with `what` if it never does.
-pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut condition: F) -> T {
+pub async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, condition: F) -> T {
+    until_for(PATIENCE, what, condition).await
+}
+
+/// The same of what is much work for a small machine.
+pub async fn until_for<T, F: AsyncFnMut() -> Option<T>>(
+    patience: Duration,
+    what: &str,
+    mut condition: F,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        assert!(start.elapsed() < patience, "waited in vain for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -358,6 +367,13 @@ impl World {
         let end = World::committed(server).await;
         let what = format!("the watermark to pass {end}");
         until(&what, async || self.has_applied(end).await.then_some(())).await;
+    }
+
+    /// The same after much was written.
+    pub async fn settle_within(&self, patience: Duration) {
+        let end = World::committed(&self.postgres).await;
+        let what = format!("the watermark to pass {end}");
+        until_for(patience, &what, async || self.has_applied(end).await.then_some(())).await;
     }
 
     /// Past whatever this server has committed. A commit of our own carries the watermark there.

@@ -52,7 +52,7 @@ use crate::store::remove::Act;
 
 /// Who asks, known by his token.
 pub(super) struct Caller<'a> {
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     pub(super) trace: &'a Trace,
 }
 
@@ -74,7 +74,7 @@ impl Api {
                 by = caller.identity.user_id,
                 status = problem.status.as_u16(),
                 problem = problem.name,
-                request_id = caller.trace.request_id,
+                request_id = caller.trace.request_id(),
                 "a management request was refused"
             );
         }
@@ -120,7 +120,7 @@ impl Api {
             organization_id = request.organization,
             user_id = request.user,
             job_id = id,
-            request_id = caller.trace.request_id,
+            request_id = caller.trace.request_id(),
             "a management request was taken"
         );
         let (message, path) = (message(action, &request), JOB.replace("{id}", &id));
