@@ -16,6 +16,6 @@ mod postgres;
 mod publication;
 mod standby;
 mod start;
-mod two_servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod two_servers;
