@@ -349,7 +349,8 @@ fn a_wrong_count_costs_no_memory() {
     };
     let without_a_count = allocations("52 00004001 7000 7400 64");
     assert_eq!(allocations("52 00004001 7000 7400 64 ffff"), without_a_count);
-    assert_eq!(allocations("54 ffffffff 00 00004001"), allocations("54"));
+    let one_too_many = allocations("54 00000002 00 00004001");
+    assert_eq!(allocations("54 ffffffff 00 00004001"), one_too_many);
 }
 
 /// The fuzz target's bounded twin: the same inputs each time.
