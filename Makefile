@@ -44,7 +44,7 @@ help: ## this list
 setup: ## install what is missing: Postgres, Redis, a C compiler
 	@scripts/setup.sh
 
-setup-tests: ## the same, and what only tests need: promtool, Chromium
+setup-tests: ## the same, and what only tests need: promtool, Chromium, valgrind
 	@scripts/setup.sh tests
 
 setup-bench: ## the same, and what only benchmarks need: webdis, wrk, valgrind
@@ -111,8 +111,9 @@ bench-readme: ## put target/bench/report.md, of the last benchmarks, into README
 		target/bench/report.md README.md > target/bench/README.md
 	@cp target/bench/README.md README.md
 
-# Minutes to build, seconds to run. UPDATE_COUNTS=1 writes the baseline.
-counts: setup-bench ## instructions and allocations a change, beside benches/counts/baseline.json
+# The build of the tests is judged by each `make test` (tests/counts/). This one takes minutes to
+# build and seconds to run. UPDATE_COUNTS=1 writes the baseline.
+counts: setup-bench ## instructions and allocations a change, optimized, beside benches/counts/baseline.json
 	cargo run --locked --quiet --profile counts --features counts --bin unstale-counts
 
 deny: ## licences, advisories and sources of the dependencies

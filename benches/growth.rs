@@ -2,20 +2,24 @@
 //! reaches one key should cost the same whatever else there is.
 //!
 //! *Instructions* are counted by callgrind of a run without servers (decode, map, gate, collect;
-//! `support::shape`): the same on every machine in every mood. The rest is of the daemon at work, per
+//! `counts/`): the same on every machine in every mood. The rest is of the daemon at work, per
 //! change, in bursts: it is stopped (SIGSTOP) while a burst is committed and goes on when all of it
 //! waits, so that batches do not depend on who was faster. What was removed is cached again before
-//! the next burst. CPU time is the process', from before the first burst to after the last;
-//! commands and bytes are what Redis counted.
+//! the next burst. CPU time is the process', by its own clock, from where it is stopped for one burst
+//! to where it is for the next: what is done after Redis has acknowledged is of the change, too.
+//! Commands and bytes are what Redis counted.
 //!
-//! Sizes take turns, several rounds.
+//! Of a round's bursts the median counts: what the daemon does once a second, whatever changes, falls
+//! into some of them. Sizes take turns, several rounds.
 //!
 //! Smaller and quicker: `BENCH_ROUNDS=1 BENCH_BURSTS=20 BENCH_GROWING=rules,tables,keys`.
 
+mod counts;
 mod support;
 
-use std::time::Duration;
-
+use counts::shape::{PREFIX, Shape};
+use counts::work::Case;
+use counts::{callgrind, judge::FLAT};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,23 +27,14 @@ use support::daemon::Daemon;
 use support::goal::{Goal, Goals, Line};
 use support::ground::{Ground, position};
 use support::report::{Samples, Section, Table, publish};
-use support::shape::{PREFIX, Shape, decode_map_gate};
 use support::traffic::Traffic;
-use support::{instructions, machine, progress, size};
+use support::{machine, progress, size};
 
 /// The rows that a burst changes.
 const BURST: usize = 1000;
 
-/// Changes of which the instructions are counted.
-const COUNTED: usize = 5_000;
-
-/// Flat is what stays within this.
-const FLAT: f64 = 1.2;
-
 fn main() {
-    if let Some(shape) = instructions::asked_for() {
-        let mut stream = shape.stream(COUNTED);
-        assert_eq!(decode_map_gate(&mut stream), COUNTED);
+    if callgrind::is_counted() {
         return;
     }
     let runtime =
@@ -56,7 +51,7 @@ struct Size {
     measured: Measured,
 }
 
-/// A change's costs, round by round.
+/// A change's costs, round by round, or burst by burst.
 struct Measured {
     instructions: Samples,
     cpu: Samples,
@@ -65,17 +60,22 @@ struct Measured {
     redis: Samples,
 }
 
-impl Size {
-    fn new(name: String, shape: Shape, cached: usize) -> Size {
+impl Measured {
+    fn nothing() -> Measured {
         let samples = || Samples::new("a change");
-        let measured = Measured {
+        Measured {
             instructions: samples(),
             cpu: samples(),
             commands: samples(),
             bytes: samples(),
             redis: samples(),
-        };
-        Size { name, shape, cached, measured }
+        }
+    }
+}
+
+impl Size {
+    fn new(name: String, shape: Shape, cached: usize) -> Size {
+        Size { name, shape, cached, measured: Measured::nothing() }
     }
 }
 
@@ -104,8 +104,8 @@ async fn run() {
         let known = counted.iter().find(|(shape, _)| *shape == size.shape);
         let instructions = known.map(|(_, instructions)| *instructions).unwrap_or_else(|| {
             progress(&format!("counting instructions: {}", size.name));
-            let all = instructions::count(size.shape, "decode_map_gate");
-            let each = all / COUNTED as f64;
+            let costs = callgrind::count(&[&Case::of(size.shape)], |_| {});
+            let each = costs.first().map_or(f64::NAN, |cost| cost.instructions);
             counted.push((size.shape, each));
             each
         });
@@ -128,6 +128,13 @@ async fn run() {
         tables.iter().map(|table| table as &dyn Section).collect();
     sections.push(&goals);
     publish("growth", &machine.unwrap_or_default(), &sections);
+}
+
+struct Burst {
+    /// What the daemon had taken when it was stopped for it.
+    cpu: f64,
+    /// What Redis counted.
+    traffic: Traffic,
 }
 
 /// Two servers and a daemon of that size.
@@ -165,36 +172,37 @@ impl Lab {
         for _ in 0..5 {
             self.burst().await;
         }
-        let before = self.daemon.cpu_seconds();
-        let mut traffic = Traffic::default();
+        let mut each = Measured::nothing();
+        let mut begun = self.burst().await;
         for _ in 0..bursts {
-            traffic += self.burst().await;
+            let next = self.burst().await;
+            let micros = |seconds: f64| seconds / BURST as f64 * 1e6;
+            each.cpu.values.push(micros(next.cpu - begun.cpu));
+            each.commands.values.push(begun.traffic.commands / BURST as f64);
+            each.bytes.values.push(begun.traffic.bytes / BURST as f64);
+            each.redis.values.push(micros(begun.traffic.cpu));
+            begun = next;
         }
-        // What is done after Redis has acknowledged is of the change, too.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let cpu = self.daemon.cpu_seconds() - before;
-        let changes = bursts as f64 * BURST as f64;
-        let micros = |seconds: f64| seconds / changes * 1e6;
-        measured.cpu.values.push(micros(cpu));
-        measured.commands.values.push(traffic.commands / changes);
-        measured.bytes.values.push(traffic.bytes / changes);
-        measured.redis.values.push(micros(traffic.cpu));
+        let Measured { cpu, commands, bytes, redis, .. } = each;
+        let of_rounds =
+            [&mut measured.cpu, &mut measured.commands, &mut measured.bytes, &mut measured.redis];
+        let medians = [cpu, commands, bytes, redis].map(|bursts| bursts.median());
+        for (rounds, median) in of_rounds.into_iter().zip(medians) {
+            rounds.values.push(median);
+        }
+        let [cpu, commands, bytes, redis] = medians;
         progress(&format!(
-            "a change: {:.2} µs, {:.3} commands, {:.1} bytes, Redis {:.2} µs",
-            micros(cpu),
-            traffic.commands / changes,
-            traffic.bytes / changes,
-            micros(traffic.cpu)
+            "a change: {cpu:.2} µs, {commands:.3} commands, {bytes:.1} bytes, Redis {redis:.2} µs"
         ));
         assert_eq!(self.cached().await, 0, "keys that were changed are still there");
         self.daemon.stop().await;
     }
 
-    /// Caches what a burst changes, commits it, and lets the daemon work it off. What Redis
-    /// counted meanwhile.
-    async fn burst(&mut self) -> Traffic {
+    /// Caches what a burst changes, commits it, and lets the daemon work it off.
+    async fn burst(&mut self) -> Burst {
         self.cache(0..BURST).await;
         self.signal(Signal::STOP);
+        let cpu = self.daemon.cpu_seconds();
         self.writer.batch_execute(&self.shape.burst(BURST)).await.expect("the changes");
         let end = position(&self.writer).await;
         // Whoever reads up to a position needs something to come after it.
@@ -203,7 +211,7 @@ impl Lab {
         let before = Traffic::read(&mut self.redis).await;
         self.signal(Signal::CONT);
         self.daemon.until_applied(end).await;
-        Traffic::read(&mut self.redis).await - before
+        Burst { cpu, traffic: Traffic::read(&mut self.redis).await - before }
     }
 
     fn signal(&self, signal: Signal) {
@@ -259,7 +267,9 @@ fn table(what: &str, sizes: &[Size]) -> Table {
             ("Redis' CPU µs", 2),
         ],
         rows: rows.chain(ratios).collect(),
-        notes: vec!["medians; ratios to the smallest".to_owned()],
+        notes: vec![
+            "medians of rounds, each the median of its bursts; ratios to the smallest".to_owned(),
+        ],
     }
 }
 

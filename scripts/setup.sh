@@ -3,9 +3,9 @@
 # a C compiler (for linking, and for ring), make, Postgres 15 or later, Redis,
 # Python (one test runs Django, one schemathesis) and wal2json (which one test compares
 # the stream with). `scripts/setup.sh tests` also installs Prometheus, of which the
-# tests need promtool, Chromium, in which they look at the console, and faketime, by which they set
-# a process' clock; `scripts/setup.sh bench` also webdis, wrk and valgrind, which the benchmarks
-# compare and measure with; the demo does without.
+# tests need promtool, Chromium, in which they look at the console, faketime, by which they set
+# a process' clock, and valgrind, by which they count instructions; `scripts/setup.sh bench` also
+# webdis, wrk and valgrind, which the benchmarks compare and measure with; the demo does without.
 # Does nothing where nothing is missing.
 #
 # It starts no service: what is installed is only the programs, which the
@@ -137,7 +137,7 @@ missing=()
 have cc || missing+=(gcc libc6-dev)
 have make || missing+=(make)
 needs_postgres=no needs_redis=no needs_wal2json=no needs_python=no needs_promtool=no
-needs_chromium=no needs_webdis=no needs_faketime=no
+needs_chromium=no needs_webdis=no needs_faketime=no needs_valgrind=no
 [ -n "$(postgres_folder)" ] || needs_postgres=yes
 have_redis || needs_redis=yes
 have_wal2json || needs_wal2json=yes
@@ -148,12 +148,12 @@ have_python || needs_python=yes
 if [ $for_bench = yes ]; then
     have webdis || needs_webdis=yes
     have wrk || missing+=(wrk)
-    have valgrind || missing+=(valgrind)
 fi
+[ $for_tests$for_bench = nono ] || have valgrind || needs_valgrind=yes
 
 if [ ${#missing[@]} -eq 0 ] && [ "$needs_postgres$needs_redis" = nono ]; then
-    # Nothing but a test each needs wal2json, Python, promtool, Chromium and faketime: not worth a failure.
-    case "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis$needs_faketime" in
+    # Nothing but a test each needs wal2json, Python, promtool, Chromium, faketime and valgrind: not worth a failure.
+    case "$needs_wal2json$needs_python$needs_promtool$needs_chromium$needs_webdis$needs_faketime$needs_valgrind" in
         *yes*) ;;
         *) exit 0 ;;
     esac
@@ -163,7 +163,7 @@ if ! have apt-get; then
     [ "$needs_postgres$needs_redis${missing[*]:-}" != nono ] || exit 0
     fail "this is no Debian or Ubuntu: install a C compiler, make, Postgres $OLDEST_POSTGRES or later" \
         "(server programs; set UNSTALE_PG_BIN to their folder if it is not found)," \
-        "Redis 7 or later and, for one test each, Python 3.10 or later, wal2json, promtool, libfaketime and Chromium with its driver; then try again"
+        "Redis 7 or later and, for one test each, Python 3.10 or later, wal2json, promtool, libfaketime, valgrind and Chromium with its driver; then try again"
 fi
 if [ "$(id -u)" -ne 0 ] && ! have sudo; then
     fail "needs root to install ${missing[*]:-} $([ $needs_postgres = no ] || echo postgresql)" \
@@ -214,6 +214,15 @@ if [ $needs_faketime = yes ]; then
         apt_install faketime
     else
         say "no package of faketime: the tests that set a clock will say so"
+    fi
+fi
+
+if [ $needs_valgrind = yes ]; then
+    in_lists valgrind || update_lists
+    if in_lists valgrind; then
+        apt_install valgrind
+    else
+        say "no package of valgrind: what counts instructions will say so"
     fi
 fi
 

@@ -105,6 +105,7 @@ impl Daemon {
             rules,
             status,
             held: Arc::default(),
+            loading: Arc::default(),
             warming,
             schedule,
             reporter: Arc::new(reporter),

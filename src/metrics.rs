@@ -72,7 +72,7 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Refreshes of entries (`on_change = "refresh"`), by cache and what came of it.
     pub refreshes: IntCounterVec,
-    /// Readers that wait for another's lease.
+    /// Readers that wait for another's load of their key.
     pub leases_waiting: IntGauge,
     /// Entries that wait to be filled, by priority.
     pub warm_queue: IntGaugeVec,
@@ -171,7 +171,7 @@ impl Metrics {
             last_gap_timestamp: make.gauge("last_gap_timestamp_seconds", "When the last gap was declared (Unix time); 0: not since the start.")?,
             fills: make.counters("fills_total", "Entries read or filled, by what came of it.", &["cache", "outcome"])?,
             refreshes: make.counters("refreshes_total", "Entries of caches with on_change = \"refresh\" that changed, by what came of it: refreshed in time, or expired first.", &["cache", "outcome"])?,
-            leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's lease.")?,
+            leases_waiting: make.gauge("leases_waiting", "Readers that wait for another's load of their key.")?,
             warm_queue: make.gauges("warm_queue", "Entries that wait to be filled.", &["priority"])?,
             warm_dropped: make.counters("warm_dropped_total", "Entries that were not filled because too many waited.", &["priority"])?,
             warm_given_up: make.counters("warm_given_up_total", "Entries that were not filled again: their query fails (error), others kept their lease (held), they would have ended by now (expired), or everything was dropped (gap).", &["cache", "reason"])?,

@@ -1,16 +1,20 @@
-//! The fixed input: what the server would send, byte for byte, for changes of the demo's tables
-//! under REPLICA IDENTITY FULL, the identity that sends the most.
+//! The fixed input: what the server would send, byte for byte, for changes of the demo's tables, or
+//! of a [`Shape`]'s, under REPLICA IDENTITY FULL, the identity that sends the most.
 
 use unstale::lsn::Lsn;
-use unstale::pgoutput::encode::{message, tuple};
+use unstale::pgoutput::encode;
 use unstale::pgoutput::message::{
     Begin, Commit, Decoded, Insert, Message, OldTuple, Relation, RelationColumn, ReplicaIdentity,
     StreamCommit, StreamStart, Tuple, Update, Value,
 };
 use unstale::snapshot::Xid;
 
+use super::shape::Shape;
+
 const DEALS: u32 = 16_500;
 const USERS: u32 = 16_400;
+
+const FIRST_XID: u32 = 1000;
 
 /// Organizations, so that keys come again as they do in life.
 const ORGANIZATIONS: u64 = 500;
@@ -53,8 +57,10 @@ const USER_COLUMNS: [(&str, u32); 13] = [
     ("role_id", 20),
 ];
 
-/// Messages, each at the position of its commit.
 pub(crate) struct Stream {
+    /// The tables, which the server describes before their first change.
+    pub(crate) described: Vec<Vec<u8>>,
+    /// Messages, each at the position of its commit.
     pub(crate) messages: Vec<(Lsn, Vec<u8>)>,
     lsn: u64,
 }
@@ -75,6 +81,23 @@ fn relation(id: u32, name: &str, columns: &[(&str, u32)]) -> Relation {
     }
 }
 
+/// The demo's.
+fn demo() -> [Relation; 2] {
+    [
+        relation(DEALS, "deals_deal", &DEAL_COLUMNS),
+        relation(USERS, "authentication_user", &USER_COLUMNS),
+    ]
+}
+
+/// A shape's.
+fn table_id(table: usize) -> u32 {
+    20_000 + u32::try_from(table).expect("few")
+}
+
+fn encoded(xid: Option<Xid>, message: Message<'_>) -> Vec<u8> {
+    encode::message(&Decoded { xid, message })
+}
+
 /// Spread evenly, and always the same.
 fn spread(n: u64) -> u64 {
     n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
@@ -85,7 +108,7 @@ fn row(values: &[String]) -> Vec<u8> {
         .iter()
         .map(|text| if text == "\\N" { Value::Null } else { Value::Text(text.as_bytes()) })
         .collect();
-    tuple(&values)
+    encode::tuple(&values)
 }
 
 fn deal(n: u64, value: u64) -> Vec<u8> {
@@ -134,17 +157,14 @@ fn read(bytes: &[u8]) -> Tuple<'_> {
 }
 
 impl Stream {
-    fn new() -> Stream {
-        Stream { messages: Vec::new(), lsn: 0x1_0000_0000 }
+    fn of(described: impl IntoIterator<Item = Relation>) -> Stream {
+        let described =
+            described.into_iter().map(|relation| encoded(None, Message::Relation(relation)));
+        Stream { described: described.collect(), messages: Vec::new(), lsn: 0x1_0000_0000 }
     }
 
-    fn push(&mut self, xid: Option<Xid>, message_: Message<'_>) {
-        self.messages.push((Lsn(self.lsn), message(&Decoded { xid, message: message_ })));
-    }
-
-    fn describe(&mut self, xid: Option<Xid>) {
-        self.push(xid, Message::Relation(relation(DEALS, "deals_deal", &DEAL_COLUMNS)));
-        self.push(xid, Message::Relation(relation(USERS, "authentication_user", &USER_COLUMNS)));
+    fn push(&mut self, xid: Option<Xid>, message: Message<'_>) {
+        self.messages.push((Lsn(self.lsn), encoded(xid, message)));
     }
 
     fn begin(&mut self, xid: u32) {
@@ -159,29 +179,57 @@ impl Stream {
         self.lsn += 512;
     }
 
+    /// A transaction of its own.
+    fn small(&mut self, n: u64, change: impl FnOnce(&mut Stream)) {
+        self.begin(FIRST_XID + u32::try_from(n).expect("few"));
+        change(self);
+        self.commit();
+    }
+
     fn update(&mut self, xid: Option<Xid>, n: u64) {
-        let (old, new) = (deal(n, 1000 + n), deal(n, 1001 + n));
-        let (old, new) = (Some(OldTuple::Full(read(&old))), read(&new));
-        self.push(xid, Message::Update(Update { relation: DEALS, old, new }));
+        self.change(xid, DEALS, &deal(n, 1000 + n), &deal(n, 1001 + n));
+    }
+
+    /// Of a row, both sides of which are sent.
+    fn change(&mut self, xid: Option<Xid>, relation: u32, old: &[u8], new: &[u8]) {
+        let (old, new) = (Some(OldTuple::Full(read(old))), read(new));
+        self.push(xid, Message::Update(Update { relation, old, new }));
+    }
+
+    /// Transactions that change `c0` of a row each, of one of the shape's tables after the other.
+    pub(crate) fn of_shape(shape: Shape, transactions: u64) -> Stream {
+        let tables = (0..shape.tables).map(|table| {
+            let columns: Vec<String> = Shape::columns().collect();
+            let columns: Vec<(&str, u32)> =
+                columns.iter().map(|name| (name.as_str(), 20)).collect();
+            relation(table_id(table), &Shape::table(table), &columns)
+        });
+        let mut stream = Stream::of(tables);
+        let row = |n: u64, c0: &str| {
+            let zeros = Shape::columns().skip(2).map(|_| "0".to_owned());
+            row(&[n.to_string(), c0.to_owned()].into_iter().chain(zeros).collect::<Vec<_>>())
+        };
+        for (n, table) in (0..transactions).zip((0..shape.tables).cycle()) {
+            stream.small(n, |stream| {
+                stream.change(None, table_id(table), &row(n, "41"), &row(n, "42"))
+            });
+        }
+        stream
     }
 
     /// Transactions that update one deal each.
     pub(crate) fn of_small(transactions: u64) -> Stream {
-        let mut stream = Stream::new();
-        stream.describe(None);
+        let mut stream = Stream::of(demo());
         for n in 0..transactions {
-            stream.begin(1000 + u32::try_from(n).expect("few"));
-            stream.update(None, n);
-            stream.commit();
+            stream.small(n, |stream| stream.update(None, n));
         }
         stream
     }
 
     /// One transaction that updates many deals.
     pub(crate) fn of_large(rows: u64) -> Stream {
-        let mut stream = Stream::new();
-        stream.describe(None);
-        stream.begin(1000);
+        let mut stream = Stream::of(demo());
+        stream.begin(FIRST_XID);
         (0..rows).for_each(|n| stream.update(None, n));
         stream.commit();
         stream
@@ -189,12 +237,15 @@ impl Stream {
 
     /// The same, in blocks while it is in progress.
     pub(crate) fn of_streamed(rows: u64) -> Stream {
-        let mut stream = Stream::new();
-        let xid = Xid(1000);
+        let mut stream = Stream::of([]);
+        let xid = Xid(FIRST_XID);
         for block in 0..rows.div_ceil(100) {
             stream.push(None, Message::StreamStart(StreamStart { xid, first_segment: block == 0 }));
             if block == 0 {
-                stream.describe(Some(xid));
+                // Within a transaction that is read while it is in progress, it is of that.
+                demo()
+                    .into_iter()
+                    .for_each(|table| stream.push(Some(xid), Message::Relation(table)));
             }
             (100 * block..(100 * block + 100).min(rows)).for_each(|n| stream.update(Some(xid), n));
             stream.push(None, Message::StreamStop);
@@ -208,9 +259,8 @@ impl Stream {
 
     /// One transaction that adds many users: each has keys of its own.
     pub(crate) fn of_distinct(rows: u64) -> Stream {
-        let mut stream = Stream::new();
-        stream.describe(None);
-        stream.begin(1000);
+        let mut stream = Stream::of(demo());
+        stream.begin(FIRST_XID);
         for n in 0..rows {
             let new = user(n);
             stream.push(None, Message::Insert(Insert { relation: USERS, new: read(&new) }));

@@ -1,12 +1,13 @@
 //! What is counted: the way of a change through the program, without its system calls and round
 //! trips. Each stage does what the ones before it do, too; what one adds is the difference.
 
+use std::borrow::Cow;
 use std::hint::black_box;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use unstale::config::load;
+use unstale::config::{File, Layers, Loaded};
 use unstale::fill::held::Held;
 use unstale::lsn::Lsn;
 use unstale::metrics::Metrics;
@@ -27,6 +28,8 @@ use unstale::store::state::{self, Nonces};
 use unstale::warm::Warming;
 
 use super::allocations;
+use super::callgrind::{counting_begins, counting_ends};
+use super::shape::Shape;
 use super::stream::Stream;
 
 /// How far a change is followed.
@@ -45,8 +48,10 @@ pub(crate) enum Stage {
 }
 
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) what: &'static str,
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) what: Cow<'static, str>,
+    /// What is configured; `None`: the default configuration.
+    shape: Option<Shape>,
     /// As the server sends them.
     stream: fn(u64) -> Stream,
     rows: u64,
@@ -55,61 +60,102 @@ pub(crate) struct Case {
     until: Stage,
 }
 
-/// How often the stream is gone through: the first time nothing counts.
-const ROUNDS: u64 = 3;
-
-const fn case(name: &'static str, what: &'static str, until: Stage) -> Case {
-    Case { name, what, stream: Stream::of_small, rows: 500, at_once: 250, until }
+fn case(name: &'static str, what: &'static str, until: Stage) -> Case {
+    let (name, what) = (name.into(), what.into());
+    Case { name, what, shape: None, stream: Stream::of_small, rows: 250, at_once: 250, until }
 }
 
-/// All of them.
-pub(crate) const CASES: [Case; 9] = [
-    case("drain_decode", "a drain: transactions of one row, to messages", Stage::Decode),
-    case("drain_map", "… to keys", Stage::Map),
-    case("drain_gate", "… to batches of 250", Stage::Gate),
-    case("drain_step", "… to what Redis gets", Stage::Step),
-    case("drain", "… and told of: all of it", Stage::Account),
-    Case { at_once: 1, ..case("alone", "one by one, as at a low rate: all of it", Stage::Account) },
-    Case {
-        stream: Stream::of_large,
-        rows: 2000,
-        ..case("large", "a row of a large transaction", Stage::Account)
-    },
-    Case {
-        stream: Stream::of_streamed,
-        rows: 2000,
-        ..case("streamed", "the same, read while it is in progress", Stage::Account)
-    },
-    Case {
-        stream: Stream::of_distinct,
-        rows: 2000,
-        ..case("distinct", "a row of a large transaction that has keys of its own", Stage::Account)
-    },
+/// Of the default configuration.
+pub(crate) fn cases() -> [Case; 9] {
+    [
+        case("drain_decode", "a drain: transactions of one row, to messages", Stage::Decode),
+        case("drain_map", "… to keys", Stage::Map),
+        case("drain_gate", "… to batches of 250", Stage::Gate),
+        case("drain_step", "… to what Redis gets", Stage::Step),
+        case("drain", "… and told of: all of it", Stage::Account),
+        Case {
+            at_once: 1,
+            ..case("alone", "one by one, as at a low rate: all of it", Stage::Account)
+        },
+        Case {
+            stream: Stream::of_large,
+            rows: 500,
+            ..case("large", "a row of a large transaction", Stage::Account)
+        },
+        Case {
+            stream: Stream::of_streamed,
+            rows: 500,
+            ..case("streamed", "the same, read while it is in progress", Stage::Account)
+        },
+        Case {
+            stream: Stream::of_distinct,
+            rows: 500,
+            ..case(
+                "distinct",
+                "a row of a large transaction that has keys of its own",
+                Stage::Account,
+            )
+        },
+    ]
+}
+
+/// What must cost the same though there is more of it: few rules and many, few tables and many.
+pub(crate) const GROWTH: [[Shape; 2]; 2] = [
+    [Shape { tables: 1, rules: 10 }, Shape { tables: 1, rules: 500 }],
+    [Shape { tables: 1, rules: 5 }, Shape { tables: 64, rules: 5 }],
 ];
 
 impl Case {
-    /// How many changes [`measured`] goes through.
-    pub(crate) fn changes(&self) -> u64 {
-        self.rows * ROUNDS
+    /// Changes by these rules of these tables, to batches.
+    pub(crate) fn of(shape: Shape) -> Case {
+        let Shape { tables, rules } = shape;
+        let what = format!("to batches of 64: tables {tables}, rules of each {rules}");
+        let name = shape.name().into();
+        Case {
+            name,
+            what: what.into(),
+            shape: Some(shape),
+            rows: 320,
+            at_once: 64,
+            ..case("", "", Stage::Gate)
+        }
     }
 
-    /// Goes through it. Gives how often it allocated.
+    pub(crate) fn named(name: &str) -> Option<Case> {
+        let known = cases().into_iter().find(|case| case.name == name);
+        known.or_else(|| Shape::named(name).map(Case::of))
+    }
+
+    /// How many changes [`measured`] goes through.
+    pub(crate) fn changes(&self) -> u64 {
+        self.rows
+    }
+
+    /// Goes through it, after a first time that does not count. Gives how often it allocated.
     pub(crate) fn run(&self) -> u64 {
-        let stream = (self.stream)(self.rows);
+        let stream = match self.shape {
+            Some(shape) => shape.stream(self.rows),
+            None => (self.stream)(self.rows),
+        };
         let mut work = Work::new(self);
+        work.learn(&stream);
         work.through(&stream);
         let before = allocations::so_far();
-        measured(&mut work, &stream);
+        counting_begins();
+        work.through(&stream);
+        counting_ends();
         allocations::so_far() - before
     }
 }
 
-/// What callgrind counts, by this name.
-#[inline(never)]
-pub(crate) fn measured(work: &mut Work, stream: &Stream) {
-    for _ in 0..ROUNDS {
-        work.through(stream);
-    }
+/// Read once for all cases of a process.
+static DEFAULT: LazyLock<Loaded> = LazyLock::new(|| {
+    load(File::At(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/unstale.toml")))
+});
+
+fn load(file: File) -> Loaded {
+    let layers = Layers { file, environment: Vec::new(), overrides: Vec::new() };
+    layers.load().expect("a configuration")
 }
 
 /// The parts of the pipeline, without its tasks.
@@ -133,13 +179,18 @@ pub(crate) struct Work {
 
 impl Work {
     fn new(case: &Case) -> Work {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/unstale.toml");
-        let loaded = load(Some(&file), &[]).expect("the default configuration");
-        let rules = Rules::compile(&loaded).expect("its rules");
+        let of_shape = case.shape.map(|shape| {
+            let (name, base_dir, text) = (PathBuf::new(), PathBuf::new(), shape.config());
+            load(File::Text { name, base_dir, text })
+        });
+        let loaded = of_shape.as_ref().unwrap_or_else(|| &DEFAULT);
+        let rules = Rules::compile(loaded).expect("its rules");
         let config = &loaded.config;
         let metrics = Metrics::new().expect("metrics");
-        series::name_all(&metrics, &rules.mapping);
-        metrics.observed.speak(&rules.mapping);
+        if case.until == Stage::Account {
+            series::name_all(&metrics, &rules.mapping);
+            metrics.observed.speak(&rules.mapping);
+        }
         let warming = Warming::new(config, &rules, &metrics).expect("populations");
         let status = Status::new(metrics, Duration::MAX, config.pipeline.remembered_drops);
         let account = Account::new(Arc::clone(&rules.mapping), Arc::new(status));
@@ -170,6 +221,14 @@ impl Work {
             max_keys_per_script: config.pipeline.max_keys_per_script,
             rules,
             watermark: Lsn::ZERO,
+        }
+    }
+
+    /// The tables, which the server describes once.
+    fn learn(&mut self, stream: &Stream) {
+        for described in &stream.described {
+            let taken = self.assembler.take(Lsn(1), described).expect("a table");
+            assert!(taken.is_none(), "a description is no transaction");
         }
     }
 

@@ -42,13 +42,20 @@ fn command() -> String {
     words.join(" ")
 }
 
-/// User and system time of a process since its start, in seconds.
+/// User and system time of a process since its start, in seconds: by its clock, which has
+/// nanoseconds, and what its threads took that have ended. (`/proc/PID/stat` has hundredths of a
+/// second.)
 pub fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("its name").1.split_whitespace().collect();
-    // proc(5): utime and stime are the 14th and 15th field, in ticks of a hundredth.
-    let ticks = |at: usize| -> f64 { fields.get(at).and_then(|f| f.parse().ok()).unwrap_or(0.0) };
-    (ticks(11) + ticks(12)) / 100.0
+    let pid = i32::try_from(pid).expect("a pid");
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both write to what they are given, which lives here, and nowhere else.
+    #[allow(unsafe_code, reason = "rustix reads the clocks of other processes by no pid")]
+    let read = unsafe {
+        libc::clock_getcpuclockid(pid, &mut clock) == 0
+            && libc::clock_gettime(clock, &mut time) == 0
+    };
+    assert!(read, "process {pid} runs");
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// How often the threads of a process have gone to sleep of themselves, and so were woken.

@@ -1,6 +1,6 @@
 //! What Redis has counted: commands, bytes and its own CPU time.
 
-use std::ops::{AddAssign, Sub};
+use std::ops::Sub;
 
 use redis::aio::MultiplexedConnection;
 
@@ -52,13 +52,5 @@ impl Sub for Traffic {
             bytes: self.bytes - before.bytes,
             cpu: self.cpu - before.cpu,
         }
-    }
-}
-
-impl AddAssign for Traffic {
-    fn add_assign(&mut self, more: Traffic) {
-        self.commands += more.commands;
-        self.bytes += more.bytes;
-        self.cpu += more.cpu;
     }
 }

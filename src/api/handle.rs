@@ -240,7 +240,8 @@ impl Api {
         if all.next().is_some() {
             return Err(Problem::token("several tokens were sent"));
         }
-        let text = header.to_str().map_err(|_| Problem::token("the token is no text"))?;
+        let text = str::from_utf8(header.as_bytes());
+        let text = text.map_err(|_| Problem::token("the token is no text"))?;
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Problem::no_token());

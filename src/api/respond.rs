@@ -151,12 +151,16 @@ impl Api {
         let with_cors = !self.settings.cors_origins.is_empty();
         headers.insert(
             VARY,
-            HeaderValue::from_static(match (self.settings.compress, with_cors) {
-                (true, true) => "Authorization, Accept-Encoding, Origin",
-                (true, false) => "Authorization, Accept-Encoding",
-                (false, true) => "Authorization, Origin",
-                (false, false) => "Authorization",
-            }),
+            match (self.settings.compress, with_cors) {
+                (true, true) => {
+                    const { HeaderValue::from_static("Authorization, Accept-Encoding, Origin") }
+                }
+                (true, false) => {
+                    const { HeaderValue::from_static("Authorization, Accept-Encoding") }
+                }
+                (false, true) => const { HeaderValue::from_static("Authorization, Origin") },
+                (false, false) => const { HeaderValue::from_static("Authorization") },
+            },
         );
         if !headers.contains_key(APPLIED_LSN) {
             let watermark = self.status.watermark();

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::flights::Flights;
 use super::life::life;
+use super::loading::Loading;
 use crate::loader::day::Day;
 use crate::loader::load::{LoadError, Loader};
 use crate::loader::standby::Needed;
@@ -46,6 +47,7 @@ pub struct Filler {
     loader: Loader,
     pub(super) mapping: Arc<Mapping>,
     pub(super) flights: Arc<Flights<Outcome>>,
+    pub(super) loading: Arc<Loading>,
     key_prefix: String,
     /// The caches whose queries ask for today.
     of_the_day: BTreeSet<CacheId>,
@@ -159,6 +161,7 @@ impl Filler {
             loader,
             mapping,
             flights: Flights::new(),
+            loading: Arc::default(),
             key_prefix: key_prefix.to_owned(),
             of_the_day,
             day: Mutex::new(None),
@@ -166,6 +169,13 @@ impl Filler {
             metrics,
             remembering: None,
         }
+    }
+
+    /// Loads no key that another one with the same `loading` loads, as far as it can be helped.
+    #[must_use]
+    pub fn beside(mut self, loading: &Arc<Loading>) -> Self {
+        self.loading = Arc::clone(loading);
+        self
     }
 
     /// Tells `status` of what was stored, and from which snapshot.
@@ -204,8 +214,15 @@ impl Filler {
     ) -> Result<How, ReadError> {
         let cache = self.mapping.cache(id).ok_or_else(|| wrong("there is no such cache"))?;
         let stays = cache.max_staleness.unwrap_or_default();
+        let mut place = None;
         let due = match self.entry(cache, values).await {
-            Ok(Some(entry)) => self.fills.refresh(&entry, LEASE, stays).await,
+            Ok(Some(entry)) => {
+                place = self.loading.try_take(&entry.key);
+                match &place {
+                    Some(_) => self.fills.refresh(&entry, LEASE, stays).await,
+                    None => Ok(Due::Wait),
+                }
+            }
             Ok(None) => Ok(Due::Closed),
             Err(Unready::Parameters(reason)) => return Err(wrong(reason)),
             Err(Unready::Store(error)) => Err(error),
@@ -221,6 +238,7 @@ impl Filler {
                 How::Unstored
             }
         };
+        drop(place);
         self.count(id, how.as_str());
         Ok(how)
     }
@@ -247,6 +265,8 @@ impl Filler {
                 return Ok(How::Unstored);
             }
         };
+        // A reader's load is as good as one of ours.
+        let Some(_place) = self.loading.try_take(&entry.key) else { return Ok(How::Unleased) };
         match self.fills.acquire(&entry, LEASE).await {
             Ok(Acquired::Hit { .. }) => {
                 // Found by way of GET, which was nobody's read.

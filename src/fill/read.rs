@@ -10,6 +10,7 @@ use super::filler::{
     Filler, How, LEASE, Outcome, PATIENCE, Read, ReadError, Unready, something, wrong,
 };
 use super::flights::{Mark, Pilot, Seat};
+use super::loading::Place;
 use crate::mapping::composition::{ComposeError, Composition};
 use crate::mapping::model::CacheId;
 use crate::store::error::StoreError;
@@ -169,19 +170,53 @@ impl Filler {
     }
 
     async fn fly_all(self: Arc<Self>, flown: Vec<(Pilot<Outcome>, Wanted)>) {
+        let (mut free, mut taken) = (Vec::new(), Vec::new());
+        for (pilot, wanted) in flown {
+            match self.loading.try_take(&wanted.entry.key) {
+                Some(place) => free.push((pilot, wanted, place)),
+                None => taken.push((pilot, wanted)),
+            }
+        }
+        let taken = taken.into_iter().map(|(pilot, wanted)| self.fly_later(pilot, wanted));
+        tokio::join!(self.fly_together(free), join_all(taken));
+    }
+
+    async fn fly_together(&self, flown: Vec<(Pilot<Outcome>, Wanted, Place)>) {
+        if flown.is_empty() {
+            return;
+        }
+        let start = Instant::now();
         // All are marked before anything is sent.
-        let marks: Vec<Mark> = flown.iter().map(|(pilot, _)| pilot.mark()).collect();
-        let entries: Vec<&Entry> = flown.iter().map(|(_, wanted)| &wanted.entry).collect();
+        let marks: Vec<Mark> = flown.iter().map(|(pilot, ..)| pilot.mark()).collect();
+        let entries: Vec<&Entry> = flown.iter().map(|(_, wanted, _)| &wanted.entry).collect();
         let answers = self.fills.acquire_all(&entries, LEASE).await;
         let flights = flown.into_iter().zip(marks.into_iter().zip(answers));
-        join_all(flights.map(|((pilot, wanted), first)| self.fly(pilot, wanted, first))).await;
+        let fly = |((pilot, wanted, place), first)| {
+            self.fly(pilot, wanted, Some(place), start, Some(first))
+        };
+        join_all(flights.map(fly)).await;
+    }
+
+    /// Flies once nobody else in this process loads the key, or after a while all the same.
+    async fn fly_later(&self, pilot: Pilot<Outcome>, wanted: Wanted) {
+        let start = Instant::now();
+        self.metrics.leases_waiting.inc();
+        let place = self.loading.take(&wanted.entry.key, PATIENCE).await;
+        self.metrics.leases_waiting.dec();
+        self.fly(pilot, wanted, place, start, None).await;
     }
 
     /// Flies until everybody who came aboard has his outcome.
-    async fn fly(&self, mut pilot: Pilot<Outcome>, wanted: Wanted, first: First) {
-        let mut first = Some(first);
+    async fn fly(
+        &self,
+        mut pilot: Pilot<Outcome>,
+        wanted: Wanted,
+        mut place: Option<Place>,
+        mut start: Instant,
+        mut first: Option<First>,
+    ) {
         loop {
-            let (mark, outcome) = self.once(&pilot, &wanted, first.take()).await;
+            let (mark, outcome) = self.once(&pilot, &wanted, start, first.take()).await;
             if let Ok(read) = &outcome {
                 self.count(wanted.id, read.how.as_str());
             }
@@ -189,6 +224,8 @@ impl Filler {
                 Some(again) => pilot = again,
                 None => return,
             }
+            start = Instant::now();
+            place = place.or_else(|| self.loading.try_take(&wanted.entry.key));
         }
     }
 
@@ -196,11 +233,11 @@ impl Filler {
         &self,
         pilot: &Pilot<Outcome>,
         wanted: &Wanted,
+        start: Instant,
         mut first: Option<First>,
     ) -> (Mark, Outcome) {
         let values: Vec<(&str, &str)> =
             wanted.values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let start = Instant::now();
         let mut pause = Duration::from_millis(2);
         let how = loop {
             let (mark, acquired) = match first.take() {

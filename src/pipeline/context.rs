@@ -13,6 +13,7 @@ use crate::audit::sampler::Sampler;
 use crate::config::model::Config;
 use crate::fill::filler::Filler;
 use crate::fill::held::Held;
+use crate::fill::loading::Loading;
 use crate::loader::load::{Bounds, Loader};
 use crate::loader::replica::Replica;
 use crate::manage;
@@ -46,6 +47,8 @@ pub struct Context {
     pub status: Arc<Status>,
     /// What this process holds of the cache itself.
     pub held: Arc<Held>,
+    /// What this process loads.
+    pub loading: Arc<Loading>,
     /// What waits to be filled: it outlives the runs.
     pub warming: Warming,
     /// What is done now and then.
@@ -77,8 +80,11 @@ impl Context {
     }
 
     fn loader(&self, bounds: Bounds) -> Result<Loader, End> {
-        Loader::new(&self.rules, self.connect.clone(), bounds)
-            .map_err(|error| End::Hopeless(error.to_string()))
+        self.loader_by(self.connect.clone(), bounds)
+    }
+
+    fn loader_by(&self, connect: ConnectOptions, bounds: Bounds) -> Result<Loader, End> {
+        Loader::new(&self.rules, connect, bounds).map_err(|error| End::Hopeless(error.to_string()))
     }
 
     /// The same, which reads the replica where it may. Only for those who load under a lease.
@@ -91,8 +97,11 @@ impl Context {
 
     /// What compares cached entries with the database now and then.
     pub(super) fn sampler(&self) -> Result<Sampler, End> {
+        // In the server's log and its list of who is there it is not taken for a fill.
+        let name = format!("{} audit", self.connect.application_name());
+        let connect = self.connect.clone().with_application_name(&name);
         let ground = Ground {
-            loader: self.loader(self.bounds(1))?,
+            loader: self.loader_by(connect, self.bounds(1))?,
             mapping: Arc::clone(&self.rules.mapping),
             address: self.address.clone(),
             keys: ControlKeys::new(&self.config.postgres.slot),
@@ -159,6 +168,7 @@ impl Context {
             &self.config.redis.key_prefix,
             self.status.metrics.clone(),
         )
+        .beside(&self.loading)
         .remembering(&self.status))
     }
 

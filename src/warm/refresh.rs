@@ -6,15 +6,17 @@
 //!
 //! * *After a calm* it begins when half of `max_staleness` has passed, less what the last
 //!   load took: a burst of changes costs one load, and half of the time is left for a load that
-//!   is slow.
+//!   is slow. If the key is *still changing* then, and it is known what its cache's loads take, it
+//!   waits for more of the burst, or what may be the beginning of a storm: until an eighth of
+//!   `max_staleness` is left.
 //! * *In a storm* (the last refresh began less than `max_staleness` before this change) it begins
 //!   as late as is safe: twice what the last load took, and a 32nd of `max_staleness`, before the
 //!   due. The first change that a refresh lacks comes right after it began; so two loads of a
 //!   key are nearly `max_staleness` apart, and no schedule that lets no value expire has fewer.
 //!
-//! A storm of ten seconds on one key with `max_staleness = "1s"` costs eleven loads: one after
-//! half a second, nine in step, one after the end. Whatever delays a refresh costs freshness
-//! never, only a miss: Redis holds the due.
+//! A storm of ten seconds on one key with `max_staleness = "1s"` costs eleven loads, if one takes
+//! up to 20 ms: the first before the first second is over, nine in step, one after the end. Whatever
+//! delays a refresh costs freshness never, only a miss: Redis holds the due.
 //!
 //! One refresh of a key is under way at a time. A change that comes meanwhile is not in it for
 //! sure: what it stores is due again at once, by the time of the first such change. A refreshed
@@ -38,6 +40,10 @@ pub const OUTCOMES: [&str; 8] =
 /// What part of `max_staleness` is kept back for what delays a refresh.
 const RESERVE: u32 = 32;
 
+/// Within what part of `max_staleness` a key has changed that is still changing; and what part is
+/// left to its refresh: what is known of loads may be of a smaller entry.
+const STILL: u32 = 8;
+
 /// An entry whose query failed this often is left to its due.
 const TRIES: u32 = 5;
 
@@ -58,11 +64,14 @@ struct Refresh {
     max_staleness: Duration,
     /// No later than the first change that the cached value may lack.
     first: Instant,
+    /// When it changed last, as far as is known.
+    last: Instant,
     /// When its life ends; `None`: with its cache's TTL.
     ends: Option<Instant>,
     /// When the last load began that came to its end.
     begun: Option<Instant>,
-    took: Duration,
+    /// What the last load took, of this key or at least of its cache.
+    took: Option<Duration>,
     failures: u32,
     state: State,
 }
@@ -133,6 +142,7 @@ impl Refreshes {
         let cut = u64::try_from(life).is_ok_and(|ms| Duration::from_millis(ms) <= max_staleness);
         let ends = u64::try_from(life).ok().map(|ms| asked + Duration::from_millis(ms));
         if let Some(refresh) = self.keys.get_mut(key) {
+            refresh.last = asked;
             if !cut && life != NOT_THERE {
                 refresh.ends = ends;
             }
@@ -159,11 +169,12 @@ impl Refreshes {
         if self.keys.len() >= self.capacity {
             return false;
         }
-        let took = self.took.get(&cache).copied().unwrap_or_default();
+        let took = self.took.get(&cache).copied();
         let refresh = Refresh {
             cache,
             max_staleness,
             first: asked,
+            last: asked,
             ends,
             begun: None,
             took,
@@ -192,10 +203,16 @@ impl Refreshes {
             }
             let Some(refresh) = self.keys.get_mut(&key) else { continue };
             match refresh.state {
-                State::Waiting(_) => {
-                    refresh.state = State::Queued;
-                    ready.push((key, refresh.cache));
-                }
+                State::Waiting(_) => match refresh.put_off(now) {
+                    Some(until) => {
+                        refresh.state = State::Waiting(until);
+                        self.timers.insert((until, key));
+                    }
+                    None => {
+                        refresh.state = State::Queued;
+                        ready.push((key, refresh.cache));
+                    }
+                },
                 State::Resting(_) => {
                     self.keys.remove(&key);
                 }
@@ -245,9 +262,9 @@ impl Refreshes {
         match ended {
             Ended::Stored | Ended::Voided => {
                 refresh.begun = Some(since);
-                refresh.took = now - since;
+                refresh.took = Some(now - since);
                 refresh.failures = 0;
-                self.took.insert(refresh.cache, refresh.took);
+                self.took.insert(refresh.cache, now - since);
             }
             Ended::Failed => refresh.failures += 1,
             Ended::Fresh | Ended::Absent | Ended::Busy => {}
@@ -313,16 +330,33 @@ const RETRY: Duration = Duration::from_millis(5);
 impl Refresh {
     /// See the module.
     fn start(&self) -> Instant {
-        let reserve = self.max_staleness / RESERVE + 2 * self.took;
-        let latest = self.max_staleness.saturating_sub(reserve);
+        let latest = self.latest();
         let storm = self
             .begun
             .is_some_and(|begun| self.first.saturating_duration_since(begun) < self.max_staleness);
         let wait = match storm {
             true => latest,
-            false => latest.min((self.max_staleness / 2).saturating_sub(self.took)),
+            false => {
+                let took = self.took.unwrap_or_default();
+                latest.min((self.max_staleness / 2).saturating_sub(took))
+            }
         };
         self.first + wait
+    }
+
+    /// How long after the first change it is safe to begin.
+    fn latest(&self) -> Duration {
+        let reserve = self.max_staleness / RESERVE + 2 * self.took.unwrap_or_default();
+        self.max_staleness.saturating_sub(reserve)
+    }
+
+    /// Until when a refresh waits whose time has come, if its key is still changing. (In a storm it
+    /// has waited for longer than that.)
+    fn put_off(&self, now: Instant) -> Option<Instant> {
+        let part = self.max_staleness / STILL;
+        let changing = now.saturating_duration_since(self.last) < part;
+        let until = self.first + self.latest().min(self.max_staleness - part);
+        (changing && self.took.is_some() && self.failures == 0 && now < until).then_some(until)
     }
 }
 
@@ -342,8 +376,23 @@ mod tests {
     /// One key, a change of it every `every`, loads that take `took`: when loads began, and the
     /// longest that a value that lacked a change stayed.
     fn storm(time: Duration, every: Duration, took: Duration) -> (Vec<Duration>, Duration) {
-        let zero = Instant::now();
+        storm_on(Refreshes::new(10), time, every, took)
+    }
+
+    /// The same, where the cache has been refreshed before.
+    fn known_storm(time: Duration, every: Duration, took: Duration) -> (Vec<Duration>, Duration) {
         let mut refreshes = Refreshes::new(10);
+        refreshes.took.insert(CACHE, took);
+        storm_on(refreshes, time, every, took)
+    }
+
+    fn storm_on(
+        mut refreshes: Refreshes,
+        time: Duration,
+        every: Duration,
+        took: Duration,
+    ) -> (Vec<Duration>, Duration) {
+        let zero = Instant::now();
         let (mut loads, mut longest) = (Vec::new(), Duration::ZERO);
         let mut lacks: Option<Instant> = None;
         let mut loading: Option<(Instant, Option<Instant>)> = None;
@@ -382,6 +431,28 @@ mod tests {
         assert!(longest < SECOND, "{longest:?}");
         let (loads, longest) = storm(10 * SECOND, ms(1), ms(200));
         assert!(loads.len() <= 18 && longest < SECOND, "{longest:?} {loads:?}");
+    }
+
+    #[test]
+    fn a_storm_of_ten_seconds_is_eleven_loads_where_it_is_known_what_they_take() {
+        for took in [ms(1), ms(5), ms(20)] {
+            let (loads, longest) = known_storm(10 * SECOND + ms(90), ms(1), took);
+            assert_eq!(loads.len(), 11, "{loads:?}");
+            assert!(longest < SECOND, "{longest:?}");
+        }
+    }
+
+    #[test]
+    fn what_still_changes_is_waited_for_and_an_eighth_of_the_time_is_left() {
+        let (loads, longest) = known_storm(ms(800), ms(10), ms(20));
+        assert_eq!((loads, longest), (vec![ms(875)], ms(895)), "a long burst is one load");
+        let (loads, _) = known_storm(ms(300), ms(10), ms(20));
+        assert_eq!(loads, [ms(480)], "a short one is not waited for");
+        let (loads, _) = storm(ms(800), ms(10), ms(20));
+        assert_eq!(loads[0], ms(500), "a load that nobody knows is given half of the time");
+        // A load that needs more than an eighth begins sooner.
+        let (loads, longest) = known_storm(ms(800), ms(10), ms(150));
+        assert!(loads[0] < ms(700) && longest < SECOND, "{longest:?} {loads:?}");
     }
 
     #[test]

@@ -90,10 +90,12 @@ async fn a_table_that_is_published_in_the_middle_of_a_transaction() {
     open.batch_execute(&format!("{}; commit", World::renaming(2))).await.unwrap();
     daemon.until_gap("suspect").await;
     until("all to be gone", async || world.keys().await.is_empty().then_some(())).await;
+    let is_valid = async || (world.state("valid").await? == "1").then_some(());
+    until("the purge to be over", is_valid).await;
     world.put_each(3).await;
     world.rename(3).await;
     world.settle().await;
-    assert_eq!(world.keys().await, [org(1), org(2)].into());
+    assert_eq!(world.keys().await, [org(1), org(2)].into(), "{}", daemon.log());
     assert_eq!(daemon.gaps().await.len(), 3, "{}", daemon.log());
 }
 

@@ -10,6 +10,7 @@
 mod bounds;
 mod composed;
 mod negative;
+mod one_load;
 mod refresh;
 mod replica;
 mod single_flight;

@@ -193,6 +193,7 @@ async fn rows_that_are_replicated_into_a_table_reach_what_depends_on_it() {
     ground.world.until_gone("items:1").await;
     publisher.execute("insert into item values (71, 2, 'sent', 71)").await.unwrap();
     ground.world.until_gone("items:2").await;
+    ground.world.settle().await;
     let change = ground.judge(before).await;
     assert_eq!(change.changed, set(&["items:1", "items:2"]));
     assert_eq!(change.gone, change.changed);
@@ -208,7 +209,9 @@ async fn rows_that_are_replicated_into_a_table_reach_what_depends_on_it() {
         .execute("update item set name = 'again', org = 3 where id = 70; truncate note")
         .await
         .unwrap();
+    // A transaction's whole caches go before its keys.
     ground.world.until_gone("notes:1").await;
+    ground.world.settle().await;
     let change = ground.judge(before).await;
     assert!(change.gone.is_superset(&set(&["items:1", "items:3", "notes:3"])), "{:?}", change.gone);
     assert!(change.gone.is_superset(&change.changed));
