@@ -18,3 +18,4 @@ mod standby;
 mod start;
 #[path = "../support/mod.rs"]
 mod support;
+mod two_servers;

@@ -166,4 +166,14 @@ async fn a_table_that_left_the_publication_for_a_moment_only() {
     client.batch_execute(ADD).await.unwrap();
     daemon.until_gap("publication_changed").await;
     assert_eq!(world.keys().await, [].into());
+
+    // While nobody looks at all.
+    world.put_each(3).await;
+    assert!(daemon.stop().await.success());
+    for sql in [DROP, &World::renaming(1), ADD] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let daemon = world.daemon().await;
+    daemon.assert_gaps(&["publication_changed"]).await;
+    assert_eq!(world.keys().await, [].into());
 }

@@ -75,6 +75,17 @@ async fn what_can_never_succeed_ends_the_start_and_is_waited_out_later() {
         .unwrap();
     refuses(&world, &["test_decoding", "pg_drop_replication_slot('unstale')"]).await;
     world.postgres.execute("select pg_drop_replication_slot('unstale')").await.unwrap();
+    // A prepared transaction would come before it is committed.
+    let two_phase = "select pg_create_logical_replication_slot('unstale', 'pgoutput', false, true)";
+    world.postgres.execute(two_phase).await.unwrap();
+    refuses(&world, &["two_phase", "pg_drop_replication_slot('unstale')"]).await;
+    world.postgres.execute("select pg_drop_replication_slot('unstale')").await.unwrap();
+    world.postgres.execute("create database another").await.unwrap();
+    let another = world.postgres.client_for("postgres", "another").await.unwrap();
+    let of_another = "select pg_create_logical_replication_slot('unstale', 'pgoutput')";
+    another.batch_execute(of_another).await.unwrap();
+    refuses(&world, &["belongs to the database another"]).await;
+    another.batch_execute("select pg_drop_replication_slot('unstale')").await.unwrap();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     world.set(&format!("admin.listen={}", taken.local_addr().unwrap()));

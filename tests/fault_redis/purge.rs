@@ -1,10 +1,14 @@
 //! Between a purge and the step that opens the cache again, Redis or the daemon dies: what was
 //! purged is never opened to readers again.
 
+use std::time::Duration;
+
 use crate::support::points::Points;
+use crate::support::reader::fills;
 use crate::support::{Daemon, World, org, until};
 use redis::AsyncCommands;
 use unstale::pipeline::points::Point;
+use unstale::store::fills::{Acquired, Entry, Filled};
 
 const ROLES: &str = "v1:role_info:1";
 
@@ -155,4 +159,22 @@ async fn the_daemon_is_killed_at_every_point_at_which_a_change_can_be_half_done(
     let daemon = world.daemon().await;
     assert_eq!(world.keys().await, [].into());
     goes_on(&world, &daemon, &["unfinished"]).await;
+}
+
+/// Whoever computes a value while everything begins anew may come to store it when all is well again:
+/// what he read is of before, and nobody knows what it lacks.
+#[tokio::test]
+async fn a_lease_from_before_a_gap_stores_nothing_after_it() {
+    let (world, _points, daemon) = started().await;
+    let key = format!("prs_cache:1:{}", org(2)).into_bytes();
+    let entry = Entry { key, cache: "org_data".to_owned(), scope: None };
+    let life = Duration::from_secs(300);
+    let Acquired::Lease(lease) = fills(&world).acquire(&entry, life).await.unwrap() else {
+        panic!("no lease");
+    };
+    let _: () = world.values().await.del("unstale:unstale:state").await.unwrap();
+    daemon.until_metric("unstale_gaps_total{reason=\"no_state\"}", 2.0).await;
+    daemon.until_ready().await;
+    assert_eq!(lease.fill(b"old", life).await.unwrap(), Filled::Voided);
+    assert_eq!(world.keys().await, [].into(), "{}", daemon.log());
 }

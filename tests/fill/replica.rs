@@ -315,6 +315,24 @@ async fn after_a_gap_a_standby_that_is_behind_the_slot_is_not_read() {
     assert_eq!(reader.count("behind"), 1);
 }
 
+/// The files are known as they are from then on: nobody will ask again where the rewrite was.
+#[tokio::test]
+async fn after_a_gap_a_standby_that_lacks_what_no_stream_tells_of_is_not_read_either() {
+    let (world, standby) = world("50ms").await;
+    let daemon = world.daemon().await;
+    let reader = Reader::new(&world).await;
+    pause_replay(&world, &standby).await;
+    daemon.kill9().await;
+    let rewrite = "alter table item alter name type text using name || '!'";
+    world.postgres.execute(rewrite).await.unwrap();
+    let mut values = world.values().await;
+    let _: () = redis::AsyncCommands::del(&mut values, "unstale:unstale:state").await.unwrap();
+    let daemon = world.daemon().await;
+    daemon.assert_gaps(&["no_state"]).await;
+    assert_eq!(reader.read(1).await, of("old 1!", false), "{}", daemon.log());
+    assert_eq!(reader.count("behind"), 1);
+}
+
 #[tokio::test]
 async fn who_asks_after_a_change_was_applied_shares_no_load_of_a_lease_before_it() {
     let (mut world, standby) = world("50ms").await;

@@ -15,6 +15,8 @@ use unstale::pgoutput::message::{
 };
 use unstale::snapshot::Xid;
 
+use crate::allocations::so_far;
+
 /// A value that owns its bytes.
 #[derive(Debug, Clone)]
 enum Owned {
@@ -339,9 +341,16 @@ fn a_row_under_the_wrong_tag_shows_no_value_either() {
 fn a_wrong_count_costs_no_memory() {
     // A relation that claims 65,535 columns and a truncate of four billion tables.
     let v1 = Context::new(Protocol::V1, Streaming::Off);
-    for hex in ["52 00004001 7000 7400 64 ffff", "54 ffffffff 00 00004001"] {
-        assert!(decode(&crate::golden::bytes(hex), v1).is_err(), "{hex}");
-    }
+    let allocations = |hex: &str| {
+        let bytes = crate::golden::bytes(hex);
+        let before = so_far();
+        assert!(decode(&bytes, v1).is_err(), "{hex}");
+        so_far() - before
+    };
+    let without_a_count = allocations("52 00004001 7000 7400 64");
+    assert_eq!(allocations("52 00004001 7000 7400 64 ffff"), without_a_count);
+    let one_too_many = allocations("54 00000002 00 00004001");
+    assert_eq!(allocations("54 ffffffff 00 00004001"), one_too_many);
 }
 
 /// The fuzz target's bounded twin: the same inputs each time.

@@ -116,7 +116,13 @@ async fn a_subtransaction_that_is_rolled_back_takes_nothing_away() {
         ))
         .await
         .unwrap();
-    client.batch_execute(&format!("release b; {} commit", touch(2990..=ITEMS))).await.unwrap();
+    // Nor does what is rolled back later take along who was released before it.
+    let sql =
+        format!("release b; savepoint c; {} savepoint d; {}", touch(45..=2200), touch(2300..=2400));
+    client.batch_execute(&sql).await.unwrap();
+    until_held(&daemon, 1.0, 1600.0).await;
+    client.batch_execute("release d; rollback to c").await.unwrap();
+    client.batch_execute(&format!("{} commit", touch(2990..=ITEMS))).await.unwrap();
     world.settle().await;
     let gone: BTreeSet<u32> =
         (1..=10).chain(20..=30).chain(40..=1500).chain(2990..=ITEMS).collect();
@@ -408,6 +414,13 @@ async fn past_the_limit_a_cache_goes_as_a_whole_unless_it_was_rolled_back() {
     let escalations = "unstale_escalations_total{cache=\"item\",reason=\"key_limit\"}";
     daemon.until_metric(escalations, 1.0).await;
     assert_streamed(&world).await;
+    // What began before the part that is rolled back stays: nobody knows any more which keys it had.
+    put(&world, &items(1..=ITEMS)).await;
+    let sql =
+        format!("begin; {} savepoint a; {} rollback to a; commit", touch(1..=1), touch(1..=ITEMS));
+    world.postgres.execute(&sql).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.keys().await, left, "{}", daemon.log());
 }
 
 #[tokio::test]

@@ -43,7 +43,10 @@ async fn touch(world: &World, id: u32) {
 /// A server that is about to have spent all of its transaction ids, and 4 GiB of WAL. `None`:
 /// this installation has no program to make one.
 async fn aged() -> Option<Postgres> {
-    let postgres = Postgres::builder().setting("autovacuum", "off").start().await.unwrap();
+    let postgres = Postgres::builder()
+        .setting("autovacuum", "off")
+        .setting("logical_decoding_work_mem", "64kB");
+    let postgres = postgres.start().await.unwrap();
     if lacks(&postgres, "pg_resetwal") {
         return None;
     }
@@ -82,6 +85,17 @@ async fn past_the_last_transaction_id_and_4_gib_of_wal_nothing_is_missed() {
     let early = world.postgres.client().await.unwrap();
     early.batch_execute("begin; update item set name = 'early' where id = 1").await.unwrap();
     early.batch_execute("savepoint s; insert into item values (99, 'early')").await.unwrap();
+    // One of which blocks come, and with subtransactions on both sides.
+    let large = world.postgres.client().await.unwrap();
+    let insert = |first: u32| {
+        format!(
+            "insert into item select i, 'large' from generate_series({first}, {first} + 999) i;"
+        )
+    };
+    let (kept, gone) = (insert(1000), insert(2000));
+    let sql = format!("begin; savepoint a; {kept} release a; savepoint b; {gone} rollback to b;");
+    large.batch_execute(&sql).await.unwrap();
+    daemon.until_metric("unstale_streamed_transactions", 1.0).await;
     touch(&world, 2).await;
     world.until_gone("item:2").await;
     let spend =
@@ -92,6 +106,21 @@ async fn past_the_last_transaction_id_and_4_gib_of_wal_nothing_is_missed() {
     world.until_gone("item:3").await;
     world.settle().await;
     assert!(world.keys().await.contains("item:1"), "it has not committed\n{}", daemon.log());
+    let of_large = ["item:1999", "item:2999", "item:3999", "item:4999"];
+    world.put(&of_large).await;
+    let [kept, outer, inner, outer_again] = [3000, 4000, 5000, 6000].map(insert);
+    let sql = format!(
+        "savepoint c; {kept} release c; savepoint d; {outer} savepoint e; {inner} release e; {outer_again}"
+    );
+    large.batch_execute(&sql).await.unwrap();
+    daemon.until_at_least("unstale_streamed_keys", 4200.0).await;
+    large.batch_execute("rollback to d; commit").await.unwrap();
+    world.settle().await;
+    let left = world.keys().await;
+    let left: Vec<_> = of_large.into_iter().filter(|key| left.contains(*key)).collect();
+    assert_eq!(left, ["item:2999", "item:4999"], "{}", daemon.log());
+    let prefixed = ["prs_cache:1:item:2999", "prs_cache:1:item:4999"];
+    let _: () = redis::AsyncCommands::del(&mut world.values().await, &prefixed).await.unwrap();
     early.batch_execute("commit").await.unwrap();
     world.until_gone("item:1").await;
 

@@ -43,8 +43,7 @@ impl Reader {
         };
         let options = ConnectOptions::parse(url).unwrap();
         let loader = Loader::new(&rules, options, bounds).unwrap();
-        let address = Address::new(&loaded.config.redis).unwrap();
-        let fills = Fills::new(address, ControlKeys::new("unstale"));
+        let fills = fills(world);
         let metrics = Metrics::new().unwrap();
         let mapping = Arc::clone(&rules.mapping);
         let prefix = &loaded.config.redis.key_prefix;
@@ -75,6 +74,13 @@ impl Reader {
     pub fn fills(&self, cache: &str, outcome: &str) -> u64 {
         self.metrics.fills.with_label_values(&[cache, outcome]).get()
     }
+}
+
+/// The way to Redis for whoever reads and fills.
+pub fn fills(world: &World) -> Fills {
+    let overrides: Vec<Override> = world.settings.iter().map(|s| s.parse().unwrap()).collect();
+    let loaded = unstale::config::load(Some(&world.config), &overrides).unwrap();
+    Fills::new(Address::new(&loaded.config.redis).unwrap(), ControlKeys::new("unstale"))
 }
 
 fn text(read: Read) -> (Option<String>, How) {

@@ -35,6 +35,14 @@ async fn whichever_identity_a_table_has_and_gets_nothing_stale_is_left() {
         ground.check_more(&sql, &["org:1", "item:1"], &[&orgs[..], &["item:1"]].concat()).await;
         ground.check_says("item: changes carry no old value of org").await;
 
+        // An old row that comes has the key, and nulls that mean nothing.
+        let moved =
+            format!("delete from item where id = 3; insert into item values (3, 2, 'm{round}')");
+        let (of_3, back) = (["org:2", "org:3", "item:3"], "update item set org = 3 where id = 3");
+        let gone = [&orgs[..], &["item:3"]].concat();
+        ground.check_more(&moved, &of_3, &gone).await;
+        ground.check_more(back, &of_3, &gone).await;
+
         // In one transaction with rows before and after it.
         let sql = format!(
             "begin; update item set name = 'x{round}' where id = 2;
@@ -55,6 +63,9 @@ async fn whichever_identity_a_table_has_and_gets_nothing_stale_is_left() {
         ground.check(&sql, &["org:1", "item:1"]).await;
         ground.check("update item set org = 3 where id = 1", &["org:1", "org:3", "item:1"]).await;
         ground.check("update item set org = 1 where id = 1", &["org:1", "org:3", "item:1"]).await;
+
+        ground.check(&moved, &of_3).await;
+        ground.check(back, &of_3).await;
 
         // Nothing: the server itself refuses what could not be told.
         ground.execute("alter table item replica identity nothing").await;

@@ -13,6 +13,7 @@
 )]
 
 mod identity;
+mod names;
 mod partitions;
 mod publication;
 #[path = "../support/mod.rs"]
