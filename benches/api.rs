@@ -3,8 +3,8 @@
 //! webdis serves what Redis holds, to everybody. The read API verifies a token, knows who that
 //! is, may refuse, asks Redis for the value together with the certificate, puts it into its
 //! envelope, and adds an ETag, an age and where it came from. Both serve the same entries of the
-//! same Redis (a user's permissions, of 1 KiB and 20 KiB), in turns: Unstale by one thread, as it is by
-//! default, webdis by two (`UNSTALE_API__THREADS=2` gives Unstale as many).
+//! same Redis (a user's permissions, of 1 KiB and 20 KiB), by two threads each,
+//! in turns.
 //!
 //! wrk, Redis, Postgres and the server under test share the machine's cores. So whoever takes less
 //! of them leaves more to the others, and a server that costs Redis less is faster for it: that

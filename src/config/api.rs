@@ -45,8 +45,7 @@ pub struct Api {
     /// How long answering may take.
     pub request_timeout: Span,
     /// How many threads serve requests, each with a connection to Redis: what of the machine's
-    /// cores the API may take. Where Redis and Postgres share two of them, a second thread costs more than
-    /// it gives.
+    /// cores the API may take. Fewer cost less for each request, more answer more of them.
     #[schemars(range(min = 1, max = 64))]
     pub threads: usize,
     /// How many connections are served at once. Who comes then gets 503.
@@ -229,7 +228,7 @@ impl Default for Api {
             max_body_bytes: 65_536,
             header_timeout: Span::seconds(15),
             request_timeout: Span::seconds(10),
-            threads: 1,
+            threads: 2,
             max_connections: 1024,
             max_loads: 8,
             max_load_wait: Span::seconds(1),
