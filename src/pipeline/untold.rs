@@ -4,6 +4,8 @@
 //! It is asked on the gate's connection, which reaches the server that streams, and *beside* the
 //! gate's own questions: one at a time, so that a snapshot waits for one of these at the most
 //! and not for all of them. Every hundredth commit came just then, and they were the slowest.
+//! And in a task of its own: an answer that nobody takes in (two thousand tables) keeps those behind it
+//! on the connection waiting, so it must never wait for the gate, which may wait for them.
 //!
 //! # Old answers
 //!
