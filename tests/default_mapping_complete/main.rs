@@ -38,7 +38,10 @@ const EMPTY: &str = "truncate organization_organization, authentication_user, pe
 struct Proof {
     world: World,
     daemon: Daemon,
+    /// Who writes: neither may wait for the other, nor for anybody.
     clients: [Client; 2],
+    /// Who reads, and is alone then; it may wait (for an autovacuum, say).
+    reader: Client,
     redis: MultiplexedConnection,
     universe: Universe,
     values: Values,
@@ -77,14 +80,16 @@ impl Proof {
         }
         let daemon = world.daemon().await;
         let clients = [client(&world).await, client(&world).await];
+        let reader = world.postgres.client().await.unwrap();
         let loaded = unstale::config::load(Some(&root().join("config/unstale.toml")), &[]).unwrap();
         let queries = unstale::config::queries(&loaded.config, loaded.source.base_dir()).unwrap();
-        let universe = Universe::new(&loaded.config, &queries, &clients[0]).await;
+        let universe = Universe::new(&loaded.config, &queries, &reader).await;
         let redis = world.values().await;
         let mut proof = Proof {
             world,
             daemon,
             clients,
+            reader,
             redis,
             universe,
             values: Values::new(),
@@ -92,9 +97,9 @@ impl Proof {
             tally: Tally::default(),
         };
         proof.load().await;
-        proof.world.settle_quickly(&proof.clients[0], &mut proof.redis).await;
+        proof.world.settle_quickly(&proof.reader, &mut proof.redis).await;
         proof.today = proof.day().await;
-        proof.values = proof.universe.compute(&proof.clients[0]).await;
+        proof.values = proof.universe.compute(&proof.reader).await;
         let all = proof.values.keys().cloned().collect();
         proof.fill(&all).await;
         proof
@@ -103,11 +108,11 @@ impl Proof {
     /// The demo's rows in place of whatever there is, in one transaction.
     async fn load(&self) {
         let rows = std::fs::read_to_string(root().join("sql/demo/data.sql")).unwrap();
-        self.clients[0].batch_execute(&format!("{SIZES} {EMPTY} {rows}")).await.unwrap();
+        self.reader.batch_execute(&format!("{SIZES} {EMPTY} {rows}")).await.unwrap();
     }
 
     async fn day(&self) -> String {
-        let row = self.clients[0].query_one("select (now() at time zone 'UTC')::date::text", &[]);
+        let row = self.reader.query_one("select (now() at time zone 'UTC')::date::text", &[]);
         row.await.unwrap().get(0)
     }
 
@@ -167,9 +172,9 @@ impl Proof {
 
     /// Waits until everything is applied, then compares. Puts back what is gone.
     async fn misses(&mut self) -> Vec<Miss> {
-        self.world.settle_quickly(&self.clients[0], &mut self.redis).await;
+        self.world.settle_quickly(&self.reader, &mut self.redis).await;
         let there = self.world.keys().await;
-        let after = self.universe.compute(&self.clients[0]).await;
+        let after = self.universe.compute(&self.reader).await;
         let before = std::mem::replace(&mut self.values, after);
         let today = self.day().await;
         let midnight = std::mem::replace(&mut self.today, today) != self.today;
