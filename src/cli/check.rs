@@ -100,7 +100,8 @@ impl Check {
             output::line(&serde_json::to_string_pretty(&report).unwrap_or_default());
         } else {
             print(&found.findings);
-            output::line(&summary(problems, warnings, !found.errors.is_empty()));
+            let mendable = found.findings.iter().any(|finding| !finding.sql.is_empty());
+            output::line(&summary(problems, warnings, mendable, !found.errors.is_empty()));
         }
         for (error, _) in &found.errors {
             output::error(error);
@@ -190,7 +191,7 @@ fn print(findings: &[Finding]) {
     }
 }
 
-fn summary(problems: usize, warnings: usize, incomplete: bool) -> String {
+fn summary(problems: usize, warnings: usize, mendable: bool, incomplete: bool) -> String {
     let some = |count: usize, what: &str| match count {
         0 => format!("no {what}s"),
         1 => format!("1 {what}"),
@@ -200,8 +201,9 @@ fn summary(problems: usize, warnings: usize, incomplete: bool) -> String {
     match (incomplete, problems + warnings) {
         (true, _) => format!("Not everything could be looked at; so far {found}."),
         (false, 0) => format!("All is well: {found}."),
-        (false, _) => format!(
+        (false, _) if mendable => format!(
             "{found}. `unstale setup` does what is missing in the database, `unstale setup --print` prints it."
         ),
+        (false, _) => format!("{found}."),
     }
 }

@@ -31,8 +31,8 @@ pub(super) struct Setup {
     /// Print the statements as a script for psql, and change nothing
     #[arg(long, visible_alias = "dry-run")]
     print: bool,
-    /// Make an event trigger, too, that tells of rewritten tables (ALTER TABLE … TYPE … USING)
-    /// at once; it takes a superuser
+    /// Make event triggers, too, that tell at once of rewritten tables (ALTER TABLE … TYPE … USING),
+    /// of partitions that come and go, and of the publication; it takes a superuser
     #[arg(long)]
     event_trigger: bool,
     /// Connect as the tables' owner (or a superuser) instead: a URL like postgres.url

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::lookups::LookupPlans;
 pub use super::relations::Unbelieved;
 use super::relations::{Relations, Table};
-use super::streams::{Limits, OutOfPlace, Stream, Streams};
+use super::streams::{Committed, Limits, OutOfPlace, Stream, Streams};
 use super::transaction::Transaction;
 use crate::config::model::{Operation, StreamInProgress};
 use crate::lsn::Lsn;
@@ -21,10 +21,8 @@ use crate::mapping::changes::{ChangeSet, ChangeSink, Escalation, Origin, Room};
 use crate::mapping::model::TableId;
 use crate::pgoutput::decode::{Decoder, Protocol, Streaming};
 use crate::pgoutput::error::DecodeError;
-use crate::pgoutput::message::{
-    Begin, Commit, LogicalMessage, Message, OldTuple, StreamCommit, Truncate, Tuple,
-};
-use crate::postgres::announce;
+use crate::pgoutput::message::{Begin, Commit, Message, OldTuple, StreamCommit, Truncate, Tuple};
+use crate::postgres::announce::{self, Announced};
 use crate::snapshot::Xid;
 use crate::status::heartbeat::Beat;
 
@@ -109,6 +107,7 @@ struct Open {
     begin: Begin,
     changes: ChangeSet,
     heartbeat: Option<Beat>,
+    alters_publication: bool,
 }
 
 /// A row's change, as one message has it.
@@ -222,7 +221,11 @@ impl Assembler {
                     self.beat(xid, beat);
                     Ok(())
                 }
-                None => self.announced(xid, message),
+                None => match Announced::read(&message) {
+                    Some(Announced::Rewritten(tables)) => self.rewritten(xid, tables),
+                    Some(Announced::Publication) => self.publication_altered(xid),
+                    None => Ok(()),
+                },
             },
             Message::Origin(_) => Ok(()),
             Message::BeginPrepare(_)
@@ -241,7 +244,7 @@ impl Assembler {
             return Err("a transaction begins inside of another");
         }
         let changes = ChangeSet::with_room(&mut self.room);
-        self.open = Some(Open { begin, changes, heartbeat: None });
+        self.open = Some(Open { begin, changes, heartbeat: None, alters_publication: false });
         Ok(())
     }
 
@@ -250,7 +253,7 @@ impl Assembler {
         match xid {
             Some(xid) => {
                 let relations = &self.relations;
-                self.streams.change(|Stream { changes, tables }| {
+                self.streams.change(|Stream { changes, tables, .. }| {
                     let table = tables.get(row.relation);
                     let table = table.or_else(|| relations.tables().get(row.relation));
                     let table = table.ok_or(NOT_DESCRIBED)?;
@@ -276,7 +279,7 @@ impl Assembler {
         let known = self.relations.tables();
         for oid in truncate.relations.iter() {
             if let Some(xid) = xid {
-                self.streams.change(|Stream { changes, tables }| {
+                self.streams.change(|Stream { changes, tables, .. }| {
                     let table = tables.get(oid).or_else(|| known.get(oid)).ok_or(NOT_DESCRIBED)?;
                     changes.written_by(xid);
                     table.plan.iter().for_each(|plan| plan.truncate(changes));
@@ -299,21 +302,13 @@ impl Assembler {
         }
     }
 
-    /// Somebody's message. Ours tells that a table is about to be rewritten: all that depends on
-    /// it goes when that commits.
+    /// Tables are about to be rewritten: all that depends on them goes when that commits.
     ///
     /// In a block it names the transaction, not the subtransaction that wrote it (`pgoutput.c`,
     /// `pgoutput_message`): if that alone is rolled back, more goes than must. Whoever is
     /// rolled back later and began earlier takes it with him, but then it was his.
-    fn announced(
-        &mut self,
-        xid: Option<Xid>,
-        message: LogicalMessage<'_>,
-    ) -> Result<(), OutOfPlace> {
-        if !message.transactional || message.prefix != announce::PREFIX {
-            return Ok(());
-        }
-        let tables = announce::tables(message.content).filter_map(|oid| self.mapped.get(&oid));
+    fn rewritten(&mut self, xid: Option<Xid>, content: &[u8]) -> Result<(), OutOfPlace> {
+        let tables = announce::tables(content).filter_map(|oid| self.mapped.get(&oid));
         let rules = tables.flat_map(|table| self.mapping.rules_of(*table));
         let origins = rules.map(|(rule, model)| Origin {
             rule,
@@ -330,7 +325,22 @@ impl Assembler {
                 origins.for_each(|origin| open.changes.escalate(Escalation::Rewritten, origin));
                 Ok(())
             }
-            (None, None) => Err("a message of a transaction outside of any"),
+            (None, None) => Err(OUTSIDE),
+        }
+    }
+
+    /// What a publication is once that commits, the gate will ask.
+    fn publication_altered(&mut self, xid: Option<Xid>) -> Result<(), OutOfPlace> {
+        match (xid, &mut self.open) {
+            (Some(_), _) => self.streams.change(|stream| {
+                stream.alters_publication = true;
+                Ok(())
+            }),
+            (None, Some(open)) => {
+                open.alters_publication = true;
+                Ok(())
+            }
+            (None, None) => Err(OUTSIDE),
         }
     }
 
@@ -339,21 +349,25 @@ impl Assembler {
         let plans = Arc::clone(self.relations.tables().plans());
         let mut whole = transaction(open.begin.xid, commit, open.changes, plans);
         whole.heartbeat = open.heartbeat;
+        whole.alters_publication = open.alters_publication;
         whole
     }
 
     fn complete_stream(&mut self, commit: StreamCommit) -> Result<Transaction, OutOfPlace> {
         let StreamCommit { xid, flags, commit_lsn, end_lsn, commit_time } = commit;
-        let (changes, tables) = self.streams.commit(xid)?;
+        let Committed { changes, tables, alters_publication } = self.streams.commit(xid)?;
         let plans = Arc::clone(tables.plans());
         self.relations.adopt(tables);
         let commit = Commit { flags, commit_lsn, end_lsn, commit_time };
         let mut whole = transaction(xid, commit, changes, plans);
         let beat = self.streamed_beat.take_if(|(of, _)| *of == xid);
         whole.heartbeat = beat.map(|(_, beat)| beat);
+        whole.alters_publication = alters_publication;
         Ok(whole)
     }
 }
+
+const OUTSIDE: &str = "a message of a transaction outside of any";
 
 const NOT_DESCRIBED: &str = "a row of a table that was not described";
 
@@ -394,6 +408,7 @@ fn transaction(
         sent_after: 0,
         received_at: Instant::now(),
         heartbeat: None,
+        alters_publication: false,
         changes,
         plans,
         share: None,

@@ -270,6 +270,9 @@ impl Gate {
             return Ok(None);
         }
         self.in_vain = 0;
+        if admitted.transactions.iter().any(|transaction| transaction.alters_publication) {
+            self.ask_publication().await?;
+        }
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         self.points.reach(Point::Admitted).await;
         let mut batch =
@@ -279,6 +282,23 @@ impl Gate {
             batch.suspects = Some(self.suspects.write());
         }
         Ok(Some(batch))
+    }
+
+    /// A transaction has become visible that altered a publication. What is not streamed for it
+    /// committed further on, so it must be compared before the watermark may pass that
+    /// ([`announce`](crate::postgres::announce)). The catalog that is read here shows it.
+    async fn ask_publication(&self) -> Result<(), End> {
+        let asking = self.subjects.publication(self.snapshots.client());
+        let found = self.status.attending(Loop::Gate, asking).await?;
+        self.compare_publication(found.as_deref())
+    }
+
+    fn compare_publication(&self, found: Option<&str>) -> Result<(), End> {
+        if found == Some(&*self.publication) {
+            return Ok(());
+        }
+        warn!(publication = self.subjects.publication, "the publication has changed");
+        Err(End::Gap(GapReason::PublicationChanged))
     }
 
     /// Puts the transactions into the batch: their own keys as they are, their lookups
@@ -340,10 +360,7 @@ impl Gate {
     /// What follows from the answers.
     async fn conclude(&mut self, answers: Answers) -> Result<Option<Batch>, End> {
         check_standbys(&answers.standbys, &self.application)?;
-        if answers.publication.as_deref() != Some(&*self.publication) {
-            warn!(publication = self.subjects.publication, "the publication has changed");
-            return Err(End::Gap(GapReason::PublicationChanged));
-        }
+        self.compare_publication(answers.publication.as_deref())?;
         if answers.partitioned != self.partitioned {
             warn!(
                 "a partition's replica identity has changed, or a partition came with another one than its root's"

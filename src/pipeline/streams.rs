@@ -63,6 +63,18 @@ pub(super) struct Stream {
     pub(super) changes: RevocableChanges,
     /// As they were described to it.
     pub(super) tables: Tables,
+    /// A publication is another one with its commit.
+    pub(super) alters_publication: bool,
+}
+
+/// What is left of one that has committed.
+pub(super) struct Committed {
+    /// What it touches.
+    pub(super) changes: ChangeSet,
+    /// The tables as they were described to it.
+    pub(super) tables: Tables,
+    /// A publication is another one from here on.
+    pub(super) alters_publication: bool,
 }
 
 /// A message that no server sends at this point.
@@ -100,6 +112,7 @@ impl Streams {
             None if first => Box::new(Stream {
                 changes: RevocableChanges::new(xid),
                 tables: Tables::beginning_with(Arc::clone(plans)),
+                alters_publication: false,
             }),
             None => return Err("a block goes on with a transaction that never began"),
         };
@@ -153,12 +166,12 @@ impl Streams {
         }
     }
 
-    /// A transaction has committed: what it touches, and the tables as they were described
-    /// to it.
-    pub(super) fn commit(&mut self, xid: Xid) -> Result<(ChangeSet, Tables), OutOfPlace> {
+    /// A transaction has committed.
+    pub(super) fn commit(&mut self, xid: Xid) -> Result<Committed, OutOfPlace> {
         let stream = self.others.remove(&xid);
         let stream = stream.ok_or("a transaction in blocks is committed that never began")?;
         self.held -= stream.changes.len();
-        Ok((stream.changes.committed(), stream.tables))
+        let Stream { changes, tables, alters_publication } = *stream;
+        Ok(Committed { changes: changes.committed(), tables, alters_publication })
     }
 }

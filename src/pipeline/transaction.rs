@@ -28,6 +28,8 @@ pub struct Transaction {
     pub received_at: Instant,
     /// The heartbeat that it carries.
     pub heartbeat: Option<Beat>,
+    /// From its commit on a publication may be another one.
+    pub alters_publication: bool,
     /// What it touches.
     pub changes: ChangeSet,
     /// The lookups as they were compiled for its rows.

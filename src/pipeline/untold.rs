@@ -43,6 +43,15 @@ pub struct Subjects {
     pub roots: Vec<u32>,
 }
 
+impl Subjects {
+    /// The fingerprint of the mapped tables' publication; `None`: there is none.
+    pub async fn publication(&self, client: &SqlClient) -> Result<Option<String>, PgError> {
+        let found = client.answered(Publication::read(client, &self.publication)).await?;
+        let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
+        Ok(found.map(|found| found.fingerprint_of(is_mapped).to_string()))
+    }
+}
+
 /// What was answered.
 #[derive(Debug)]
 pub struct Answers {
@@ -69,10 +78,9 @@ pub async fn ask(
     has_suspects: bool,
 ) -> Result<Answers, PgError> {
     let client = &*client;
-    let Subjects { publication, slot, relations, roots } = &*subjects;
+    let Subjects { slot, relations, roots, .. } = &*subjects;
     let standbys = client.answered(synchronous_standby_names(client)).await?;
-    let found = client.answered(Publication::read(client, publication)).await?;
-    let is_mapped = |table: &PublishedTable| relations.contains(&table.oid);
+    let publication = subjects.publication(client).await?;
     let partitioned = match roots.is_empty() {
         true => Vec::new(),
         false => client.answered(partitioned(client, roots)).await?,
@@ -85,7 +93,7 @@ pub async fn ask(
     let files = client.answered(files(client, relations)).await?;
     Ok(Answers {
         standbys,
-        publication: found.map(|found| found.fingerprint_of(is_mapped).to_string()),
+        publication,
         partitioned,
         snapshot,
         slot,

@@ -1,35 +1,72 @@
-//! The event triggers that tell in the stream itself of rows that it does not carry.
+//! The event triggers that tell in the stream itself of what it does not carry.
 //!
 //! `ALTER TABLE … TYPE … USING` changes every row, ATTACH and DETACH PARTITION bring and take
-//! rows, and no row is sent. Without help the daemon finds out by the tables' files and ties, a
-//! second or so later ([`storage`](super::storage)). An event trigger runs in the same
-//! transaction: the message that it writes comes with the commit, goes through the gate with it,
-//! and what depends on the table goes like by any other change.
+//! rows, and no row is sent. A table that leaves the publication goes on being written to, and none
+//! of that is sent. Without help the daemon finds out by the tables' files and ties
+//! ([`storage`](super::storage)) and by the catalog ([`publication`](super::publication)), a second or
+//! so later. An event trigger runs in the same transaction: the message that it writes comes with the
+//! commit, and goes through the gate with it.
 //!
-//! What an event trigger is not told of is left to the files: TRUNCATE of a single partition, DROP
-//! TABLE of one (its parent is forgotten by then), NO INHERIT. DETACH … CONCURRENTLY hides the rows by a
-//! first transaction, and is told of by its second.
+//! - [`Announced::Rewritten`]: what depends on the tables goes like by any other change.
+//! - [`Announced::Publication`]: before the watermark passes that commit, the publication is compared
+//!   with the one that is streamed. Every change that is not streamed for it commits further on in the
+//!   WAL, so nothing counts as fresh that lacks one.
 //!
-//! Only a superuser may make one, so it is optional, and the files are looked at all the same.
-//! Anybody who may write to the database may write such a message: he could as well change the
-//! rows. What it holds is taken for numbers of tables, and nothing else.
+//! What an event trigger is not told of is left to the looks: TRUNCATE of a single partition, DROP
+//! TABLE of one (its parent is forgotten by then), NO INHERIT; a table that leaves a schema that is
+//! published as a whole. DETACH … CONCURRENTLY hides the rows by a first transaction, and is told of
+//! by its second.
+//!
+//! Only a superuser may make one, so it is optional, and it is looked all the same. Anybody who may
+//! write to the database may write such a message: he could as well change the rows. What it holds is
+//! taken for numbers of tables, and nothing else.
 
 use super::client::SqlClient;
 use super::error::PgError;
+use crate::pgoutput::message::LogicalMessage;
 
-/// Whom the message is for.
-pub const PREFIX: &str = "unstale.rewrite";
+/// Whom a message is for that tells of tables.
+const REWRITTEN: &str = "unstale.rewrite";
 
-/// What the event trigger of rewrites is called, and the function of both.
-pub const NAME: &str = "unstale_table_rewrite";
+/// And of publications.
+const PUBLICATION: &str = "unstale.publication";
+
+/// The functions of the event triggers.
+pub const FUNCTIONS: [&str; 2] = ["unstale_table_rewrite()", "unstale_publication_change()"];
 
 /// The event triggers, by name and event.
-pub const TRIGGERS: [(&str, &str); 2] =
-    [(NAME, "table_rewrite"), ("unstale_table_parts", "ddl_command_end")];
+pub const TRIGGERS: [(&str, &str); 4] = [
+    ("unstale_table_rewrite", "table_rewrite"),
+    ("unstale_table_parts", "ddl_command_end"),
+    ("unstale_publication", "ddl_command_end"),
+    ("unstale_publication_part", "sql_drop"),
+];
 
-/// Makes the function, in a schema that the caller sets, and the triggers. May be run again. The
-/// message holds the table and all that it is a partition or a child of.
-pub const CREATE: &str = include_str!("../../sql/rewrites.sql");
+/// Makes the functions, in a schema that the caller sets, and the triggers. May be run again. A
+/// message of a table holds all that it is a partition or a child of, too.
+pub const CREATE: &str = include_str!("../../sql/event_triggers.sql");
+
+/// What a message of ours tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced<'a> {
+    /// These tables hold other rows. See [`tables`].
+    Rewritten(&'a [u8]),
+    /// A publication is another one, or gone.
+    Publication,
+}
+
+impl<'a> Announced<'a> {
+    /// `None`: it is somebody else's. One outside of any transaction tells nothing of a commit.
+    #[must_use]
+    pub fn read(message: &LogicalMessage<'a>) -> Option<Self> {
+        match message.prefix {
+            _ if !message.transactional => None,
+            REWRITTEN => Some(Announced::Rewritten(message.content)),
+            PUBLICATION => Some(Announced::Publication),
+            _ => None,
+        }
+    }
+}
 
 /// The tables that a message tells of (OIDs). What is no number is passed over.
 pub fn tables(content: &[u8]) -> impl Iterator<Item = u32> {
@@ -65,9 +102,16 @@ mod tests {
         assert_eq!(numbers(b"16384,x,-1,99999999999,,7 "), [16_384]);
         assert_eq!(numbers(b"\xff,16384"), [] as [u32; 0]);
         assert_eq!(numbers(b""), [] as [u32; 0]);
-        assert!(CREATE.contains(PREFIX));
+    }
+
+    #[test]
+    fn what_is_made_is_what_is_looked_for() {
+        assert!([REWRITTEN, PUBLICATION].iter().all(|prefix| CREATE.contains(prefix)));
         assert!(TRIGGERS.iter().all(|(name, event)| {
             CREATE.contains(&format!("CREATE EVENT TRIGGER {name} ON {event}"))
         }));
+        assert_eq!(CREATE.matches("CREATE EVENT TRIGGER").count(), TRIGGERS.len());
+        assert_eq!(CREATE.matches("CREATE OR REPLACE FUNCTION").count(), FUNCTIONS.len());
+        assert!(FUNCTIONS.iter().all(|name| CREATE.contains(&format!("FUNCTION {name}"))));
     }
 }

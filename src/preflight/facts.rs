@@ -42,8 +42,8 @@ pub struct Facts {
     pub slots: u32,
     /// How many walsenders run.
     pub senders: u32,
-    /// An event trigger tells of tables that are rewritten.
-    pub rewrites_told: bool,
+    /// Event triggers tell of what changes beside the stream.
+    pub announced: bool,
     /// `postgres.failover`
     pub failover_wanted: bool,
     /// `idle_replication_slot_timeout`, if there is one (Postgres 18 and later).
@@ -227,7 +227,7 @@ impl Facts {
                 .collect::<Result<_, tokio_postgres::Error>>()?,
             slot: SlotState::read(client, &config.postgres.slot).await?,
             slot_name: config.postgres.slot.clone(),
-            rewrites_told: announce::triggers(client).await? == announce::TRIGGERS.len(),
+            announced: announce::triggers(client).await? == announce::TRIGGERS.len(),
             slots: count(row.try_get(0)?),
             senders: count(row.try_get(1)?),
             slot_limited: row.try_get(2)?,

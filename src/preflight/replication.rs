@@ -432,7 +432,7 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
             found.push(Finding::warning(HERE, message).hint(hint));
         }
     }
-    found.push(rewrites(facts));
+    found.push(announced(facts));
     for (table, full) in &facts.without_identity {
         let message = match full {
             true => format!(
@@ -458,32 +458,34 @@ pub fn publication(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-/// Whether a rewritten table is told of at once.
-fn rewrites(facts: &Facts) -> Finding {
+/// Whether it is told at once of what changes beside the stream.
+fn announced(facts: &Facts) -> Finding {
     const HERE: Section = Section::Publication;
-    if facts.rewrites_told {
-        let message = "event triggers tell of rewritten tables, and of partitions that come and go";
+    if facts.announced {
+        let message = "event triggers tell of rewritten tables, of partitions that come and go, and of the publication";
         return Finding::ok(HERE, message);
     }
-    let message = "no stream tells of a table that is rewritten (ALTER TABLE … TYPE … USING), nor of a partition \
-                   that is attached or detached: what depends on it is dropped when the daemon looks, a second or so later";
+    let message = "no stream tells of a table that is rewritten (ALTER TABLE … TYPE … USING), of a partition that \
+                   is attached or detached, nor of a table that leaves the publication: what is stale by that \
+                   is dropped when the daemon looks, a second or so later";
     let hint = "to close that second run `unstale setup --event-trigger --as-owner URL` with the URL of a superuser";
-    Finding::note(HERE, message).hint(hint)
+    Finding::warning(HERE, message).hint(hint)
 }
 
 /// The event triggers, unless they are there.
 #[must_use]
 pub fn event_trigger_step(facts: &Facts) -> Option<Step> {
-    if facts.rewrites_told {
+    if facts.announced {
         return None;
     }
     // Where the daemon's tables are: a schema that is there, and that nobody minds.
     let table = facts.tables().next()?;
     let schema = Quoted(&table.name.schema);
-    let function = format!("{schema}.{}()", announce::NAME);
-    let sql = announce::CREATE.replace(&format!("{}()", announce::NAME), &function);
+    let in_schema =
+        |sql: String, function: &&str| sql.replace(*function, &format!("{schema}.{function}"));
+    let sql = announce::FUNCTIONS.iter().fold(announce::CREATE.to_owned(), in_schema);
     Some(Step {
-        why: "tells of rewritten tables and of partitions at once; the daemon sees it at its next connection"
+        why: "tells of rewritten tables, of partitions and of the publication at once; the daemon sees it at its next connection"
             .to_owned(),
         sql: sql.trim_end().trim_end_matches(';').to_owned(),
         how: How::AtOnce,

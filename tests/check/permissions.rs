@@ -1,7 +1,7 @@
 //! The grants that docs/PERMISSIONS.md prints are all that is needed: whoever runs them as
 //! they stand has nothing to hear from `check`.
 
-use crate::preflight::Ground;
+use crate::preflight::{ALL_DONE, Ground};
 
 /// The first SQL of the page that begins so.
 fn sql(who: &str) -> &'static str {
@@ -19,7 +19,7 @@ async fn the_pages_grants_are_all_that_check_asks_for() {
     ground.psql("postgres", sql("a superuser")).await.expect(0).says_not("ERROR");
     ground.check().await.expect(1).says("GRANT SELECT ON TABLE public.deals_deal TO unstale;");
     ground.psql("django", sql("the tables' owner")).await.expect(0).says_not("ERROR");
-    ground.check().await.expect(0).says("All is well: no problems, no warnings.");
+    ground.check().await.expect(0).says(ALL_DONE);
 }
 
 /// What RDS has in place of the attribute. Whether it also gives the right, only RDS can say.

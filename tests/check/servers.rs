@@ -22,7 +22,7 @@ async fn a_server_that_cannot_stream_is_told_with_the_setting() {
     ended.says("left  wal_level is replica");
     let ended = ground.check().await.expect(1);
     ended.says("ALTER SYSTEM SET wal_level = 'logical';");
-    ended.says("1 problem, no warnings");
+    ended.says("1 problem, 1 warning");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The publication changes under a running daemon: what did not come through is dropped.
 
 use crate::support::{World, org, until};
+use unstale::postgres::announce;
 
 const ADD: &str = "alter publication unstale add table organization_organization";
 const DROP: &str = "alter publication unstale drop table organization_organization";
@@ -177,3 +178,52 @@ async fn a_table_that_left_the_publication_for_a_moment_only() {
     daemon.assert_gaps(&["publication_changed"]).await;
     assert_eq!(world.keys().await, [].into());
 }
+
+/// With event triggers the stream itself tells, and the watermark never passes what it does not
+/// carry: nobody has to look.
+#[tokio::test]
+async fn a_table_that_leaves_is_told_of_before_anything_counts_as_fresh_that_lacks_its_changes() {
+    let world = World::new().await;
+    world.publish_heartbeat().await;
+    world.postgres.execute(announce::CREATE).await.unwrap();
+    world.postgres.execute("create table stranger (n int)").await.unwrap();
+    world.postgres.set("logical_decoding_work_mem", "64kB").await.unwrap();
+    let daemon = world.started(9).await;
+    let client = world.postgres.client().await.unwrap();
+    let mut values = world.values().await;
+    let rename = World::renaming(1);
+    let large = "insert into heartbeat select generate_series(1, 5000)";
+    let in_blocks = format!("begin; {large}; {DROP}; {large}; commit");
+    let and_back = format!("begin; {DROP}; {ADD}; commit");
+    let publish = |what: &str| format!("alter publication unstale set (publish = '{what}')");
+    let (fewer, all) = (publish("insert"), publish("insert, update, delete, truncate"));
+    for (changes, gaps) in [
+        (vec![DROP, &rename, ADD], 1),
+        (vec![&in_blocks, &rename, ADD], 1),
+        (vec![&fewer, &rename, &all], 1),
+        // What began before was not streamed as a whole.
+        (vec![&and_back], 1),
+        // For what is mapped it stays the same.
+        (vec![&rename, &format!("begin; {DROP}; rollback")], 0),
+        (vec!["alter publication unstale add table stranger", &rename, "drop table stranger"], 0),
+        (vec!["create publication other for all tables", "drop publication other", &rename], 0),
+        // What somebody else says is for somebody else.
+        (vec!["select pg_logical_emit_message(true, 'unstale.publications', '')", &rename], 0),
+    ] {
+        let before = daemon.metric(CHANGED).await;
+        world.put_each(3).await;
+        for change in &changes {
+            client.batch_execute(change).await.unwrap();
+        }
+        world.settle_quickly(&client, &mut values).await;
+        let found = daemon.metric(CHANGED).await - before;
+        let left = world.keys().await;
+        let fresh = if gaps == 0 { [org(2), org(3)].into() } else { [].into() };
+        assert_eq!(left, fresh, "{changes:?}\n{}", daemon.log());
+        assert!((found - f64::from(gaps)).abs() < 0.1, "{changes:?}: {found}\n{}", daemon.log());
+        daemon.until_ready().await;
+    }
+    assert!(daemon.stop().await.success());
+}
+
+const CHANGED: &str = "unstale_gaps_total{reason=\"publication_changed\"}";

@@ -6,18 +6,28 @@
 //! position, and whoever asks the read API for that position must get that version at least.
 //!
 //! Whoever commits in haste (`synchronous_commit = off`) may lose it in a crash, though it was
-//! visible: what was noted of such commits since the last crash is forgotten with the next. What
-//! no stream carries (a table is not published just then) the daemon learns of within a second or
-//! two, and not from a position: such versions are not noted.
+//! visible: what was noted of such commits since the last crash is forgotten with the next.
+//!
+//! What no stream carries (a table is not published just then, or it is rewritten) event triggers
+//! tell of in the stream. Where there are none, the daemon learns of it within a second or two, and not
+//! from a position: such versions are not noted, and what the daemon itself finds stale meanwhile is
+//! known to be.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use unstale::lsn::Lsn;
 
-#[derive(Default)]
-pub struct Ledger(Mutex<Inner>);
+/// The daemon looks once a second, and what it sees then has to be carried out.
+const LOOKED: Duration = Duration::from_secs(3);
+
+pub struct Ledger {
+    /// Whatever happens is told of in the stream.
+    announced: bool,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -25,10 +35,10 @@ struct Inner {
     versions: HashMap<u32, Vec<Noted>>,
     /// How many crashes there were that lose commits.
     era: u64,
-    /// Changes are not streamed now.
-    unheard: bool,
-    /// How often that was so.
-    deafness: u64,
+    /// Since when changes are not streamed, if they are not.
+    unheard: Option<SystemTime>,
+    /// When they were not, and until when that may be overlooked.
+    overlooked: Vec<(SystemTime, SystemTime)>,
     tally: Tally,
 }
 
@@ -72,8 +82,12 @@ pub struct Tally {
 }
 
 impl Ledger {
+    pub fn new(announced: bool) -> Ledger {
+        Ledger { announced, inner: Mutex::default() }
+    }
+
     fn with<T>(&self, use_it: impl FnOnce(&mut Inner) -> T) -> T {
-        use_it(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        use_it(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A commit has returned. One whose era is over is lost, or nobody knows.
@@ -93,17 +107,33 @@ impl Ledger {
         self.with(|inner| inner.era)
     }
 
-    /// From here on, until told otherwise, changes are streamed or not.
-    pub fn hears(&self, heard: bool) {
+    /// From here on changes are not streamed, and unless event triggers tell of it nobody knows.
+    pub fn overlooks(&self) {
+        if !self.announced {
+            self.with(|inner| inner.unheard = Some(SystemTime::now()));
+        }
+    }
+
+    /// From here on they are again.
+    pub fn hears(&self) {
         self.with(|inner| {
-            inner.unheard = !heard;
-            inner.deafness += 1;
+            if let Some(since) = inner.unheard.take() {
+                inner.overlooked.push((since, SystemTime::now() + LOOKED));
+            }
         });
     }
 
     /// The same before and after a commit: the stream carries it.
-    pub fn hearing(&self) -> Option<u64> {
-        self.with(|inner| (!inner.unheard).then_some(inner.deafness))
+    pub fn hearing(&self) -> Option<usize> {
+        self.with(|inner| inner.unheard.is_none().then_some(inner.overlooked.len()))
+    }
+
+    /// Whether what was stale just then may have been overlooked.
+    pub fn may_overlook(&self, at: SystemTime) -> bool {
+        self.with(|inner| {
+            inner.unheard.is_some_and(|since| since <= at)
+                || inner.overlooked.iter().any(|(since, until)| (*since..*until).contains(&at))
+        })
     }
 
     /// The server has crashed. Gives a position that all hasty commits ended at or below.

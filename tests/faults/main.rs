@@ -153,7 +153,7 @@ async fn nothing_stale_is_left_whatever_goes_wrong_where_redis_keeps_its_data() 
 /// Each of them, and each must come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_stale_is_left_by_who_dies_at_any_of_the_named_points() {
-    let place = Place { standby: None, appends: false, streaming: true };
+    let place = Place { standby: None, appends: false, streaming: true, announced: true };
     let stage = Stage::new(place, false).await;
     load::load_rows(&stage).await;
     let mut writers = load::start(&stage, 0);
@@ -196,7 +196,7 @@ async fn without_the_gate_the_harness_finds_what_is_stale() {
         what: What::StandbyFrozen,
     };
     let act = Act { faults: (0..7).map(|i| hangs(500 + i * 1200)).collect() };
-    let place = Place { standby: Some("on"), appends: false, streaming: true };
+    let place = Place { standby: Some("on"), appends: false, streaming: true, announced: true };
     let plan = Plan { seed: 0, place, acts: vec![act; 3] };
     let tally = play(&plan, true).await;
     assert!(!tally.stale_stored.is_empty(), "it has found nothing: {tally}");
@@ -204,7 +204,7 @@ async fn without_the_gate_the_harness_finds_what_is_stale() {
 
 #[tokio::test]
 async fn at_rest_the_harness_finds_what_is_stale_and_what_was_lost() {
-    let place = Place { standby: None, appends: false, streaming: true };
+    let place = Place { standby: None, appends: false, streaming: true, announced: true };
     let stage = Stage::new(place, false).await;
     load::load_rows(&stage).await;
     stage.settle().await;

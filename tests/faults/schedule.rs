@@ -38,6 +38,9 @@ pub struct Place {
     pub appends: bool,
     /// Large transactions come while they are in progress.
     pub streaming: bool,
+    /// Event triggers tell of what changes beside the stream: nothing of it is overlooked, not even
+    /// for a moment.
+    pub announced: bool,
 }
 
 /// The faults between two comparisons, by their beginning.
@@ -62,6 +65,7 @@ impl Plan {
             standby: [None, None, Some("on"), Some("remote_apply")][rng.usize(0..4)],
             appends: rng.u8(0..4) == 0,
             streaming: rng.u8(0..4) != 0,
+            announced: !seed.is_multiple_of(4),
         };
         // What is left of it: a standby that has taken over is none any more.
         let mut left = place;
@@ -123,7 +127,7 @@ fn millis(duration: Duration) -> u64 {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { standby, appends, streaming } = self.place;
+        let Place { standby, appends, streaming, announced } = self.place;
         write!(
             f,
             "SEED={}: {}",
@@ -132,7 +136,8 @@ impl fmt::Display for Plan {
                 .map_or("no standby".to_owned(), |commit| format!("synchronous_commit = {commit}"))
         )?;
         write!(f, ", Redis {}", if appends { "keeps its data" } else { "forgets" })?;
-        writeln!(f, ", large transactions {}", if streaming { "streamed" } else { "spilled" })?;
+        write!(f, ", large transactions {}", if streaming { "streamed" } else { "spilled" })?;
+        writeln!(f, ", {} event triggers", if announced { "with" } else { "without" })?;
         for (number, act) in self.acts.iter().enumerate() {
             writeln!(f, "  act {}", number + 1)?;
             for Fault { at, lasts, what } in &act.faults {

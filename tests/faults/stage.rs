@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use unstale::pipeline::points::Point;
+use unstale::postgres::announce;
 use unstale::sandbox::{Postgres, Proxy, Redis};
 
 use crate::audit;
@@ -97,6 +98,9 @@ impl Stage {
         let (postgres, redis) = tokio::try_join!(postgres, redis).unwrap();
         let mut world = World::with(postgres, redis).await;
         world.postgres.execute(ITEM_TABLE).await.unwrap();
+        if place.announced {
+            world.postgres.execute(announce::CREATE).await.unwrap();
+        }
         world.reconfigure(|toml| toml + ITEMS);
         let mut standby = None;
         if let Some(commit) = place.standby {
@@ -133,7 +137,7 @@ impl Stage {
             to_postgres,
             points,
             daemon: Mutex::new(daemon),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(place.announced),
             parts: Default::default(),
             writing: Stop::default(),
             reading: Stop::default(),

@@ -82,6 +82,7 @@ fn transaction(tx: usize, at: Lsn, end_lsn: RealLsn) -> Transaction {
         sent_after: 0,
         received_at: Instant::now(),
         heartbeat: None,
+        alters_publication: false,
         changes: ChangeSet::default(),
         plans: Arc::new(LookupPlans::default()),
         share: None,

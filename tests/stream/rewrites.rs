@@ -2,6 +2,7 @@
 //! Its files tell, and all that depends on the table goes.
 
 use crate::support::{Daemon, World, until};
+use unstale::postgres::announce;
 use unstale::sandbox::{Postgres, Redis};
 
 const SCHEMA: &str = "
@@ -123,7 +124,7 @@ async fn a_partition_that_is_attached_truncated_or_detached_drops_what_depends_o
 async fn announced() -> (World, Daemon) {
     let world = world().await;
     world.publish_heartbeat().await;
-    world.postgres.execute(include_str!("../../sql/rewrites.sql")).await.unwrap();
+    world.postgres.execute(announce::CREATE).await.unwrap();
     world.postgres.set("logical_decoding_work_mem", "64kB").await.unwrap();
     let daemon = world.daemon().await;
     (world, daemon)

@@ -31,11 +31,11 @@ impl Stage {
             return;
         }
         let table = table.name();
-        self.ledger.hears(false);
+        self.ledger.overlooks();
         self.must(&format!("alter publication unstale drop table {table}")).await;
         tokio::time::sleep(lasts).await;
         self.must(&format!("alter publication unstale add table {table}")).await;
-        self.ledger.hears(true);
+        self.ledger.hears();
         self.ledger.count("unpublished");
     }
 
@@ -44,11 +44,11 @@ impl Stage {
             return;
         }
         let again = World::ask(self.primary(), PUBLICATION).await;
-        self.ledger.hears(false);
+        self.ledger.overlooks();
         self.must("drop publication unstale").await;
         tokio::time::sleep(lasts).await;
         self.must(&again).await;
-        self.ledger.hears(true);
+        self.ledger.hears();
         self.ledger.count("publications_dropped");
     }
 
@@ -74,7 +74,9 @@ impl Stage {
     }
 
     pub(super) async fn rewrite_table(&self, lasts: Duration) {
+        self.ledger.overlooks();
         self.must(REWRITE).await;
+        self.ledger.hears();
         self.ledger.count("rewritten");
         tokio::time::sleep(lasts).await;
     }

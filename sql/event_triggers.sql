@@ -27,10 +27,29 @@ BEGIN
            SELECT id FROM above) AS above;
 END
 $unstale$;
+CREATE OR REPLACE FUNCTION unstale_publication_change() RETURNS event_trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $unstale$
+BEGIN
+  -- A publication that goes, a table or a schema that leaves one, by itself or because it goes.
+  IF TG_EVENT = 'sql_drop' AND NOT EXISTS (
+       SELECT FROM pg_event_trigger_dropped_objects()
+        WHERE object_type IN ('publication', 'publication relation', 'publication namespace'))
+  THEN RETURN; END IF;
+  -- Which tables it is about the daemon asks the catalog.
+  PERFORM pg_logical_emit_message(true, 'unstale.publication', '');
+END
+$unstale$;
 DROP EVENT TRIGGER IF EXISTS unstale_table_rewrite;
 CREATE EVENT TRIGGER unstale_table_rewrite ON table_rewrite
   EXECUTE FUNCTION unstale_table_rewrite();
 DROP EVENT TRIGGER IF EXISTS unstale_table_parts;
 CREATE EVENT TRIGGER unstale_table_parts ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
   EXECUTE FUNCTION unstale_table_rewrite();
+DROP EVENT TRIGGER IF EXISTS unstale_publication;
+CREATE EVENT TRIGGER unstale_publication ON ddl_command_end
+  WHEN TAG IN ('CREATE PUBLICATION', 'ALTER PUBLICATION')
+  EXECUTE FUNCTION unstale_publication_change();
+DROP EVENT TRIGGER IF EXISTS unstale_publication_part;
+CREATE EVENT TRIGGER unstale_publication_part ON sql_drop
+  EXECUTE FUNCTION unstale_publication_change();
 COMMIT;
