@@ -187,6 +187,26 @@ async fn nothing_stale_is_left_by_any_of_many_seeds() {
     println!("{MANY} seeds: stale 0, lost 0, panics 0");
 }
 
+/// Nothing of it is excused here: see the ledger.
+#[cfg(feature = "long-tests")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_stream_carries_is_not_overlooked_for_a_moment_where_event_triggers_tell() {
+    let lasts = Duration::from_millis(700);
+    let faults = [
+        What::TableUnpublished(what::Table::Items),
+        What::TableRewritten,
+        What::TableUnpublished(what::Table::Items),
+        What::PublicationDropped,
+    ];
+    let at = |nth: u64| Duration::from_millis(500 + nth * 2000);
+    let faults = (0..).zip(faults).map(|(nth, what)| Fault { at: at(nth), lasts, what });
+    let place = Place { standby: None, appends: false, streaming: true, announced: true };
+    let plan = Plan { seed: 0, place, acts: vec![Act { faults: faults.collect() }; 3] };
+    let tally = play(&plan, false).await;
+    assert!(tally.is_clean(), "{plan}\n{tally}\n{}", tally.log);
+    assert_eq!(tally.of("unpublished"), 6, "{tally}");
+}
+
 /// What the harness is worth: a standby that hangs is enough to find out who leaves out the gate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_gate_the_harness_finds_what_is_stale() {
