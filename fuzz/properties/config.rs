@@ -27,13 +27,16 @@ pub(crate) fn check(input: &[u8]) -> bool {
             _ => layers.overrides.extend(piece.parse()),
         }
     }
-    let secret = password(text).filter(|secret| input.matches(secret.as_str()).count() == 1);
+    let loaded = layers.load();
+    // What reads by recursion cannot look for the password in a file that nests too deep.
+    let secret = if is_too_deep(&loaded) { None } else { password(text) }
+        .filter(|secret| input.matches(secret.as_str()).count() == 1);
     let hides = |shown: &str| {
         if let Some(secret) = &secret {
             assert!(!shown.contains(secret.as_str()), "{secret} is shown:\n{shown}");
         }
     };
-    match layers.load() {
+    match loaded {
         Ok(loaded) => {
             hides(&format!("{loaded:?}"));
             _ = ConnectOptions::parse(secrecy::ExposeSecret::expose_secret(
@@ -51,6 +54,16 @@ pub(crate) fn check(input: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// Whether the file was refused before it was parsed.
+fn is_too_deep(loaded: &Result<Loaded, Diagnostics>) -> bool {
+    loaded.as_ref().is_err_and(|diagnostics| {
+        diagnostics
+            .findings()
+            .iter()
+            .any(|finding| finding.place().is_some() && finding.message().ends_with("levels deep"))
+    })
 }
 
 /// As [`unstale::rules::Rules::compile`], without a look at any file.

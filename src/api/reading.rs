@@ -156,6 +156,9 @@ pub(super) struct Reading {
     pub(super) watermark: Option<Lsn>,
 }
 
+/// Of a scope: the part of its entries' keys that is another one once the scope was dropped.
+struct Generation(Bytes);
+
 /// What looking into the cache gave.
 enum Look {
     Found(Vec<Bytes>, Lsn),
@@ -366,14 +369,14 @@ impl Api {
             let mut generation = None;
             if let Some(template) = &cache.generation_key {
                 let key = serving.key(template, values, None).ok_or_else(wrong)?;
-                match self.held_or_cached(&key, cache, floor).await {
+                match self.generation(&key, cache, floor).await {
                     Ok(found) => generation = Some(found),
                     Err(other) => return Ok(other),
                 }
                 generations.push(key);
             }
-            let key =
-                serving.key(&cache.template, values, generation.as_ref().map(|bytes| &***bytes));
+            let generation = generation.as_ref().map(|generation| &*generation.0);
+            let key = serving.key(&cache.template, values, generation);
             keys.push(key.ok_or_else(wrong)?);
         }
         let (found, keys) = self.cached(keys, floor).await;
@@ -388,20 +391,20 @@ impl Api {
         Ok(found)
     }
 
-    /// What is held of a key; else what is cached, which is then held.
-    async fn held_or_cached(
+    /// The generation that is held; else the one that is cached, which is then held.
+    async fn generation(
         &self,
         key: &[u8],
         cache: &CacheModel,
         floor: Option<(Lsn, u64)>,
-    ) -> Result<Arc<Bytes>, Look> {
+    ) -> Result<Arc<Generation>, Look> {
         if let Some(value) = self.held(key) {
             return Ok(value);
         }
         let ticket = self.held.ticket(key);
         match self.cached(vec![key.to_vec()], floor).await.0 {
             Look::Found(mut parts, watermark) => {
-                let value = Arc::new(parts.pop().ok_or(Look::Missing(watermark))?);
+                let value = Arc::new(Generation(parts.pop().ok_or(Look::Missing(watermark))?));
                 if let Some(ticket) = ticket {
                     let until = Instant::now() + held_life(cache);
                     self.held.put(ticket, Arc::clone(&value), until);

@@ -114,11 +114,8 @@ impl Layers {
         let mut figment = Figment::from(Serialized::defaults(&read.values));
         for set in &overrides {
             match set.tables() {
-                Some(tables) => figment = figment.merge(Serialized::defaults(tables)),
-                None => read.problems.push(Problem::new(
-                    set.path().clone(),
-                    "elements of a list cannot be set one by one",
-                )),
+                Ok(tables) => figment = figment.merge(Serialized::defaults(tables)),
+                Err(problem) => read.problems.push(problem),
             }
         }
         match figment.extract::<Dict>() {

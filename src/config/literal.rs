@@ -1,4 +1,4 @@
-//! Where a byte of a string's value stands in the string as TOML writes it.
+//! Strings as TOML writes them: where one ends, and where a byte of its value stands in it.
 
 /// The offset, within a TOML string literal, of the byte at `decoded` of its value.
 ///
@@ -14,6 +14,25 @@ pub(super) fn raw_offset(literal: &str, decoded: usize) -> usize {
     }
     // Behind the last character: the closing quotes.
     literal.len() - closing(literal).min(literal.len())
+}
+
+/// The TOML string at the start of `text`, quotes and all.
+pub(super) fn leading(text: &str) -> Option<&str> {
+    let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|q| text.starts_with(q))?;
+    let mut at = quotes.len();
+    loop {
+        let rest = text.get(at..)?;
+        if rest.starts_with(quotes) {
+            // Up to two quotes more belong to a text of several lines.
+            let run = rest.len() - rest.trim_start_matches(quotes.chars().next()?).len();
+            return text.get(..at + if quotes.len() == 3 { run.min(5) } else { 1 });
+        }
+        let first = rest.chars().next()?;
+        at += first.len_utf8();
+        if first == '\\' && quotes.starts_with('"') {
+            at += text.get(at..)?.chars().next()?.len_utf8();
+        }
+    }
 }
 
 fn quotes(literal: &str) -> &str {

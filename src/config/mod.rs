@@ -18,6 +18,7 @@ mod keyword;
 mod layers;
 mod literal;
 pub mod model;
+mod nesting;
 mod overrides;
 pub mod problem;
 mod queries;

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use figment::value::{Dict, Value};
 
-use super::problem::{ConfigPath, Segment};
+use super::nesting::{self, DEEPEST, TooDeep};
+use super::problem::{ConfigPath, Problem, Segment};
 use super::schema;
 use super::walk::{nested, parse_value};
 
@@ -80,13 +81,26 @@ impl Override {
         &self.origin
     }
 
-    pub(super) fn tables(&self) -> Option<Dict> {
-        let text = || Value::from(self.value.as_str());
-        let value = match schema::takes_text(&self.path) {
-            // What is no TOML stays a text, and is reported for the type that it lacks.
-            Some(false) => parse_value(&self.value).unwrap_or_else(text),
-            Some(true) | None => text(),
+    /// The value within the tables that it is set in.
+    pub(super) fn tables(&self) -> Result<Dict, Problem> {
+        let as_toml = schema::takes_text(&self.path) == Some(false);
+        let toml = if as_toml { self.value.trim() } else { "" };
+        nesting::of_value(self.path.0.len(), toml).map_err(|deep| self.too_deep(deep))?;
+        // What is no TOML stays a text, and is reported for the type that it lacks.
+        let value = as_toml.then(|| parse_value(toml)).flatten();
+        nested(&self.path, value.unwrap_or_else(|| Value::from(self.value.as_str()))).ok_or_else(
+            || Problem::new(self.path.clone(), "elements of a list cannot be set one by one"),
+        )
+    }
+
+    fn too_deep(&self, deep: TooDeep) -> Problem {
+        let what = match self.path.0.get(..4) {
+            // The name itself is too long to be repeated.
+            Some(start) if self.path.0.len() > DEEPEST => {
+                format!("`{}...`", ConfigPath(start.to_vec()))
+            }
+            _ => format!("`{}`", self.path),
         };
-        nested(&self.path, value)
+        Problem::new(self.path.clone(), deep.message(&what)).hint(TooDeep::hint())
     }
 }

@@ -10,6 +10,7 @@ use toml_edit::ImDocument;
 
 use super::diagnostics::{Diagnostics, Finding, Place, Snippet};
 use super::literal;
+use super::nesting::{self, TooDeep};
 use super::overrides::{Origin, Override};
 use super::problem::{ConfigPath, On, Problem};
 use super::redact::{Exposure, Masked, exposure};
@@ -46,6 +47,7 @@ pub(super) struct Read {
 impl Source {
     /// Reads the text of a file.
     pub(super) fn read(name: &Path, base_dir: &Path, text: &str) -> Result<Read, Diagnostics> {
+        nesting::of_document(text).map_err(|deep| too_deep(name, text, deep))?;
         let document = ImDocument::parse(text).map_err(|error| syntax_error(name, text, &error))?;
         let mut walk = Walk::default();
         let values = walk.table(document.as_table(), &ConfigPath::root());
@@ -177,7 +179,7 @@ impl Source {
     /// A part of a string value. Secrets have no parts: their mask is all there is.
     fn inside(&self, place: &Place, path: &ConfigPath, within: &Range<usize>) -> Place {
         let rest = self.shown.get(place.shown.start..).unwrap_or_default();
-        let Some(literal) = string_literal(rest).filter(|_| exposure(path) == Exposure::Shown)
+        let Some(literal) = literal::leading(rest).filter(|_| exposure(path) == Exposure::Shown)
         else {
             return place.clone();
         };
@@ -195,39 +197,38 @@ impl Source {
     }
 }
 
-/// The TOML string at the start of `text`, quotes and all.
-fn string_literal(text: &str) -> Option<&str> {
-    let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|q| text.starts_with(q))?;
-    let mut at = quotes.len();
-    loop {
-        let rest = text.get(at..)?;
-        if rest.starts_with(quotes) {
-            // Up to two quotes more belong to a text of several lines.
-            let run = rest.len() - rest.trim_start_matches(quotes.chars().next()?).len();
-            return text.get(..at + if quotes.len() == 3 { run.min(5) } else { 1 });
-        }
-        let first = rest.chars().next()?;
-        at += first.len_utf8();
-        if first == '\\' && quotes.starts_with('"') {
-            at += text.get(at..)?.chars().next()?.len_utf8();
-        }
-    }
+fn too_deep(name: &Path, text: &str, deep: TooDeep) -> Diagnostics {
+    unread(name, text, deep.at..deep.at + 1, deep.message("this"), TooDeep::hint())
 }
 
 fn syntax_error(name: &Path, text: &str, error: &toml_edit::TomlError) -> Diagnostics {
+    let reason = error.message().trim().replace('\n', ", ");
+    unread(
+        name,
+        text,
+        error.span().unwrap_or(0..0),
+        format!("this is not TOML: {reason}"),
+        "texts stand in double quotes, a section begins with [name]; see https://toml.io"
+            .to_owned(),
+    )
+}
+
+/// Why a file could not be read as TOML at all.
+fn unread(
+    name: &Path,
+    text: &str,
+    span: Range<usize>,
+    message: String,
+    hint: String,
+) -> Diagnostics {
     let masked = Masked::broken(text);
     // The parser speaks of characters' bytes; it may also point behind the end.
-    let span = error.span().unwrap_or(0..0);
     let boundary = |at: usize| (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let span = boundary(span.start)..boundary(span.end);
     let place = Lines::new(text).place(first_line(text, span), &masked);
-    let reason = error.message().trim().replace('\n', ", ");
     Diagnostics::new(vec![Finding {
-        message: format!("this is not TOML: {reason}"),
-        hint: Some(
-            "texts stand in double quotes, a section begins with [name]; see https://toml.io"
-                .to_owned(),
-        ),
+        message,
+        hint: Some(hint),
         origin: Some(name.display().to_string()),
         label: Some("here".to_owned()),
         snippet: Some(Snippet {

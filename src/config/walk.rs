@@ -109,9 +109,9 @@ impl Walk {
     }
 }
 
-/// A value that came from a text, for [`super::layers`].
+/// A value that came from a text, for [`super::overrides`].
 pub(super) fn parse_value(text: &str) -> Option<Value> {
-    let value = text.trim().parse::<toml_edit::Value>().ok()?;
+    let value = text.parse::<toml_edit::Value>().ok()?;
     Some(Walk::default().value(&value, &ConfigPath::root()))
 }
 

@@ -1,35 +1,38 @@
 //! What the daemon knows of itself: written by the pipeline, read by `/readyz`, the
 //! metrics and `why`.
 
+mod certificate;
 pub mod drops;
 pub mod fills;
 pub mod heartbeat;
 mod latest;
 pub mod loops;
 pub mod phase;
+mod progress;
 pub mod readiness;
 pub mod reason;
+mod slot;
 pub mod stalls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
 use tokio::sync::watch;
 
+pub use self::certificate::SILENCE;
 use self::drops::Drops;
 use self::fills::{Fill, Fills};
-use self::heartbeat::{Beat, Beating};
+use self::heartbeat::Beating;
 pub use self::loops::Loop;
 pub use self::phase::{Health, Phase};
 use self::reason::GapReason;
+pub use self::slot::SlotSeen;
 use self::stalls::{Stall, Stalls};
 use crate::lsn::Lsn;
 use crate::mapping::model::RuleId;
 use crate::metrics::Metrics;
 use crate::moment::Moment;
-use crate::store::session::CERTIFICATE_LIFE;
 
 #[derive(Debug)]
 struct Inner {
@@ -78,19 +81,6 @@ struct Inner {
     beats: [Instant; Loop::ALL.len()],
     /// Shadow mode.
     looks_on: bool,
-}
-
-/// What the server says of the slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SlotSeen {
-    /// `reserved`, `extended`, `unreserved` or `lost`.
-    pub wal_status: Option<String>,
-    /// How much more WAL may be written until it may be lost; `null`: nothing limits it.
-    pub safe_wal_size: Option<i64>,
-    /// Why it is lost (Postgres 17 and later).
-    pub invalidation_reason: Option<String>,
-    /// How much WAL it holds back.
-    pub retained_bytes: u64,
 }
 
 /// Shared by all tasks. Locked for moments only, never across an await.
@@ -182,11 +172,6 @@ impl Status {
         inner.phase = phase;
     }
 
-    /// Redis has taken the certificate, which it was asked to at that moment.
-    pub fn certified(&self, asked: Moment) {
-        self.lock().certified = Some(asked);
-    }
-
     /// Whether changes have flowed in this life: from then on nothing is hopeless.
     #[must_use]
     pub fn has_streamed(&self) -> bool {
@@ -257,179 +242,10 @@ impl Status {
         self.watermarks.send_replace(watermark);
     }
 
-    /// The stream was heard: what was received as a whole, how far it says that it is, and the
-    /// server's end of WAL. Gives that as far as it is known.
-    pub fn heard(&self, received: Lsn, position: Lsn, server_end: Lsn) -> Lsn {
-        let mut inner = self.lock();
-        inner.received = inner.received.max(received);
-        inner.position = inner.position.max(position);
-        inner.server_end = inner.server_end.max(server_end);
-        inner.heard = Some(Moment::now());
-        inner.server_end
-    }
-
-    /// How often in a row a stream was given up.
-    #[must_use]
-    pub fn stalls(&self) -> Stalls {
-        self.lock().stalls
-    }
-
-    /// The stream was given up, after those that `before` counts.
-    pub fn stalled(&self, before: Stalls, position: Lsn, stall: Stall) {
-        self.metrics.stalls.with_label_values(&[stall.as_str()]).inc();
-        let mut inner = self.lock();
-        inner.stalls = before;
-        inner.stalls.another(position);
-    }
-
-    /// A heartbeat is about to be written.
-    pub fn heartbeat_begins(&self, beat: Beat, since: Instant) {
-        self.lock().beating = Some(Beating { beat, since, committed: false });
-    }
-
-    /// It is in the WAL.
-    pub fn heartbeat_committed(&self, beat: Beat) {
-        if let Some(beating) = self.lock().beating.as_mut().filter(|found| found.beat == beat) {
-            beating.committed = true;
-        }
-    }
-
-    /// It may never come.
-    pub fn heartbeat_given_up(&self, beat: Beat) {
-        self.lock().beating.take_if(|found| found.beat == beat);
-    }
-
-    /// Transactions were applied, with the heartbeats that they carried.
-    pub fn came_through(&self, transactions: impl Iterator<Item = Option<Beat>>) {
-        let mut inner = self.lock();
-        for beat in transactions {
-            inner.proven = Some(Instant::now());
-            if let Some(came) = inner.beating.take_if(|found| Some(found.beat) == beat) {
-                let took = came.since.elapsed();
-                inner.last_beat = Some(took);
-                self.metrics.heartbeat_seconds.observe(took.as_secs_f64());
-                self.metrics.heartbeats.with_label_values(&["applied"]).inc();
-            }
-        }
-    }
-
-    /// When a transaction was last applied in this run, and whether a heartbeat is under way.
-    #[must_use]
-    pub fn proven(&self) -> (Option<Instant>, bool) {
-        let inner = self.lock();
-        (inner.proven, inner.beating.is_some())
-    }
-
-    /// What the server says of the slot. Gives its `wal_status` if that is news.
-    pub fn slot(&self, seen: SlotSeen) -> Option<String> {
-        for status in WAL_STATUS {
-            let is = seen.wal_status.as_deref() == Some(status);
-            self.metrics.slot_wal_status.with_label_values(&[status]).set(is.into());
-        }
-        let mut inner = self.lock();
-        let before = inner.slot.replace(seen.clone());
-        let news = before.is_none_or(|before| before.wal_status != seen.wal_status);
-        seen.wal_status.filter(|_| news)
-    }
-
-    /// How much WAL the server has written that the stream has not come past.
-    #[must_use]
-    pub fn behind_bytes(&self) -> u64 {
-        let inner = self.lock();
-        inner.server_end.bytes_since(inner.position.max(inner.received))
-    }
-
-    /// The server said on another connection where its WAL ends.
-    pub fn heard_of_server(&self, end: Lsn) {
-        let mut inner = self.lock();
-        inner.server_end = inner.server_end.max(end);
-    }
-
-    /// When the stream was last heard.
-    #[must_use]
-    pub fn last_heard(&self) -> Option<Instant> {
-        self.lock().heard.map(Moment::monotonic)
-    }
-
-    /// How far the stream was read.
-    #[must_use]
-    pub fn received(&self) -> Lsn {
-        self.lock().received
-    }
-
-    /// Notes how many transactions are parked, since when the oldest of them waits, and how
-    /// many suspects are watched.
-    pub fn parked(&self, parked: usize, oldest: Option<Instant>, suspects: usize) {
-        self.metrics.parked_transactions.set(i64::try_from(parked).unwrap_or(i64::MAX));
-        let mut inner = self.lock();
-        inner.parked = parked;
-        inner.parked_since = oldest;
-        inner.suspects = suspects;
-    }
-
-    /// Notes how many transactions come while they are in progress, and how many keys they
-    /// hold.
-    pub fn in_progress(&self, (transactions, keys): (usize, usize)) {
-        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
-        self.metrics.streamed_transactions.set(gauge(transactions));
-        self.metrics.streamed_keys.set(gauge(keys));
-    }
-
-    /// A batch was taken up; its oldest transaction arrived at `since`.
-    pub fn taken_up(&self, since: Instant) {
-        self.lock().pending.push_back(since);
-    }
-
-    /// The batch that was taken up last turned out to have nothing to apply.
-    pub fn put_back(&self) {
-        self.lock().pending.pop_back();
-    }
-
-    /// Redis has acknowledged the batch that was taken up first, and the watermark.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a gauge is a float; 2^53 bytes are 8 PiB of WAL"
-    )]
-    pub fn applied(&self, watermark: Lsn) {
-        self.metrics.applied_lsn.set(watermark.0 as f64);
-        let mut inner = self.lock();
-        inner.pending.pop_front();
-        inner.watermark = watermark;
-        drop(inner);
-        self.watermarks.send_replace(watermark);
-    }
-
-    /// Whether the last certificate of this process still lives.
-    #[must_use]
-    pub fn is_certified(&self) -> bool {
-        self.lock().certified.is_some_and(|asked| asked.elapsed() < CERTIFICATE_LIFE)
-    }
-
-    /// The watermark, as it moves.
-    #[must_use]
-    pub fn watermarks(&self) -> watch::Receiver<Lsn> {
-        self.watermarks.subscribe()
-    }
-
-    /// The number of the present run, if its watermark says what is applied of all that was
-    /// committed below it: not while there are suspects (rule 8). They only ever become fewer
-    /// within a run, so who finds the same number before and after has nothing to fear of them.
-    #[must_use]
-    pub fn covers(&self) -> Option<u64> {
-        let inner = self.lock();
-        (inner.phase == Phase::Streaming && inner.suspects == 0).then_some(inner.runs)
-    }
-
     /// How often the stream was followed, this time included.
     #[must_use]
     pub fn runs(&self) -> u64 {
         self.lock().runs
-    }
-
-    /// The watermark that Redis has acknowledged.
-    #[must_use]
-    pub fn watermark(&self) -> Lsn {
-        self.lock().watermark
     }
 
     /// A gap was declared. Says whether it is news: one gap invalidates twice where the
@@ -477,20 +293,6 @@ impl Status {
         self.lock().stale_at
     }
 
-    /// For how long a transaction has waited that is not visible yet; zero: there is none.
-    #[must_use]
-    pub fn parked_for(&self) -> Duration {
-        self.lock().parked_since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
-    /// brought is not left lying. Parked transactions do not count: nobody can see them.
-    #[must_use]
-    pub fn may_certify(&self) -> bool {
-        let inner = self.lock();
-        inner.heard.is_some_and(|at| at.elapsed() < SILENCE) && !inner.is_late(self.max_lag)
-    }
-
     /// Sets the gauges that are computed when looked at.
     pub fn measure(&self) {
         let (lag, proven) = {
@@ -504,31 +306,6 @@ impl Status {
         self.metrics.ready.set(self.readiness().ready.into());
         self.metrics.replication_lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.metrics.replication_lag_seconds.set(seconds);
-    }
-}
-
-/// Past this the stream counts as silent. The server is asked for a sign of life every
-/// status interval.
-pub const SILENCE: Duration = Duration::from_secs(5);
-
-/// What `wal_status` of a slot may be.
-const WAL_STATUS: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
-
-impl Inner {
-    /// WAL that is written and not applied, and the age of the oldest change that waits.
-    fn lag(&self) -> (u64, f64) {
-        let seconds = self.oldest().map_or(0.0, |at| at.elapsed().as_secs_f64());
-        (self.server_end.bytes_since(self.watermark), seconds)
-    }
-
-    /// Since when the oldest transaction waits that was received, or the heartbeat that was not.
-    fn oldest(&self) -> Option<Instant> {
-        let beating = self.beating.filter(|beating| beating.committed).map(|beating| beating.since);
-        self.pending.front().copied().into_iter().chain(beating).min()
-    }
-
-    fn is_late(&self, max_lag: Duration) -> bool {
-        self.oldest().is_some_and(|at| at.elapsed() > max_lag)
     }
 }
 
@@ -559,44 +336,12 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_too_long_is_neither_ready_nor_certified() {
-        let status = status();
-        status.begin_run(Lsn(7), 0);
-        assert!(status.may_certify());
-        status.parked(3, Some(Instant::now()), 0);
-        assert!(status.may_certify(), "parked transactions are seen by nobody");
-        status.taken_up(Instant::now());
-        assert!(!status.may_certify());
-        assert!(status.readiness().problems.iter().any(|p| p.contains("pipeline.max_lag")));
-        status.applied(Lsn(8));
-        assert!(status.may_certify());
-    }
-
-    #[test]
     fn a_mapped_column_that_is_gone_is_told() {
         let status = status();
         status.table_problems(vec!["deals_deal lacks organization_id".to_owned()]);
         assert!(status.readiness().problems.iter().any(|p| p.contains("organization_id")));
         status.begin_run(Lsn(1), 0);
         assert!(!status.readiness().problems.iter().any(|p| p.contains("organization_id")));
-    }
-
-    #[test]
-    fn a_heartbeat_counts_as_lag_once_it_is_in_the_wal_and_until_it_is_applied() {
-        let status = status();
-        status.begin_run(Lsn(7), 0);
-        let beat = Beat::fresh();
-        status.heartbeat_begins(beat, Instant::now());
-        assert!(status.may_certify(), "nobody knows yet whether it will come");
-        status.heartbeat_committed(Beat::fresh());
-        assert!(status.may_certify(), "another's");
-        status.heartbeat_committed(beat);
-        assert!(!status.may_certify() && status.readiness().lag_seconds > 0.0);
-        status.came_through([None, Some(Beat::fresh())].into_iter());
-        assert!(!status.may_certify(), "what came was not it");
-        status.came_through([Some(beat)].into_iter());
-        assert!(status.may_certify() && status.readiness().heartbeat_seconds.is_some());
-        assert_eq!(status.readiness().lag_seconds, 0.0);
     }
 
     #[test]

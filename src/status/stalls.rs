@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Loop;
+use super::{Loop, Status};
 use crate::lsn::Lsn;
 
 /// The longest that a stream is waited for, however often it was in vain.
@@ -93,5 +93,21 @@ impl Stalls {
     #[must_use]
     pub fn patience(self, wait: Duration) -> Duration {
         wait.saturating_mul(1 << self.streak.min(16)).min(LONGEST.max(wait))
+    }
+}
+
+impl Status {
+    /// How often in a row a stream was given up.
+    #[must_use]
+    pub fn stalls(&self) -> Stalls {
+        self.lock().stalls
+    }
+
+    /// The stream was given up, after those that `before` counts.
+    pub fn stalled(&self, before: Stalls, position: Lsn, stall: Stall) {
+        self.metrics.stalls.with_label_values(&[stall.as_str()]).inc();
+        let mut inner = self.lock();
+        inner.stalls = before;
+        inner.stalls.another(position);
     }
 }

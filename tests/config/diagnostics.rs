@@ -4,7 +4,9 @@
 use unstale::config::problem::{ConfigPath, Problem};
 use unstale::config::{Diagnostics, Layers, Loaded, Style};
 
-const MINIMAL: &str = "[postgres]\nurl = \"postgres://u@h/d\"\n[redis]\nurl = \"redis://h\"\n";
+/// The least that a file must say.
+pub(crate) const MINIMAL: &str =
+    "[postgres]\nurl = \"postgres://u@h/d\"\n[redis]\nurl = \"redis://h\"\n";
 
 fn load(text: &str) -> Result<Loaded, Diagnostics> {
     Layers::text("unstale.toml", text).load()

@@ -11,6 +11,7 @@ mod composed;
 mod diagnostics;
 mod layers;
 mod mapping;
+mod nesting;
 mod never_panics;
 mod queries;
 mod schema;

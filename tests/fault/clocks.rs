@@ -3,21 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::support::clock::Clock;
+use crate::support::items::{SCHEMA, touching};
 use crate::support::{Daemon, World, until};
 use redis::AsyncCommands;
 use unstale::loader::day::{BEGAN, ENDS};
 use unstale::sandbox::{Postgres, Redis};
 
-const SCHEMA: &str = "
-    create table item (id int primary key, name text not null);
-    alter table item replica identity full;
-    insert into item select i, 'x' from generate_series(1, 3) i;
-    create publication unstale for table item;";
-
 /// `today` is of the day, since its query asks for the time zone.
 const RULES: &str = r#"
-    [redis]
-    key_prefix = "prs_cache:1:"
     [caches.item]
     key = "item:{id}"
     query = "select jsonb_build_object('name', name) from item where id = $id::int"
@@ -34,17 +27,14 @@ const RULES: &str = r#"
 "#;
 
 async fn world(postgres: Postgres) -> World {
-    postgres.execute(SCHEMA).await.unwrap();
-    let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-    world.configure(RULES);
+    let mut world = World::of(postgres, Redis::start().await.unwrap(), SCHEMA, RULES).await;
     world.set("warm.enabled=true");
     world.set(r#"schedule=[{ task = "warm", every = "1s" }]"#);
     world
 }
 
 async fn touch(world: &World, id: u32) {
-    let sql = format!("update item set name = name || '.' where id = {id}");
-    world.postgres.execute(&sql).await.unwrap();
+    world.postgres.execute(&touching(id)).await.unwrap();
 }
 
 /// All changes are applied, and everybody may know.

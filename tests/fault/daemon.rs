@@ -168,6 +168,11 @@ async fn sighup_takes_a_new_mapping_or_says_why_not() {
     world.configure("[caches");
     daemon.signal("HUP");
     daemon.until_problem("SIGHUP").await;
+    // Nor does it end by what no worker's stack has room for.
+    let names = format!("{{{} = ", ["a"; 79].join("."));
+    world.configure(&format!("a = {}1{}", names.repeat(78), "}".repeat(78)));
+    daemon.signal("HUP");
+    daemon.until_log("levels deep").await;
     world.rename(1).await;
     world.settle().await;
     assert_eq!(world.keys().await, ["v1:user_perms:1:1".to_owned()].into());

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::Command as Program;
 
+use crate::support::items::SCHEMA;
 use crate::support::reader::Reader;
 use crate::support::{Daemon, World, lacks, until};
 use redis::AsyncCommands;
@@ -13,15 +14,7 @@ use unstale::fill::filler::How;
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Proxy, Redis, Shutdown};
 
-const SCHEMA: &str = "
-    create table item (id int primary key, name text not null);
-    alter table item replica identity full;
-    insert into item select i, 'first' from generate_series(1, 5) i;
-    create publication unstale for table item;";
-
 const RULES: &str = r#"
-    [redis]
-    key_prefix = "prs_cache:1:"
     [caches.item]
     key = "item:{id}"
     query = "select jsonb_build_object('name', name) from item where id = $id::int"
@@ -33,9 +26,7 @@ const RULES: &str = r#"
 
 /// A world whose daemons reach Postgres by an address that may lead to another server.
 async fn world(postgres: Postgres) -> (World, Proxy) {
-    postgres.execute(SCHEMA).await.unwrap();
-    let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-    world.configure(RULES);
+    let mut world = World::of(postgres, Redis::start().await.unwrap(), SCHEMA, RULES).await;
     let proxy = world.postgres_proxy().await;
     (world, proxy)
 }

@@ -3,26 +3,11 @@
 
 use std::net::SocketAddr;
 
+use crate::support::items::{RULES, SCHEMA};
 use crate::support::{Daemon, World, free_port, lacks, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use unstale::sandbox::{Postgres, Redis};
-
-const SCHEMA: &str = "
-    create table item (id int primary key, name text not null);
-    alter table item replica identity full;
-    insert into item values (1, 'first');
-    create publication unstale for table item;";
-
-const RULES: &str = r#"
-    [redis]
-    key_prefix = "prs_cache:1:"
-    [caches.item]
-    key = "item:{id}"
-    [[tables]]
-    name = "item"
-    invalidates = [{ cache = "item", id = "id" }]
-"#;
 
 /// A balancer that knows nothing of logical replication: it leads by what a connection asks for.
 async fn balancer(ordinary: SocketAddr, replication: SocketAddr) -> u16 {
@@ -48,11 +33,9 @@ async fn balancer(ordinary: SocketAddr, replication: SocketAddr) -> u16 {
     port
 }
 
-async fn world(postgres: Postgres) -> World {
-    postgres.execute(SCHEMA).await.unwrap();
-    let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-    world.configure(RULES);
-    world
+async fn world() -> World {
+    let (postgres, redis) = (Postgres::start().await.unwrap(), Redis::start().await.unwrap());
+    World::of(postgres, redis, SCHEMA, RULES).await
 }
 
 /// A daemon by way of the balancer.
@@ -71,7 +54,7 @@ async fn follows_nothing(world: &World, daemon: &Daemon) {
 
 #[tokio::test]
 async fn two_servers_behind_one_address_are_told_apart() {
-    let mut world = world(Postgres::start().await.unwrap()).await;
+    let mut world = world().await;
     let other = Postgres::start().await.unwrap();
     other.execute(SCHEMA).await.unwrap();
     let daemon = balanced(&mut world, &other).await;
@@ -97,7 +80,7 @@ async fn two_servers_behind_one_address_are_told_apart() {
 
 #[tokio::test]
 async fn a_standby_is_not_followed_until_it_is_a_primary() {
-    let mut world = world(Postgres::start().await.unwrap()).await;
+    let mut world = world().await;
     if lacks(&world.postgres, "pg_basebackup") {
         return;
     }

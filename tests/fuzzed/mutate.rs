@@ -7,7 +7,7 @@ const TELLING: &[u8] = b"\x00\x01\x7f\x80\xff\n\"\\'{}[]%:.=&?/-#09aA";
 
 /// An endless row of inputs, the same each time.
 pub(crate) struct Mutations<'a> {
-    inputs: &'a [Vec<u8>],
+    inputs: [&'a [Vec<u8>]; 2],
     words: Vec<Vec<u8>>,
     longest: usize,
     random: Rng,
@@ -15,14 +15,15 @@ pub(crate) struct Mutations<'a> {
 }
 
 impl<'a> Mutations<'a> {
-    /// Of these inputs and words.
-    pub(crate) fn new(inputs: &'a [Vec<u8>], words: Vec<Vec<u8>>, longest: usize) -> Self {
+    /// Of these inputs and words; half of them of either, however many each has: what reaches much
+    /// code is mostly refused.
+    pub(crate) fn new(inputs: [&'a [Vec<u8>]; 2], words: Vec<Vec<u8>>, longest: usize) -> Self {
         Mutations { inputs, words, longest, random: Rng::with_seed(0x0715_7a1e), input: Vec::new() }
     }
 
     /// The next one.
     pub(crate) fn next(&mut self) -> &[u8] {
-        self.input.clone_from(&self.inputs[self.random.usize(..self.inputs.len())]);
+        self.input.clone_from(pick(&self.inputs, &mut self.random));
         for _ in 0..self.random.u8(1..4) {
             self.mutate();
         }
@@ -50,7 +51,7 @@ impl<'a> Mutations<'a> {
                 drop(input.splice(at..end, word));
             }
             6 => {
-                let other = &self.inputs[random.usize(..self.inputs.len())];
+                let other = pick(&self.inputs, random);
                 let from = random.usize(..=other.len());
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
@@ -58,6 +59,11 @@ impl<'a> Mutations<'a> {
             _ => input.insert(at, random.u8(..)),
         }
     }
+}
+
+fn pick<'a>(inputs: &[&'a [Vec<u8>]; 2], random: &mut Rng) -> &'a Vec<u8> {
+    let from = inputs[random.usize(..2)];
+    &from[random.usize(..from.len())]
 }
 
 /// The words of a dictionary as libFuzzer reads it: `name="text"`, with `\\`, `\"` and `\xAB`.

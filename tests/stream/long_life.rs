@@ -6,38 +6,18 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::items::{RULES, SCHEMA, touching};
 use crate::support::{PATIENCE, World, lacks, until};
 use unstale::lsn::Lsn;
 use unstale::sandbox::{Postgres, Redis, Shutdown};
 
-const SCHEMA: &str = "
-    create table item (id int primary key, name text);
-    alter table item replica identity full;
-    insert into item select i, 'x' from generate_series(1, 5) i;
-    create publication unstale for table item;";
-
-const RULES: &str = r#"
-    [redis]
-    key_prefix = "prs_cache:1:"
-    [caches.item]
-    key = "item:{id}"
-    [[tables]]
-    name = "item"
-    invalidates = [{ cache = "item", id = "id" }]
-"#;
-
-fn world(postgres: Postgres, redis: Redis, rules: &str) -> World {
-    let mut world = World::bare(postgres, redis, "none".as_ref());
-    world.configure(rules);
-    world
+/// A world of the five items.
+async fn of_items(postgres: Postgres) -> World {
+    World::of(postgres, Redis::start().await.unwrap(), SCHEMA, RULES).await
 }
 
 async fn touch(world: &World, id: u32) {
-    world
-        .postgres
-        .execute(&format!("update item set name = name || '.' where id = {id}"))
-        .await
-        .unwrap();
+    world.postgres.execute(&touching(id)).await.unwrap();
 }
 
 /// A server that is about to have spent all of its transaction ids, and 4 GiB of WAL. `None`:
@@ -74,8 +54,7 @@ async fn aged() -> Option<Postgres> {
 #[tokio::test]
 async fn past_the_last_transaction_id_and_4_gib_of_wal_nothing_is_missed() {
     let Some(postgres) = aged().await else { return };
-    postgres.execute(SCHEMA).await.unwrap();
-    let world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let world = of_items(postgres).await;
     let daemon = world.daemon().await;
     let id = "select pg_current_xact_id()::text";
     assert!(world.query_one(id).await.parse::<u64>().unwrap() < 1 << 32);
@@ -176,7 +155,6 @@ async fn two_thousand_published_tables_and_five_hundred_rules_are_followed() {
                     execute format('create table t_%s (id int, n int); alter table t_%s replica identity full', i, i);
                 end loop; end $$;
                 create publication unstale for all tables";
-    postgres.execute(make).await.unwrap();
     let rules: String = (1..=500)
         .map(|i| {
             format!(
@@ -184,8 +162,7 @@ async fn two_thousand_published_tables_and_five_hundred_rules_are_followed() {
             )
         })
         .collect();
-    let rules = format!("[redis]\nkey_prefix = \"prs_cache:1:\"\n{rules}");
-    let world = world(postgres, Redis::start().await.unwrap(), &rules);
+    let world = World::of(postgres, Redis::start().await.unwrap(), make, &rules).await;
     let daemon = world.daemon().await;
     let keys: Vec<String> = (1..=500).map(|i| format!("c{i}:1")).collect();
     world.put(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -216,8 +193,7 @@ async fn a_slot_that_is_4_gib_behind_is_told_of_and_catches_up_or_is_given_up() 
     let postgres =
         Postgres::builder().setting("wal_init_zero", "off").setting("wal_recycle", "off");
     let postgres = postgres.setting("max_wal_size", "64MB").start().await.unwrap();
-    postgres.execute(SCHEMA).await.unwrap();
-    let world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let world = of_items(postgres).await;
     let daemon = world.daemon().await;
     world.put(&["item:1", "item:2"]).await;
     let open = world.postgres.client().await.unwrap();
@@ -281,13 +257,10 @@ fn held_by(pid: u32) -> [usize; 2] {
 async fn servers_that_restart_again_and_again_cost_no_change_and_leave_nothing_behind() {
     const ROUNDS: u32 = 20;
     let postgres = Postgres::start().await.unwrap();
-    postgres.execute(SCHEMA).await.unwrap();
-    postgres
-        .execute("insert into item select i, 'x' from generate_series(6, 1000) i")
-        .await
-        .unwrap();
     let redis = Redis::builder().setting("appendonly", "yes").setting("appendfsync", "always");
-    let world = world(postgres, redis.start().await.unwrap(), RULES);
+    let world = World::of(postgres, redis.start().await.unwrap(), SCHEMA, RULES).await;
+    let more = "insert into item select i, 'x' from generate_series(6, 1000) i";
+    world.postgres.execute(more).await.unwrap();
     let daemon = world.daemon().await;
     let keys: Vec<String> = (1..=1001).map(|id| format!("item:{id}")).collect();
     world.put(&keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -344,8 +317,7 @@ async fn servers_that_restart_again_and_again_cost_no_change_and_leave_nothing_b
 #[tokio::test]
 async fn a_server_that_stays_away_is_told_of_once() {
     let postgres = Postgres::start().await.unwrap();
-    postgres.execute(SCHEMA).await.unwrap();
-    let world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let world = of_items(postgres).await;
     let daemon = world.daemon().await;
     world.postgres.stop(Shutdown::Fast).await.unwrap();
     daemon.until_not_ready().await;
@@ -361,12 +333,9 @@ async fn a_server_that_stays_away_is_told_of_once() {
 #[tokio::test]
 async fn a_storm_of_lost_connections_loses_no_change() {
     let postgres = Postgres::start().await.unwrap();
-    postgres.execute(SCHEMA).await.unwrap();
-    postgres
-        .execute("insert into item select i, 'x' from generate_series(6, 200) i")
-        .await
-        .unwrap();
-    let mut world = world(postgres, Redis::start().await.unwrap(), RULES);
+    let mut world = of_items(postgres).await;
+    let more = "insert into item select i, 'x' from generate_series(6, 200) i";
+    world.postgres.execute(more).await.unwrap();
     let (to_postgres, to_redis) = (world.postgres_proxy().await, world.redis_proxy().await);
     let daemon = world.daemon().await;
     let keys: Vec<String> = (1..=201).map(|id| format!("item:{id}")).collect();

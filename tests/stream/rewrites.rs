@@ -17,8 +17,6 @@ const SCHEMA: &str = "
     create publication unstale for table item, part with (publish_via_partition_root = true);";
 
 const RULES: &str = r#"
-    [redis]
-    key_prefix = "prs_cache:1:"
     [caches.item]
     key = "item:{org}"
     [caches.part]
@@ -32,11 +30,8 @@ const RULES: &str = r#"
 "#;
 
 async fn world() -> World {
-    let postgres = Postgres::start().await.unwrap();
-    postgres.execute(SCHEMA).await.unwrap();
-    let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-    world.configure(RULES);
-    world
+    let (postgres, redis) = (Postgres::start().await.unwrap(), Redis::start().await.unwrap());
+    World::of(postgres, redis, SCHEMA, RULES).await
 }
 
 async fn until_keys(world: &World, left: &[&str]) {

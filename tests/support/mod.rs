@@ -35,6 +35,7 @@ pub mod browser;
 pub mod clock;
 mod daemon;
 pub mod environment;
+pub mod items;
 mod organizations;
 mod servers;
 pub mod standby;
@@ -153,6 +154,15 @@ impl World {
         );
         postgres.execute(&publish).await.expect("publication");
         World::bare(postgres, redis, &root().join("config/unstale.toml"))
+    }
+
+    /// A world of its own: `schema` makes the tables and the publication, `rules` are the caches and
+    /// what reaches them.
+    pub async fn of(postgres: Postgres, redis: Redis, schema: &str, rules: &str) -> World {
+        postgres.execute(schema).await.unwrap_or_else(|error| panic!("{schema}: {error:?}"));
+        let mut world = World::bare(postgres, redis, "none".as_ref());
+        world.configure(&format!("[redis]\nkey_prefix = \"prs_cache:1:\"\n{rules}"));
+        world
     }
 
     /// Nothing is loaded; the configuration is `config`.

@@ -58,9 +58,7 @@ impl Ground {
     }
 
     async fn on(postgres: Postgres, schema: &str, rules: &str, entries: &[&str]) -> Ground {
-        postgres.execute(schema).await.unwrap_or_else(|error| panic!("{schema}: {error}"));
-        let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-        world.configure(&format!("[redis]\nkey_prefix = \"prs_cache:1:\"\n{rules}"));
+        let world = World::of(postgres, Redis::start().await.unwrap(), schema, rules).await;
         world.postgres.execute("create table heartbeat (n int)").await.unwrap();
         if !schema.contains("for all tables") && !schema.contains("for tables in schema public") {
             world.postgres.execute("alter publication unstale add table heartbeat").await.unwrap();

@@ -32,10 +32,8 @@ impl Live {
     /// The same with a database user and settings of its own.
     async fn with(schema: &str, rules: &str, user: &str, settings: &[&str]) -> Live {
         let postgres = Postgres::start().await.unwrap();
-        postgres.execute(schema).await.unwrap_or_else(|error| panic!("{schema}: {error:?}"));
-        let url = postgres.url_for(user, "postgres");
-        let mut world = World::bare(postgres, Redis::start().await.unwrap(), "none".as_ref());
-        world.configure(&format!("[redis]\nkey_prefix = \"prs_cache:1:\"\n{rules}"));
+        let mut world = World::of(postgres, Redis::start().await.unwrap(), schema, rules).await;
+        let url = world.postgres.url_for(user, "postgres");
         world.set(&format!("postgres.url={url}"));
         for setting in settings {
             world.set(setting);
