@@ -222,15 +222,14 @@ impl Status {
 
     /// A new run begins: what the old one held is void.
     pub fn begin_run(&self, watermark: Lsn, suspects: usize) {
+        self.parked(0, None, suspects);
+        self.in_progress((0, 0));
         let mut inner = self.lock();
         inner.table_problems.clear();
         inner.lookup_problems.clear();
         inner.received = watermark;
         inner.watermark = watermark;
         inner.pending.clear();
-        inner.parked = 0;
-        inner.parked_since = None;
-        inner.suspects = suspects;
         inner.open_gap = None;
         inner.heard = Some(Moment::now());
         inner.position = Lsn::ZERO;

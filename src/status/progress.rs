@@ -132,3 +132,23 @@ impl Inner {
         self.oldest().is_some_and(|at| at.elapsed() > max_lag)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn what_waited_in_a_run_waits_no_more_in_the_next() {
+        let status = Status::new(Metrics::new().unwrap(), Duration::ZERO, 10);
+        status.begin_run(Lsn(7), 0);
+        status.parked(3, Some(Instant::now()), 1);
+        status.in_progress((2, 9));
+        status.begin_run(Lsn(8), 4);
+        let metrics = &status.metrics;
+        assert_eq!(metrics.parked_transactions.get(), 0);
+        assert_eq!((metrics.streamed_transactions.get(), metrics.streamed_keys.get()), (0, 0));
+        assert_eq!(status.parked_for(), Duration::ZERO);
+        assert_eq!(status.readiness().suspects, 4);
+    }
+}
