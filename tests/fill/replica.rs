@@ -497,8 +497,24 @@ async fn after_a_promotion_only_a_standby_of_the_new_timeline_is_read() {
     let old = reader.needed();
     let new = Needed { timeline: 2, ..old };
 
-    // Another standby is promoted, and the cache is filled from it. The replica still follows the
-    // old primary, and is past any position of the new one.
+    // Another standby is promoted, and the cache is filled from it. The replica still has the old
+    // primary's timeline, and is past any position of the new one; but it has no more of the old
+    // one than the new one has, or it could never go over.
+    let client = standby.client().await.unwrap();
+    standby.set("primary_conninfo", "").await.unwrap();
+    until("the replica to be cut off", async || {
+        let sql = "select count(*) from pg_stat_wal_receiver";
+        (client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+    let row = client.query_one("select pg_last_wal_receive_lsn()::text", &[]).await.unwrap();
+    let reached = format!("select pg_last_wal_replay_lsn() >= '{}'", row.get::<_, String>(0));
+    let others = other.client().await.unwrap();
+    until("the other standby to be as far", async || {
+        others.query_one(&reached, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+    world.postgres.execute("update item set note = 'on the old timeline'").await.unwrap();
     other.promote().await.unwrap();
     assert!(!reader.load("item", Some(new)).await);
     assert_eq!(reader.count("mismatch"), 1);
@@ -506,7 +522,6 @@ async fn after_a_promotion_only_a_standby_of_the_new_timeline_is_read() {
     // It goes over. What its control file says is still the old timeline.
     let at = format!("host={} port={} user=postgres", other.host(), other.port());
     standby.set("primary_conninfo", &at).await.unwrap();
-    let client = standby.client().await.unwrap();
     until("the standby of the new primary to be read", async || {
         other.execute("select pg_switch_wal(), txid_current()").await.unwrap();
         reader.load("item", Some(new)).await.then_some(())

@@ -89,7 +89,8 @@ async fn transaction(client: &Client, session: u32, rng: &mut fastrand::Rng) {
             // file's writer is not who came through.
             55 if savepoints.is_empty() => run("truncate emptied".to_owned()).await,
             56..58 => run("insert into emptied values (1)".to_owned()).await,
-            58 => run("alter table emptied add column if not exists more int".to_owned()).await,
+            // Of a table that nobody truncates: with a TRUNCATE it would look like a rewrite, too.
+            58 => run("alter table rare add column if not exists more int".to_owned()).await,
             // Rows each in a subtransaction, some of which fail.
             59..63 => run(format!(
                 "do $$ declare r int; begin
@@ -194,8 +195,8 @@ async fn in_progress_or_after_the_commit_the_same_goes() {
     world.set("postgres.slot=reference");
     world.set("postgres.streaming=off");
     world.set(&format!("redis.url={}", world.redis.url_db(2)));
-    let reference = world.spawn_another();
-    reference.until_ready().await;
+    let reference_daemon = world.spawn_another();
+    reference_daemon.until_ready().await;
     let mut values = [world.values().await, world.redis.connection_db(2).await.unwrap()];
     let all = every_key();
     let mut dropped = 0;
@@ -228,14 +229,16 @@ async fn in_progress_or_after_the_commit_the_same_goes() {
         let more: Vec<_> = reference.difference(&ours).collect();
         assert!(
             less.is_empty() && more.is_empty(),
-            "SEED={seed} round {round}: left {less:?}, and needlessly gone {more:?}\n{}",
-            streaming.log()
+            "SEED={seed} round {round}: left {less:?}, and needlessly gone {more:?}\n{}\n\
+             the reference:\n{}",
+            streaming.log(),
+            reference_daemon.log()
         );
     }
     println!("{dropped} keys dropped in {ROUNDS} rounds");
     assert!(dropped > 1000, "the test tests nothing");
     until("the same counts", async || {
-        (changes(&streaming).await == changes(&reference).await).then_some(())
+        (changes(&streaming).await == changes(&reference_daemon).await).then_some(())
     })
     .await;
     let streamed = "select stream_txns::text from pg_stat_replication_slots where slot_name = ";
