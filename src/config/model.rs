@@ -133,7 +133,8 @@ pub struct Postgres {
     pub stream_timeout: Span,
     /// How often a sign of life is written to the WAL (`pg_logical_emit_message`) while no
     /// transaction comes: it measures how late a change would be. `0s`: never, and then logical
-    /// messages of others do not come through the stream either.
+    /// messages of others do not come through the stream either, unless there are event triggers
+    /// (`unstale setup --event-trigger`).
     #[serde(default = "ten_seconds")]
     pub heartbeat: Span,
     /// How long a lookup or a look at the catalog may run.

@@ -26,7 +26,7 @@ use super::rewrites::{self, Decided, Rewrites};
 use super::stream::check_standbys;
 use super::suspects::Suspects;
 use super::transaction::Transaction;
-use super::untold::{self, Answers, Subjects};
+use super::untold::{self, Answers, Streamed, Subjects};
 use super::waiting::{Arrival, Waiting};
 use super::without::Without;
 use crate::config::model::Operation;
@@ -88,11 +88,8 @@ pub struct Gate {
     pub tables: BTreeMap<u32, TableId>,
     /// Which of them are rewritten.
     pub rewrites: Rewrites,
-    /// The publication of these tables as it was at the start.
-    pub publication: String,
-    /// The partitioned tables as they were at the start, by OID, and whether a partition
-    /// has another replica identity.
-    pub partitioned: Vec<(u32, bool)>,
+    /// What is streamed of them, as it was at the start.
+    pub streamed: Streamed,
     /// `application_name`
     pub application: String,
     /// Where the server's WAL ended when it was last asked.
@@ -271,7 +268,7 @@ impl Gate {
         }
         self.in_vain = 0;
         if admitted.transactions.iter().any(|transaction| transaction.alters_publication) {
-            self.ask_publication().await?;
+            self.ask_streamed().await?;
         }
         debug!(transactions = admitted.transactions.len(), parked = self.waiting.len(), "admitted");
         self.points.reach(Point::Admitted).await;
@@ -284,21 +281,27 @@ impl Gate {
         Ok(Some(batch))
     }
 
-    /// A transaction has become visible that altered a publication. What is not streamed for it
+    /// A transaction has become visible that may have altered what is streamed. What is not for it
     /// committed further on, so it must be compared before the watermark may pass that
     /// ([`announce`](crate::postgres::announce)). The catalog that is read here shows it.
-    async fn ask_publication(&self) -> Result<(), End> {
-        let asking = self.subjects.publication(self.snapshots.client());
+    async fn ask_streamed(&self) -> Result<(), End> {
+        let asking = self.subjects.streamed(self.snapshots.client());
         let found = self.status.attending(Loop::Gate, asking).await?;
-        self.compare_publication(found.as_deref())
+        self.compare_streamed(&found)
     }
 
-    fn compare_publication(&self, found: Option<&str>) -> Result<(), End> {
-        if found == Some(&*self.publication) {
-            return Ok(());
+    fn compare_streamed(&self, found: &Streamed) -> Result<(), End> {
+        if found.publication != self.streamed.publication {
+            warn!(publication = self.subjects.publication, "the publication has changed");
+            return Err(End::Gap(GapReason::PublicationChanged));
         }
-        warn!(publication = self.subjects.publication, "the publication has changed");
-        Err(End::Gap(GapReason::PublicationChanged))
+        if found.partitioned != self.streamed.partitioned {
+            warn!(
+                "a partition's replica identity has changed, or a partition came with another one than its root's"
+            );
+            return Err(End::Gap(GapReason::IdentityChanged));
+        }
+        Ok(())
     }
 
     /// Puts the transactions into the batch: their own keys as they are, their lookups
@@ -360,13 +363,7 @@ impl Gate {
     /// What follows from the answers.
     async fn conclude(&mut self, answers: Answers) -> Result<Option<Batch>, End> {
         check_standbys(&answers.standbys, &self.application)?;
-        self.compare_publication(answers.publication.as_deref())?;
-        if answers.partitioned != self.partitioned {
-            warn!(
-                "a partition's replica identity has changed, or a partition came with another one than its root's"
-            );
-            return Err(End::Gap(GapReason::IdentityChanged));
-        }
+        self.compare_streamed(&answers.streamed)?;
         if let Some(snapshot) = &answers.snapshot {
             self.suspects.note_ended(snapshot, answers.inserted);
             self.judge_suspects().await?;
@@ -427,6 +424,7 @@ impl Gate {
     fn note_parked(&self) {
         let oldest = self.waiting.oldest_from(0);
         self.status.parked(self.waiting.len(), oldest, self.suspects.len());
+        self.status.unsure_of_publication(self.waiting.hides_an_alteration());
     }
 
     fn note_slot(&mut self, slot: SlotState, end: Lsn) {

@@ -34,7 +34,7 @@ use super::rewrites::Rewrites;
 use super::settle::{Footing, settle};
 use super::stream::{Stream, stream};
 use super::suspects::Suspects;
-use super::untold::Subjects;
+use super::untold::{Streamed, Subjects};
 use super::waiting::Waiting;
 use super::watchdog::watch_loops;
 use crate::lsn::Lsn;
@@ -159,7 +159,6 @@ async fn follow(
             mapping: Arc::clone(&context.rules.mapping),
             suspects,
             suspects_changed: false,
-            publication: stream.found.identity.publication.clone(),
             server_end: stream.found.wal_insert,
             rewrites: Rewrites::new(stream.files),
             tables: stream.tables,
@@ -169,7 +168,10 @@ async fn follow(
                 relations: stream.relations,
                 roots: stream.partitioned.iter().map(|(root, _)| *root).collect(),
             }),
-            partitioned: stream.partitioned,
+            streamed: Streamed {
+                publication: Some(stream.found.identity.publication.clone()),
+                partitioned: stream.partitioned,
+            },
             application: context.connect.application_name().to_owned(),
             max_parked_keys: config.max_keys_ahead,
             in_vain: 0,

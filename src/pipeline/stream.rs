@@ -94,19 +94,8 @@ pub(super) async fn stream(
     context.status.postgres(Health::Up);
     let mut gap = forced;
 
-    let published = published(context, &client).await?;
-    let (publication, tables) = match published {
-        Ok(published) => published,
-        Err(unfit) => {
-            // What is not published is not invalidated: nothing may stay cached.
-            if before.as_ref().is_some_and(|state| state.valid) {
-                hand.broken(context, before.as_ref(), GapReason::PublicationChanged).await?;
-            }
-            return Err(End::Blocked(unfit));
-        }
-    };
+    fit(context, &client, hand, before.as_ref()).await?;
 
-    let relations: Vec<u32> = tables.keys().copied().collect();
     let config = &context.config.postgres;
     let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
     // Older servers have no such slots; `check` says so.
@@ -186,6 +175,10 @@ pub(super) async fn stream(
             )));
         }
     };
+    // Read again: the slot's creation may have waited for who altered the publication, and begins past
+    // him. What alters it from here on is further on in the stream.
+    let (publication, tables) = fit(context, &client, hand, before.as_ref()).await?;
+    let relations: Vec<u32> = tables.keys().copied().collect();
     let identity = Identity {
         system_id: system.system_id,
         timeline: system.timeline,
@@ -277,7 +270,26 @@ pub(super) fn check_standbys(names: &str, application_name: &str) -> Result<(), 
     Ok(())
 }
 
-/// The publication and the OIDs of the mapped tables in it, or what is wrong with it.
+/// The publication and the OIDs of the mapped tables in it. Where that is not what it must be, nothing
+/// may stay cached: what is not published is not invalidated.
+async fn fit(
+    context: &Context,
+    client: &SqlClient,
+    hand: &mut Hand,
+    before: Option<&State>,
+) -> Result<(Publication, BTreeMap<u32, TableId>), End> {
+    match published(context, client).await? {
+        Ok(published) => Ok(published),
+        Err(unfit) => {
+            if before.is_some_and(|state| state.valid) {
+                hand.broken(context, before, GapReason::PublicationChanged).await?;
+            }
+            Err(End::Blocked(unfit))
+        }
+    }
+}
+
+/// The same, or what is wrong with it.
 async fn published(
     context: &Context,
     client: &SqlClient,

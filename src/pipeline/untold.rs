@@ -43,12 +43,26 @@ pub struct Subjects {
     pub roots: Vec<u32>,
 }
 
+/// What is streamed of the mapped tables, by the catalog.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Streamed {
+    /// The fingerprint of their publication; `None`: there is none.
+    pub publication: Option<String>,
+    /// Those that are partitioned, and whether a partition has another replica identity.
+    pub partitioned: Vec<(u32, bool)>,
+}
+
 impl Subjects {
-    /// The fingerprint of the mapped tables' publication; `None`: there is none.
-    pub async fn publication(&self, client: &SqlClient) -> Result<Option<String>, PgError> {
+    /// What is streamed now.
+    pub async fn streamed(&self, client: &SqlClient) -> Result<Streamed, PgError> {
         let found = client.answered(Publication::read(client, &self.publication)).await?;
         let is_mapped = |table: &PublishedTable| self.relations.contains(&table.oid);
-        Ok(found.map(|found| found.fingerprint_of(is_mapped).to_string()))
+        let publication = found.map(|found| found.fingerprint_of(is_mapped).to_string());
+        let partitioned = match self.roots.is_empty() {
+            true => Vec::new(),
+            false => client.answered(partitioned(client, &self.roots)).await?,
+        };
+        Ok(Streamed { publication, partitioned })
     }
 }
 
@@ -57,10 +71,8 @@ impl Subjects {
 pub struct Answers {
     /// `synchronous_standby_names`
     pub standbys: String,
-    /// The publication of the mapped tables; `None`: there is none.
-    pub publication: Option<String>,
-    /// The partitioned tables, and whether a partition has another replica identity.
-    pub partitioned: Vec<(u32, bool)>,
+    /// What is streamed.
+    pub streamed: Streamed,
     /// Who has ended, where suspects are waited for.
     pub snapshot: Option<Snapshot>,
     /// The slot, if it is there.
@@ -78,13 +90,9 @@ pub async fn ask(
     has_suspects: bool,
 ) -> Result<Answers, PgError> {
     let client = &*client;
-    let Subjects { slot, relations, roots, .. } = &*subjects;
+    let Subjects { slot, relations, .. } = &*subjects;
     let standbys = client.answered(synchronous_standby_names(client)).await?;
-    let publication = subjects.publication(client).await?;
-    let partitioned = match roots.is_empty() {
-        true => Vec::new(),
-        false => client.answered(partitioned(client, roots)).await?,
-    };
+    let streamed = subjects.streamed(client).await?;
     let snapshot = match has_suspects {
         true => Some(client.answered(current_snapshot(client)).await?),
         false => None,
@@ -93,8 +101,7 @@ pub async fn ask(
     let files = client.answered(files(client, relations)).await?;
     Ok(Answers {
         standbys,
-        publication,
-        partitioned,
+        streamed,
         snapshot,
         slot,
         files,

@@ -129,6 +129,13 @@ impl Waiting {
         self.parked.get(already).map(|(_, transaction)| transaction.received_at)
     }
 
+    /// Whether somebody waits who may have altered what is streamed: of what commits after him, part may
+    /// not come through, and the catalog does not show it yet.
+    #[must_use]
+    pub fn hides_an_alteration(&self) -> bool {
+        self.parked.iter().any(|(_, transaction)| transaction.alters_publication)
+    }
+
     /// What still waits was not visible: it gives back its share of the room for decoding
     /// ahead, or those behind it could not go ahead of it. To keep the memory bounded all
     /// the same, past `max` keys the largest transactions drop whole caches instead.

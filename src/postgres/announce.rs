@@ -8,18 +8,23 @@
 //! commit, and goes through the gate with it.
 //!
 //! - [`Announced::Rewritten`]: what depends on the tables goes like by any other change.
-//! - [`Announced::Publication`]: before the watermark passes that commit, the publication is compared
-//!   with the one that is streamed. Every change that is not streamed for it commits further on in the
-//!   WAL, so nothing counts as fresh that lacks one.
+//! - [`Announced::Publication`]: what is streamed may be something else, by an altered publication or by
+//!   an altered table (another's name, another schema, UNLOGGED). Before the watermark passes that
+//!   commit, the catalog is compared with what is streamed. Every change that is not streamed for it
+//!   commits further on in the WAL, so nothing counts as fresh that lacks one. While that commit is
+//!   written and nobody sees it yet (it waits for a synchronous standby), others may write what is not
+//!   streamed any more, and the catalog does not tell: so nothing is certified until it is visible.
 //!
 //! What an event trigger is not told of is left to the looks: TRUNCATE of a single partition, DROP
-//! TABLE of one (its parent is forgotten by then), NO INHERIT; a table that leaves a schema that is
-//! published as a whole. DETACH … CONCURRENTLY hides the rows by a first transaction, and is told of
-//! by its second.
+//! TABLE of one (its parent is forgotten by then), NO INHERIT. DETACH … CONCURRENTLY hides the rows by a
+//! first transaction, and is told of by its second. No event trigger fires where a superuser has set
+//! `event_triggers = off` (from Postgres 17 on) or in single-user mode.
 //!
-//! Only a superuser may make one, so it is optional, and it is looked all the same. Anybody who may
-//! write to the database may write such a message: he could as well change the rows. What it holds is
-//! taken for numbers of tables, and nothing else.
+//! Only a superuser may make one, so it is optional, and it is looked all the same. Its functions run
+//! with the rights of who made them: whoever may alter a table need not be allowed to write messages, and
+//! must not fail for it. Anybody who may write messages (PUBLIC, unless that was revoked) may write one of
+//! these: he drops what need not be dropped, or has the catalog read once more; nothing stale comes of
+//! it. What it holds is taken for numbers of tables, and nothing else.
 
 use super::client::SqlClient;
 use super::error::PgError;
@@ -34,12 +39,32 @@ const PUBLICATION: &str = "unstale.publication";
 /// The functions of the event triggers.
 pub const FUNCTIONS: [&str; 2] = ["unstale_table_rewrite()", "unstale_publication_change()"];
 
-/// The event triggers, by name and event.
-pub const TRIGGERS: [(&str, &str); 4] = [
-    ("unstale_table_rewrite", "table_rewrite"),
-    ("unstale_table_parts", "ddl_command_end"),
-    ("unstale_publication", "ddl_command_end"),
-    ("unstale_publication_part", "sql_drop"),
+/// An event trigger.
+#[derive(Debug)]
+pub struct Trigger {
+    /// Its name.
+    pub name: &'static str,
+    event: &'static str,
+    /// The commands that it is for; none: all.
+    tags: &'static [&'static str],
+}
+
+/// The event triggers.
+pub const TRIGGERS: [Trigger; 4] = [
+    Trigger { name: "unstale_table_rewrite", event: "table_rewrite", tags: &[] },
+    Trigger { name: "unstale_table_parts", event: "ddl_command_end", tags: &["ALTER TABLE"] },
+    Trigger {
+        name: "unstale_publication",
+        event: "ddl_command_end",
+        tags: &[
+            "ALTER PUBLICATION",
+            "ALTER SCHEMA",
+            "ALTER TABLE",
+            "CREATE PUBLICATION",
+            "CREATE TABLE",
+        ],
+    },
+    Trigger { name: "unstale_publication_part", event: "sql_drop", tags: &[] },
 ];
 
 /// Makes the functions, in a schema that the caller sets, and the triggers. May be run again. A
@@ -51,7 +76,7 @@ pub const CREATE: &str = include_str!("../../sql/event_triggers.sql");
 pub enum Announced<'a> {
     /// These tables hold other rows. See [`tables`].
     Rewritten(&'a [u8]),
-    /// A publication is another one, or gone.
+    /// What is published may be something else.
     Publication,
 }
 
@@ -74,19 +99,30 @@ pub fn tables(content: &[u8]) -> impl Iterator<Item = u32> {
     numbers.filter_map(|number| number.parse().ok())
 }
 
-/// How many of the [`TRIGGERS`] are there, and fire.
+/// The bodies of the [`FUNCTIONS`].
+fn bodies() -> impl Iterator<Item = &'static str> {
+    CREATE.split("$unstale$").skip(1).step_by(2)
+}
+
+/// How many of the [`TRIGGERS`] are there as [`CREATE`] makes them, and fire whatever is set.
 pub async fn triggers(client: &SqlClient) -> Result<usize, PgError> {
     const FIRING: &str = "\
-SELECT evtname::text, evtevent::text FROM pg_catalog.pg_event_trigger
- WHERE evtname = ANY ($1::text[]::name[]) AND evtenabled IN ('O', 'A')";
-    let names = TRIGGERS.map(|(name, _)| name);
+SELECT t.evtname::text, t.evtevent::text, coalesce(t.evttags, '{}')
+  FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
+ WHERE t.evtenabled = 'A' AND p.prosecdef AND p.prosrc = ANY ($1)";
+    let bodies: Vec<&str> = bodies().collect();
     let rows = client
-        .query(FIRING, &[&names.as_slice()])
+        .query(FIRING, &[&bodies])
         .await
         .map_err(|error| PgError::from(error).during("looking for the event triggers"))?;
     let mut firing = 0;
     for row in &rows {
-        firing += usize::from(TRIGGERS.contains(&(row.try_get(0)?, row.try_get(1)?)));
+        let (name, event): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let mut tags: Vec<String> = row.try_get(2)?;
+        tags.sort();
+        firing += usize::from(TRIGGERS.iter().any(|trigger| {
+            trigger.name == name && trigger.event == event && tags.iter().eq(trigger.tags)
+        }));
     }
     Ok(firing)
 }
@@ -107,11 +143,15 @@ mod tests {
     #[test]
     fn what_is_made_is_what_is_looked_for() {
         assert!([REWRITTEN, PUBLICATION].iter().all(|prefix| CREATE.contains(prefix)));
-        assert!(TRIGGERS.iter().all(|(name, event)| {
-            CREATE.contains(&format!("CREATE EVENT TRIGGER {name} ON {event}"))
-        }));
+        for Trigger { name, event, tags } in &TRIGGERS {
+            assert!(CREATE.contains(&format!("CREATE EVENT TRIGGER {name} ON {event}")));
+            assert!(CREATE.contains(&format!("ALTER EVENT TRIGGER {name} ENABLE ALWAYS")));
+            assert!(CREATE.contains(&tags.join("', '")), "{tags:?}");
+            assert!(tags.is_sorted());
+        }
         assert_eq!(CREATE.matches("CREATE EVENT TRIGGER").count(), TRIGGERS.len());
-        assert_eq!(CREATE.matches("CREATE OR REPLACE FUNCTION").count(), FUNCTIONS.len());
-        assert!(FUNCTIONS.iter().all(|name| CREATE.contains(&format!("FUNCTION {name}"))));
+        assert_eq!(CREATE.matches("CREATE FUNCTION").count(), FUNCTIONS.len());
+        assert_eq!(bodies().count(), FUNCTIONS.len());
+        assert!(FUNCTIONS.iter().all(|name| CREATE.contains(&format!("CREATE FUNCTION {name}"))));
     }
 }

@@ -23,11 +23,15 @@ impl Status {
     }
 
     /// Whether the certificate may be renewed (rule 11): the stream is alive, and what it
-    /// brought is not left lying. Parked transactions do not count: nobody can see them.
+    /// brought is not left lying. Parked transactions do not count, for nobody can see them; but for one
+    /// that may have altered what is streamed: what others commit after it can be seen, and may not
+    /// come.
     #[must_use]
     pub fn may_certify(&self) -> bool {
         let inner = self.lock();
-        inner.heard.is_some_and(|at| at.elapsed() < SILENCE) && !inner.is_late(self.max_lag)
+        inner.heard.is_some_and(|at| at.elapsed() < SILENCE)
+            && !inner.is_late(self.max_lag)
+            && !inner.unsure_of_publication
     }
 }
 
@@ -45,6 +49,10 @@ mod tests {
         assert!(status.may_certify());
         status.parked(3, Some(Instant::now()), 0);
         assert!(status.may_certify(), "parked transactions are seen by nobody");
+        status.unsure_of_publication(true);
+        assert!(!status.may_certify(), "what is committed after one of them may be seen");
+        assert!(status.readiness().problems.iter().any(|p| p.contains("publication")));
+        status.unsure_of_publication(false);
         status.taken_up(Instant::now());
         assert!(!status.may_certify());
         assert!(status.readiness().problems.iter().any(|p| p.contains("pipeline.max_lag")));

@@ -66,6 +66,8 @@ struct Inner {
     slot: Option<SlotSeen>,
     parked: usize,
     parked_since: Option<Instant>,
+    /// Who may have altered what is streamed is parked.
+    unsure_of_publication: bool,
     suspects: usize,
     last_gap: Option<(SystemTime, GapReason)>,
     /// The gap that has not come to its end yet.
@@ -131,6 +133,7 @@ impl Status {
                 slot: None,
                 parked: 0,
                 parked_since: None,
+                unsure_of_publication: false,
                 suspects: 0,
                 last_gap: None,
                 open_gap: None,
@@ -162,7 +165,7 @@ impl Status {
     /// Notes what the pipeline does now.
     pub fn enter(&self, phase: Phase) {
         if phase == Phase::Connecting {
-            self.in_progress((0, 0));
+            self.nothing_waits();
         }
         let mut inner = self.lock();
         if phase == Phase::Streaming {
@@ -222,9 +225,9 @@ impl Status {
 
     /// A new run begins: what the old one held is void.
     pub fn begin_run(&self, watermark: Lsn, suspects: usize) {
-        self.parked(0, None, suspects);
-        self.in_progress((0, 0));
+        self.nothing_waits();
         let mut inner = self.lock();
+        inner.suspects = suspects;
         inner.table_problems.clear();
         inner.lookup_problems.clear();
         inner.received = watermark;

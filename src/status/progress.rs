@@ -55,6 +55,21 @@ impl Status {
         inner.suspects = suspects;
     }
 
+    /// A run has ended, or begins: what the last one held comes again. Who is suspect stays so until
+    /// the next one has found out.
+    pub(super) fn nothing_waits(&self) {
+        let suspects = self.lock().suspects;
+        self.parked(0, None, suspects);
+        self.unsure_of_publication(false);
+        self.in_progress((0, 0));
+    }
+
+    /// Notes whether what is streamed may be something else, and nobody can tell yet: who may have altered
+    /// it is parked.
+    pub fn unsure_of_publication(&self, unsure: bool) {
+        self.lock().unsure_of_publication = unsure;
+    }
+
     /// For how long a transaction has waited that is not visible yet; zero: there is none.
     #[must_use]
     pub fn parked_for(&self) -> Duration {
@@ -144,11 +159,15 @@ mod tests {
         status.begin_run(Lsn(7), 0);
         status.parked(3, Some(Instant::now()), 1);
         status.in_progress((2, 9));
-        status.begin_run(Lsn(8), 4);
+        status.unsure_of_publication(true);
+        status.enter(Phase::Connecting);
         let metrics = &status.metrics;
         assert_eq!(metrics.parked_transactions.get(), 0);
         assert_eq!((metrics.streamed_transactions.get(), metrics.streamed_keys.get()), (0, 0));
         assert_eq!(status.parked_for(), Duration::ZERO);
+        assert!(status.may_certify());
+        assert_eq!(status.readiness().suspects, 1);
+        status.begin_run(Lsn(8), 4);
         assert_eq!(status.readiness().suspects, 4);
     }
 }

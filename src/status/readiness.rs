@@ -82,6 +82,13 @@ impl Status {
             problems
                 .push(format!("changes wait for more than {:?} (pipeline.max_lag)", self.max_lag));
         }
+        if inner.unsure_of_publication {
+            problems.push(
+                "what altered the publication or a table is not visible yet (does it wait for a synchronous standby?): \
+                 what is written meanwhile may not be streamed, so nothing counts as fresh"
+                    .to_owned(),
+            );
+        }
         problems.extend(
             inner
                 .table_problems

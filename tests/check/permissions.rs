@@ -1,5 +1,5 @@
 //! The grants that docs/PERMISSIONS.md prints are all that is needed: whoever runs them as
-//! they stand has nothing to hear from `check`.
+//! they stand has nothing to hear from `check`, but that a superuser could make event triggers.
 
 use crate::preflight::{ALL_DONE, Ground};
 

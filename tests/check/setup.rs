@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::preflight::{ALL_DONE, Ground, small};
+use unstale::postgres::announce::{TRIGGERS, Trigger};
 use unstale::sandbox::Postgres;
 
 #[tokio::test]
@@ -400,15 +401,47 @@ async fn the_event_trigger_is_made_when_asked_for_and_by_a_superuser_only() {
     checked.says("event triggers tell of rewritten tables");
     checked.says("All is well: no problems, no warnings.");
     with("postgres").await.expect(0).says("Nothing to do");
-    // It fires for whoever owns the table, and never stands in his way.
-    ground
-        .as_django("alter table deals_deal alter deal_name type varchar(999) using deal_name || ''")
-        .await;
-    ground.as_django("alter publication unstale set (publish_via_partition_root = true)").await;
-    for trigger in unstale::postgres::announce::TRIGGERS.map(|(name, _)| name) {
-        ground.as_superuser(&format!("alter event trigger {trigger} disable")).await;
+    // It fires for whoever owns the table, and never stands in his way: he need not be allowed to
+    // write messages, nor see the functions.
+    let revoke = "revoke execute on function pg_logical_emit_message(boolean, text, text) from public;
+        grant execute on function pg_logical_emit_message(boolean, text, text) to unstale;
+        revoke execute on function unstale_table_rewrite(), unstale_publication_change() from public";
+    ground.as_superuser(revoke).await;
+    let part = "create table part (id int primary key) partition by range (id);
+        create table part_1 partition of part for values from (0) to (10); drop table part";
+    for sql in [
+        "alter table deals_deal alter deal_name type varchar(999) using deal_name || ''",
+        "alter publication unstale set (publish_via_partition_root = true)",
+        part,
+        "create temporary table mine (n int); alter table mine add column m int; drop table mine",
+    ] {
+        ground.as_django(sql).await;
+    }
+    let spoil = |trigger: &Trigger| {
+        let name = trigger.name;
+        [
+            format!("alter event trigger {name} disable"),
+            // It would not fire where session_replication_role is replica.
+            format!("alter event trigger {name} enable"),
+            format!("drop event trigger {name}"),
+        ]
+    };
+    let others = "create or replace function unstale_publication_change() returns event_trigger
+        language plpgsql security definer as 'begin end'";
+    let invoker = "alter function unstale_table_rewrite() security invoker";
+    let tags = "drop event trigger unstale_publication; create event trigger unstale_publication
+        on ddl_command_end when tag in ('ALTER PUBLICATION') execute function unstale_publication_change()";
+    let spoiled = TRIGGERS.iter().flat_map(spoil);
+    for sql in spoiled.chain([others, invoker, tags].map(str::to_owned)) {
+        ground.as_superuser(&sql).await;
         ground.check().await.expect(0).says("no stream tells of a table that is rewritten");
         with("postgres").await.expect(0).says("done  BEGIN;");
         ground.check().await.expect(0).says("event triggers tell of rewritten tables");
     }
+    // Who had a function of that name before is not the owner of ours.
+    ground.as_superuser("alter function unstale_table_rewrite() owner to django; alter event trigger unstale_table_rewrite disable").await;
+    with("postgres").await.expect(0).says("done  BEGIN;");
+    let owner =
+        "select proowner::regrole::text from pg_proc where proname = 'unstale_table_rewrite'";
+    ground.psql("postgres", owner).await.expect(0).says("postgres");
 }

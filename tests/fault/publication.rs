@@ -2,6 +2,7 @@
 
 use crate::support::{World, org, until};
 use unstale::postgres::announce;
+use unstale::sandbox::{Postgres, Redis};
 
 const ADD: &str = "alter publication unstale add table organization_organization";
 const DROP: &str = "alter publication unstale drop table organization_organization";
@@ -201,6 +202,8 @@ async fn a_table_that_leaves_is_told_of_before_anything_counts_as_fresh_that_lac
         (vec![DROP, &rename, ADD], 1),
         (vec![&in_blocks, &rename, ADD], 1),
         (vec![&fewer, &rename, &all], 1),
+        // As who applies another server's changes, or loads a dump, writes.
+        (vec![REPLICA, DROP, &rename, ADD, "reset session_replication_role"], 1),
         // What began before was not streamed as a whole.
         (vec![&and_back], 1),
         // For what is mapped it stays the same.
@@ -225,5 +228,59 @@ async fn a_table_that_leaves_is_told_of_before_anything_counts_as_fresh_that_lac
     }
     assert!(daemon.stop().await.success());
 }
+
+/// It is written, and waits for a standby: nobody sees it, but what others write and do not wait for is
+/// seen, and is not streamed any more.
+#[tokio::test]
+async fn a_table_that_leaves_while_nobody_sees_it_leaves_nothing_certified() {
+    let postgres = Postgres::builder().setting("synchronous_standby_names", "");
+    let world = World::with(postgres.start().await.unwrap(), Redis::start().await.unwrap()).await;
+    world.postgres.execute(announce::CREATE).await.unwrap();
+    let daemon = world.started(3).await;
+    world.put_each(3).await;
+    assert_eq!(daemon.metric("unstale_certified").await, 1.0);
+
+    let stuck = world.stuck(DROP).await;
+    daemon.until_problem("is not visible yet").await;
+    world.rename_locally(1).await;
+    // It lapses, and is not renewed.
+    daemon.until_metric("unstale_certified", 0.0).await;
+    assert!(world.keys().await.contains(&org(1)), "nothing tells of the change");
+    assert_eq!(daemon.gaps().await.len(), 1, "{}", daemon.log());
+
+    world.release_standby().await;
+    stuck.await.unwrap();
+    daemon.until_problem("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
+    assert_eq!(world.keys().await, [].into());
+    world.postgres.execute(ADD).await.unwrap();
+    daemon.until_ready().await;
+    daemon.until_metric("unstale_certified", 1.0).await;
+    assert!(daemon.stop().await.success());
+}
+
+/// The slot's creation waits for who is writing, and begins past him.
+#[tokio::test]
+async fn a_table_that_leaves_while_the_slot_is_created_is_not_taken_for_published() {
+    let world = World::new().await;
+    world.organizations(1).await;
+    let client = world.postgres.client().await.unwrap();
+    client.batch_execute(&format!("begin; {DROP}; select pg_current_xact_id()")).await.unwrap();
+    let mut daemon = world.spawn();
+    daemon.until_problem("the server waits for open transactions to end").await;
+    client.batch_execute("commit").await.unwrap();
+    // A first start is ended by that.
+    assert_eq!(daemon.exit().await.code(), Some(78), "{}", daemon.log());
+    daemon.until_log("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
+    assert!(!daemon.log().contains("fills are accepted"), "{}", daemon.log());
+    client.batch_execute(ADD).await.unwrap();
+    let daemon = world.daemon().await;
+    world.put_each(1).await;
+    world.rename(1).await;
+    world.settle().await;
+    assert_eq!(world.keys().await, [].into());
+    assert!(daemon.stop().await.success());
+}
+
+const REPLICA: &str = "set session_replication_role = replica";
 
 const CHANGED: &str = "unstale_gaps_total{reason=\"publication_changed\"}";

@@ -74,11 +74,16 @@ impl World {
     /// Commits a change that waits for a standby which does not exist, and waits until its
     /// commit record is written. Ends once [`World::release_standby`] was called.
     pub async fn rename_stuck(&self, id: u32) -> tokio::task::JoinHandle<()> {
+        self.stuck(&World::renaming(id)).await
+    }
+
+    /// The same with any statement.
+    pub async fn stuck(&self, sql: &str) -> tokio::task::JoinHandle<()> {
         self.postgres.set("synchronous_standby_names", "nobody").await.expect("set");
         let client = self.postgres.client().await.expect("a client");
-        let sql = World::renaming(id);
+        let sql = sql.to_owned();
         let stuck =
-            tokio::spawn(async move { client.batch_execute(&sql).await.expect("an update") });
+            tokio::spawn(async move { client.batch_execute(&sql).await.expect("a change") });
         until("the commit to wait for a standby", async || {
             let waiting =
                 "select count(*)::text from pg_stat_activity where wait_event = 'SyncRep'";

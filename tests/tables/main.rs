@@ -166,6 +166,23 @@ impl Ground {
         assert_eq!(self.gone().await.len(), self.entries.len(), "{sql}");
     }
 
+    /// All goes before the watermark passes it.
+    async fn check_told(&mut self, sql: &str) {
+        self.fill().await;
+        self.execute(sql).await;
+        let end = self.world.wal_end().await;
+        until("all to go", async || {
+            self.execute("insert into heartbeat values (1)").await;
+            let watermark = self.world.watermark().await;
+            if self.gone().await.len() == self.entries.len() {
+                return Some(());
+            }
+            assert!(watermark < end, "nothing was told of {sql}\n{}", self.daemon.log());
+            None
+        })
+        .await;
+    }
+
     /// What `unstale check` prints.
     async fn checked(&self) -> String {
         let output = self.world.command("check").output().await.unwrap();

@@ -1,6 +1,7 @@
 //! Partitions that come and go, and tables that inherit: rows that were written elsewhere.
 
 use super::Ground;
+use unstale::postgres::announce;
 
 const SCHEMA: &str = "
     create table item (id int, org int not null, name text, primary key (id)) partition by range (id);
@@ -78,6 +79,22 @@ async fn partitions_that_come_and_go_leave_nothing_stale() {
     ground.check_more(moved, &["org:1", "org:2"], &ORGS).await;
     ground.check_gap("alter table item_4 replica identity full", "identity_changed").await;
     ground.check("update item set name = 'i' where id = 302", &["org:1"]).await;
+    ground.stop().await;
+}
+
+/// By event triggers the stream itself tells, before anything that came after it counts as fresh.
+#[tokio::test]
+async fn a_partition_with_another_identity_is_told_of() {
+    let schema = format!("{SCHEMA} {}", announce::CREATE);
+    let mut ground = Ground::new(&schema, RULES, &ENTRIES).await;
+    for sql in [
+        "create table item_3 partition of item for values from (300) to (400)",
+        "alter table item_3 replica identity full",
+    ] {
+        ground.check_told(sql).await;
+        ground.daemon.until_ready().await;
+    }
+    assert_eq!(ground.gaps().await["identity_changed"], 2);
     ground.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! What a publication may leave out, and how tables come into it.
 
 use super::{Ground, set};
+use unstale::postgres::announce;
 use unstale::sandbox::Postgres;
 
 const RULES: &str = r#"
@@ -113,6 +114,42 @@ async fn of_all_tables_and_of_all_of_a_schema_those_count_that_are_mapped() {
                 .await;
             ground.daemon.until_ready().await;
             ground.check("update item set name = 'heard' where id = 2", &["org:2"]).await;
+        }
+        ground.stop().await;
+    }
+}
+
+/// With event triggers it is told of in the stream: before anything that came after it counts as
+/// fresh, all is gone.
+#[tokio::test]
+async fn a_table_that_is_published_no_more_without_a_word_of_the_publication_is_told_of() {
+    let next =
+        "create table next (like item including all); alter table next replica identity full;
+        insert into next select id, org, not active, name from item";
+    let swap =
+        "begin; alter table item rename to previous; alter table next rename to item; commit;
+        update item set name = 'n'; drop table previous";
+    let anew = "begin; drop table item; create table item (id int primary key, org int, active boolean, name text);
+        alter table item replica identity full; insert into item values (1, 1, true, 'anew'); commit";
+    let unlogged = "alter table item set unlogged; update item set name = 'unheard of'";
+    let away =
+        "create schema away; alter table item set schema away; update away.item set name = 'w'";
+    let renamed = "alter schema public rename to former; create schema public;
+        create table heartbeat (n int); create table item (like former.item including all);
+        alter table item replica identity full";
+    for (of, changes) in [
+        ("all tables", vec![("", anew), (next, swap), ("", renamed), ("", unlogged)]),
+        ("tables in schema public", vec![("", anew), (next, swap), ("", away)]),
+        ("table item", vec![(next, swap)]),
+    ] {
+        let schema = format!("{TABLE} create publication unstale for {of}; {}", announce::CREATE);
+        let mut ground = Ground::new(&schema, RULES, &ORGS).await;
+        for (before, change) in changes {
+            ground.execute(before).await;
+            ground.check_told(change).await;
+            if change == anew || change == swap && of != "table item" || change == renamed {
+                ground.daemon.until_ready().await;
+            }
         }
         ground.stop().await;
     }
