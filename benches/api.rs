@@ -6,6 +6,9 @@
 //! same Redis (a user's permissions, of 1 KiB and 20 KiB), by two threads each,
 //! in turns.
 //!
+//! A third sends the read API's answer, byte for byte, to whatever it is asked: without Redis, a login or
+//! a look at the request. Nobody answers faster, so it says how much of a request is anybody's to save.
+//!
 //! wrk, Redis, Postgres and the server under test share the machine's cores. So whoever takes less
 //! of them leaves more to the others, and a server that costs Redis less is faster for it: that
 //! is what a user with one machine has, too. On a machine where wrk has cores of its own the
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use support::daemon::{Daemon, free_port, log_to};
+use support::fixed::Fixed;
 use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::http::{Connection, SECRET, bearer};
@@ -31,6 +35,8 @@ use support::{PATIENCE, machine, progress, size, wrk};
 /// Members of one organization of 20 users, by the size of their permissions as they are cached.
 const USERS: [(u64, usize); 2] = [(900_001, 1024), (900_002, 20_480)];
 const ORGANIZATION: u64 = 9_001;
+
+const FIXED: &str = "the same bytes, whatever is asked";
 
 const PERMISSIONS: &str = "/api/cached/users/permissions/";
 const PREFIX: &str = "prs_cache:1:v1:";
@@ -86,22 +92,25 @@ async fn run() {
     };
     let hits = site.hits(rounds).await;
     let misses = site.misses(size("BENCH_TIMES", 200)).await;
-    let goals = Goals(hits.iter().zip(USERS).map(|(hits, (_, bytes))| goal(hits, bytes)).collect());
+    let goals = hits.iter().zip(USERS).flat_map(|(hits, (_, bytes))| {
+        [goal(hits, bytes, "webdis", Some(Goal::AtLeast(1.5))), goal(hits, bytes, FIXED, None)]
+    });
+    let goals = Goals(goals.collect());
     let [small, large] = &hits;
     publish("api", &machine, &[small, large, &misses, &goals]);
 }
 
-/// Requests a second, beside webdis.
-fn goal(hits: &Table, bytes: usize) -> Line {
+/// Requests a second, beside another's.
+fn goal(hits: &Table, bytes: usize, other: &str, goal: Option<Goal>) -> Line {
     let per_second = |name: &str| hits.get(name, "requests/s");
-    let (ours, theirs) = (per_second("Unstale"), per_second("webdis"));
+    let (ours, theirs) = (per_second("Unstale"), per_second(other));
     Line {
         what: format!("api: hits of {bytes} bytes"),
         ours: format!("{ours:.0} requests/s"),
-        beside: format!("webdis: {theirs:.0} requests/s"),
+        beside: format!("{other}: {theirs:.0} requests/s"),
         reached: ours / theirs,
         unit: "times as many",
-        goal: Some(Goal::AtLeast(1.5)),
+        goal,
     }
 }
 
@@ -211,13 +220,16 @@ impl Site {
 
     async fn hits(&self, rounds: u64) -> [Table; 2] {
         let mut all = USERS.map(|_| {
-            ["Unstale", "Unstale, each request logged (the default)", "webdis"].map(Contender::new)
+            ["Unstale", "Unstale, each request logged (the default)", "webdis", FIXED]
+                .map(Contender::new)
         });
         for round in 0..rounds {
             progress(&format!("hits: round {} of {rounds}", round + 1));
             for access_log in ["errors", "all"] {
                 let (daemon, port) = self.daemon(access_log).await;
-                for ((user, bytes), [quiet, logging, webdis]) in USERS.into_iter().zip(&mut all) {
+                for ((user, bytes), [quiet, logging, webdis, fixed]) in
+                    USERS.into_iter().zip(&mut all)
+                {
                     let is_quiet = access_log == "errors";
                     let unstale = if is_quiet { quiet } else { logging };
                     self.same_bytes(port, user, bytes).await;
@@ -232,6 +244,11 @@ impl Site {
                             format!("http://127.0.0.1:{}{}", self.webdis.port, webdis_path(user));
                         let cpu = || self.webdis.cpu_seconds();
                         self.load(webdis, &url, None, &cpu).await;
+                        let answer = get(port, PERMISSIONS, Some(&bearer(user)));
+                        let server = Fixed::start([answer.head.as_bytes(), &answer.body].concat());
+                        let url = format!("http://127.0.0.1:{}/", server.port);
+                        let cpu = || machine::cpu_seconds(std::process::id());
+                        self.load(fixed, &url, None, &cpu).await;
                     }
                 }
                 if round + 1 == rounds && access_log == "all" {
@@ -242,7 +259,7 @@ impl Site {
             }
         }
         let mut tables = all.iter().zip(USERS).map(|(contenders, (_, bytes))| {
-            let [.., webdis] = contenders;
+            let [.., webdis, _] = contenders;
             Table {
                 name: format!("Hits of a value of {bytes} bytes, by wrk -t 2 -c 64"),
                 columns: vec![

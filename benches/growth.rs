@@ -23,7 +23,7 @@ use counts::{callgrind, judge::FLAT};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
-use support::daemon::Daemon;
+use support::daemon::{Daemon, NO_SCHEDULE};
 use support::goal::{Goal, Goals, Line};
 use support::ground::{Ground, position};
 use support::report::{Samples, Section, Table, publish};
@@ -157,7 +157,7 @@ impl Lab {
         let config = folder.path().join("bench.toml");
         std::fs::write(&config, shape.config()).expect("the configuration is written");
         let redis = ground.redis.connection_db(1).await.expect("Redis answers");
-        let settings = ["api.enabled=false".to_owned()];
+        let settings = ["api.enabled=false", NO_SCHEDULE].map(str::to_owned);
         let daemon = Daemon::with(&ground, "growth", config, &settings).await;
         daemon.until_ready().await;
         let lab = Lab { redis, daemon, writer, shape, _ground: ground, _folder: folder };

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
-use support::daemon::{Daemon, log_to};
+use support::daemon::{Daemon, NO_SCHEDULE, log_to};
 use support::goal::{Goal, Goals, Line};
 use support::ground::Ground;
 use support::machine;
@@ -233,7 +233,8 @@ impl Contender {
 #[expect(clippy::expect_used, reason = "a benchmark fails by panicking")]
 impl Lab {
     async fn unstale(&self, rate: u64, contender: &mut Contender) {
-        let settings = ["api.enabled=false".to_owned(), log_to(self.folder.path())];
+        let log = log_to(self.folder.path());
+        let settings = ["api.enabled=false", NO_SCHEDULE, &log].map(str::to_owned);
         let slot = "latency";
         let daemon = Daemon::with(&self.ground, slot, self.config.clone(), &settings).await;
         daemon.until_ready().await;

@@ -175,6 +175,9 @@ impl Daemon {
     }
 }
 
+/// Maintenance would take away what a benchmark caches beside the protocol.
+pub const NO_SCHEDULE: &str = "schedule=[]";
+
 /// Where its log goes if nobody reads it: the cost of writing it stays.
 pub fn log_to(folder: &Path) -> String {
     format!("log.file={}", folder.join("unstale.log").display())

@@ -16,6 +16,7 @@ pub mod collect;
 pub mod daemon;
 #[path = "../../tests/support/environment.rs"]
 pub mod environment;
+pub mod fixed;
 pub mod goal;
 pub mod ground;
 pub mod http;
