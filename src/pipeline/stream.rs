@@ -94,7 +94,7 @@ pub(super) async fn stream(
     context.status.postgres(Health::Up);
     let mut gap = forced;
 
-    fit(context, &client, hand, before.as_ref()).await?;
+    fit(context, &client, hand).await?;
 
     let config = &context.config.postgres;
     let slot = context.answered(SlotState::read(&client, &config.slot)).await?;
@@ -177,7 +177,7 @@ pub(super) async fn stream(
     };
     // Read again: the slot's creation may have waited for who altered the publication, and begins past
     // him. What alters it from here on is further on in the stream.
-    let (publication, tables) = fit(context, &client, hand, before.as_ref()).await?;
+    let (publication, tables) = fit(context, &client, hand).await?;
     let relations: Vec<u32> = tables.keys().copied().collect();
     let identity = Identity {
         system_id: system.system_id,
@@ -276,13 +276,13 @@ async fn fit(
     context: &Context,
     client: &SqlClient,
     hand: &mut Hand,
-    before: Option<&State>,
 ) -> Result<(Publication, BTreeMap<u32, TableId>), End> {
     match published(context, client).await? {
         Ok(published) => Ok(published),
         Err(unfit) => {
-            if before.is_some_and(|state| state.valid) {
-                hand.broken(context, before, GapReason::PublicationChanged).await?;
+            let state = hand.state().await?.filter(|state| state.valid);
+            if state.is_some() {
+                hand.broken(context, state.as_ref(), GapReason::PublicationChanged).await?;
             }
             Err(End::Blocked(unfit))
         }

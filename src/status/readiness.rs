@@ -85,7 +85,8 @@ impl Status {
         if inner.unsure_of_publication {
             problems.push(
                 "what altered the publication or a table is not visible yet (does it wait for a synchronous standby?): \
-                 what is written meanwhile may not be streamed, so nothing counts as fresh"
+                 what is written meanwhile may not be streamed, so nothing is certified. If it stays so, bring the standby \
+                 back, or take it out of synchronous_standby_names"
                     .to_owned(),
             );
         }

@@ -248,6 +248,11 @@ async fn a_table_that_leaves_while_nobody_sees_it_leaves_nothing_certified() {
     assert!(world.keys().await.contains(&org(1)), "nothing tells of the change");
     assert_eq!(daemon.gaps().await.len(), 1, "{}", daemon.log());
 
+    // Another daemon is told of it again.
+    daemon.kill9().await;
+    let daemon = world.spawn();
+    daemon.until_problem("is not visible yet").await;
+
     world.release_standby().await;
     stuck.await.unwrap();
     daemon.until_problem("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
@@ -262,23 +267,31 @@ async fn a_table_that_leaves_while_nobody_sees_it_leaves_nothing_certified() {
 #[tokio::test]
 async fn a_table_that_leaves_while_the_slot_is_created_is_not_taken_for_published() {
     let world = World::new().await;
-    world.organizations(1).await;
+    world.organizations(3).await;
     let client = world.postgres.client().await.unwrap();
-    client.batch_execute(&format!("begin; {DROP}; select pg_current_xact_id()")).await.unwrap();
-    let mut daemon = world.spawn();
-    daemon.until_problem("the server waits for open transactions to end").await;
-    client.batch_execute("commit").await.unwrap();
-    // A first start is ended by that.
-    assert_eq!(daemon.exit().await.code(), Some(78), "{}", daemon.log());
-    daemon.until_log("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
-    assert!(!daemon.log().contains("fills are accepted"), "{}", daemon.log());
-    client.batch_execute(ADD).await.unwrap();
-    let daemon = world.daemon().await;
-    world.put_each(1).await;
-    world.rename(1).await;
-    world.settle().await;
-    assert_eq!(world.keys().await, [].into());
-    assert!(daemon.stop().await.success());
+    // Without a state in Redis, and with one that stood before the slot was lost.
+    for reason in ["no_state", "slot_missing"] {
+        client.batch_execute(&format!("begin; {DROP}; select pg_current_xact_id()")).await.unwrap();
+        let mut daemon = world.spawn();
+        daemon.until_problem("the server waits for open transactions to end").await;
+        client.batch_execute("commit").await.unwrap();
+        // A start is ended by that.
+        assert_eq!(daemon.exit().await.code(), Some(78), "{}", daemon.log());
+        daemon.until_log("ALTER PUBLICATION unstale ADD TABLE organization_organization").await;
+        let log = daemon.log();
+        assert!(!log.contains("fills are accepted"), "{log}");
+        assert_eq!(log.matches("gap: everything").count(), 1, "one gap is one: {log}");
+        assert!(log.contains(&format!("reason=\"{reason}\"")), "{log}");
+        assert_eq!(world.keys().await, [].into());
+        client.batch_execute(ADD).await.unwrap();
+        let daemon = world.daemon().await;
+        world.put_each(3).await;
+        world.rename(1).await;
+        world.settle().await;
+        assert_eq!(world.keys().await, [org(2), org(3)].into());
+        assert!(daemon.stop().await.success());
+        client.batch_execute("select pg_drop_replication_slot('unstale')").await.unwrap();
+    }
 }
 
 const REPLICA: &str = "set session_replication_role = replica";

@@ -195,8 +195,8 @@ async fn in_progress_or_after_the_commit_the_same_goes() {
     world.set("postgres.slot=reference");
     world.set("postgres.streaming=off");
     world.set(&format!("redis.url={}", world.redis.url_db(2)));
-    let reference_daemon = world.spawn_another();
-    reference_daemon.until_ready().await;
+    let reference = world.spawn_another();
+    reference.until_ready().await;
     let mut values = [world.values().await, world.redis.connection_db(2).await.unwrap()];
     let all = every_key();
     let mut dropped = 0;
@@ -222,23 +222,23 @@ async fn in_progress_or_after_the_commit_the_same_goes() {
         let end = world.wal_end().await;
         until_watermark(&mut values[0], "unstale", end).await;
         until_watermark(&mut values[1], "reference", end).await;
-        let [ours, reference] =
+        let [ours, theirs] =
             [keys(&mut values[0].clone()).await, keys(&mut values[1].clone()).await];
-        dropped += all.len() - reference.len();
-        let less: Vec<_> = ours.difference(&reference).collect();
-        let more: Vec<_> = reference.difference(&ours).collect();
+        dropped += all.len() - theirs.len();
+        let less: Vec<_> = ours.difference(&theirs).collect();
+        let more: Vec<_> = theirs.difference(&ours).collect();
         assert!(
             less.is_empty() && more.is_empty(),
             "SEED={seed} round {round}: left {less:?}, and needlessly gone {more:?}\n{}\n\
              the reference:\n{}",
             streaming.log(),
-            reference_daemon.log()
+            reference.log()
         );
     }
     println!("{dropped} keys dropped in {ROUNDS} rounds");
     assert!(dropped > 1000, "the test tests nothing");
     until("the same counts", async || {
-        (changes(&streaming).await == changes(&reference_daemon).await).then_some(())
+        (changes(&streaming).await == changes(&reference).await).then_some(())
     })
     .await;
     let streamed = "select stream_txns::text from pg_stat_replication_slots where slot_name = ";
